@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Looking at a space and copying to and from its memory, by the same walk and the same faults as a
+ * guest's accesses. Readers' side of the space's lock, plus the walk's table lock.
+ */
+#include "fault.h"
+#include "pager.h"
+#include "pin.h"
+#include "table.h"
+
+/* Rounds in which a page may change under a writer before it is told to try again. */
+#define WRITE_ROUNDS 32
+
+static enum cleave_status readable_check(struct mm_ctx *ctx, struct space *space)
+{
+    if (space->state == SPACE_ALIVE || space->state == SPACE_FROZEN) {
+        return CLEAVE_OK;
+    }
+    return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
+}
+
+/* Any byte range inside the guest's width; size may be 0. */
+static enum cleave_status bytes_check(struct mm_ctx *ctx, gpa_t at, uint64_t size)
+{
+    const uint64_t width = UINT64_C(1) << GUEST_BITS;
+    if (size > UINT64_MAX - at.v) {
+        return mm_fail(ctx, CLEAVE_WRAP, "size", size, 0, UINT64_MAX - at.v);
+    }
+    if (at.v >= width) {
+        return mm_fail(ctx, CLEAVE_RANGE, "at", at.v, 0, width - 1);
+    }
+    if (size > width - at.v) {
+        return mm_fail(ctx, CLEAVE_RANGE, "size", size, 0, width - at.v);
+    }
+    return CLEAVE_OK;
+}
+
+static pfn_t walk_frame(const struct walk *walk)
+{
+    return pfn_add(pte_pfn(walk->entry), walk->at.v & (level_pages(walk->level) - 1));
+}
+
+enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                struct mapping *out)
+{
+    enum cleave_status status = bytes_check(ctx, at, 1);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    read_lock(ctx, &space->lock, RANK_SPACE);
+    status = readable_check(ctx, space);
+    if (status == CLEAVE_OK) {
+        struct walk walk;
+        walk_find(ctx, space, gpa_to_gfn(at), 0, &walk);
+        *out = (struct mapping){.kind = pte_kind(walk.entry, walk.level),
+                                .level = walk.level,
+                                .entry = walk.entry,
+                                .region = region_get(space->regions, walk.at)};
+        if (out->kind == PTE_KIND_LEAF) {
+            out->frame = walk_frame(&walk);
+            out->rights = walk.rights;
+            out->exclusive =
+                walk.exclusive && pte_counted(walk.entry) &&
+                frame_is_exclusive(ctx, pte_pfn(walk.entry), walk.level,
+                                   attachments_at(space, walk.at, out->frame));
+        }
+        walk_end(ctx, &walk);
+    }
+    read_unlock(ctx, &space->lock, RANK_SPACE);
+    return status;
+}
+
+/* Reads from one page. CLEAVE_NOT_MAPPED asks for the pager: `walk` says of what. */
+static enum cleave_status read_page(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                    unsigned char *to, uint64_t size, struct walk *walk)
+{
+    read_lock(ctx, &space->lock, RANK_SPACE);
+    enum cleave_status status = readable_check(ctx, space);
+    if (status == CLEAVE_OK) {
+        walk_find(ctx, space, gpa_to_gfn(at), 0, walk);
+        struct region region = region_get(space->regions, walk->at);
+        enum pte_kind kind = pte_kind(walk->entry, walk->level);
+        if (kind == PTE_KIND_LEAF && !(walk->entry & PTE_DEVICE)) {
+            const unsigned char *page = frame_address(walk_frame(walk));
+            __builtin_memcpy(to, page + at.v % PAGE_SIZE, size);
+        } else if (kind == PTE_KIND_PAGED) {
+            status = CLEAVE_NOT_MAPPED;
+        } else if (kind == PTE_KIND_LEAF || region.policy == REGION_NONE ||
+                   region.policy == REGION_DEVICE || region.policy == REGION_FOREIGN) {
+            status = mm_fail(ctx, CLEAVE_FAULT, "at", at.v, 1, 0);
+        } else {
+            __builtin_memset(to, 0, size);
+        }
+        walk_end(ctx, walk);
+    }
+    read_unlock(ctx, &space->lock, RANK_SPACE);
+    return status;
+}
+
+static uint64_t bytes_in_page(gpa_t at, uint64_t left)
+{
+    uint64_t room = PAGE_SIZE - at.v % PAGE_SIZE;
+    return left < room ? left : room;
+}
+
+enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at, void *to,
+                              uint64_t size, struct vcpu_wait *wait)
+{
+    enum cleave_status status = bytes_check(ctx, at, size);
+    unsigned char *next = to;
+
+    while (status == CLEAVE_OK && size > 0) {
+        uint64_t n = bytes_in_page(at, size);
+        struct walk walk;
+        status = read_page(ctx, space, at, next, n, &walk);
+        if (status == CLEAVE_NOT_MAPPED) {
+            status = pager_fault(ctx, space, gpa_to_gfn(at), false, walk.entry, walk.level, wait);
+            continue;
+        }
+        next += n;
+        at.v += n;
+        size -= n;
+    }
+    return status;
+}
+
+/* Writes to one page if the walk finds it writable; CLEAVE_AGAIN when a fault has to be taken. */
+static enum cleave_status write_page(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                     const unsigned char *from, uint64_t size)
+{
+    enum cleave_status status = CLEAVE_AGAIN;
+    struct walk walk;
+
+    read_lock(ctx, &space->lock, RANK_SPACE);
+    if (space->state == SPACE_ALIVE) {
+        walk_find(ctx, space, gpa_to_gfn(at), 0, &walk);
+        if (pte_is_leaf(walk.entry, walk.level) && (walk.rights & RIGHT_WRITE) &&
+            !(walk.entry & PTE_DEVICE)) {
+            unsigned char *page = frame_address(walk_frame(&walk));
+            if (from != NULL) {
+                __builtin_memcpy(page + at.v % PAGE_SIZE, from, size);
+            }
+            status = CLEAVE_OK;
+        }
+        walk_end(ctx, &walk);
+    }
+    read_unlock(ctx, &space->lock, RANK_SPACE);
+    return status;
+}
+
+/* The same with faults in between; `from` null only makes the page writable. */
+static enum cleave_status write_through_fault(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                              const unsigned char *from, uint64_t size,
+                                              struct vcpu_wait *wait)
+{
+    for (unsigned round = 0; round < WRITE_ROUNDS; round++) {
+        enum cleave_status status = write_page(ctx, space, at, from, size);
+        if (status != CLEAVE_AGAIN) {
+            return status;
+        }
+        status = space_fault(ctx, space, at, ACCESS_WRITE, wait);
+        if (status != CLEAVE_OK) {
+            return status;
+        }
+    }
+    return mm_fail(ctx, CLEAVE_FAULT, "at", at.v, 1, 0); /* device memory, or endless races */
+}
+
+enum cleave_status space_write(struct mm_ctx *ctx, struct space *space, gpa_t at, const void *from,
+                               uint64_t size, struct vcpu_wait *wait, uint64_t *done)
+{
+    enum cleave_status status = bytes_check(ctx, at, size);
+    const unsigned char *next = from;
+
+    *done = 0;
+    while (status == CLEAVE_OK && *done < size) {
+        uint64_t n = bytes_in_page(at, size - *done);
+        status = write_through_fault(ctx, space, at, next, n, wait);
+        if (status == CLEAVE_OK) {
+            next += n;
+            at.v += n;
+            *done += n;
+        }
+    }
+    return status;
+}
+
+enum cleave_status space_make_exclusive(struct mm_ctx *ctx, struct space *space,
+                                        struct gfn_range range, struct vcpu_wait *wait)
+{
+    enum cleave_status status = CLEAVE_OK;
+    for (gfn_t at = range.start; status == CLEAVE_OK && at.v < range.end.v; at.v++) {
+        status = write_through_fault(ctx, space, gfn_to_gpa(at), NULL, 0, wait);
+    }
+    return status;
+}
+
+/* Adds what one entry maps to the usage. */
+static void usage_add(struct mm_ctx *ctx, struct space *space, const struct walk *walk,
+                      struct space_usage *usage)
+{
+    if (pte_is_leaf(walk->entry, walk->level) && pte_counted(walk->entry)) {
+        uint64_t bytes = level_size(walk->level);
+        bool exclusive = walk->exclusive &&
+                         frame_is_exclusive(ctx, pte_pfn(walk->entry), walk->level,
+                                            attachments_at(space, walk->at, walk_frame(walk)));
+        usage->mapped[walk->level] += bytes;
+        *(exclusive ? &usage->exclusive : &usage->shared) += bytes;
+    }
+    for (unsigned level = walk->level; level < ROOT_LEVEL; level++) {
+        if (walk->at.v % level_pages(level + 1) != 0) {
+            break;
+        }
+        usage->tables++;
+        usage->tables_exclusive += table_level(walk->locked) <= level;
+    }
+}
+
+enum cleave_status space_usage(struct mm_ctx *ctx, struct space *space, gfn_t *from,
+                               struct space_usage *usage)
+{
+    while (from->v < GUEST_PAGES) {
+        struct walk walk;
+        if (!mm_spend(ctx, 1)) {
+            return CLEAVE_AGAIN;
+        }
+        read_lock(ctx, &space->lock, RANK_SPACE);
+        enum cleave_status status = readable_check(ctx, space);
+        if (status != CLEAVE_OK) {
+            read_unlock(ctx, &space->lock, RANK_SPACE);
+            return status;
+        }
+        walk_find(ctx, space, *from, 0, &walk);
+        usage_add(ctx, space, &walk, usage);
+        from->v = level_align(*from, walk.level).v + level_pages(walk.level);
+        walk_end(ctx, &walk);
+        read_unlock(ctx, &space->lock, RANK_SPACE);
+    }
+    return CLEAVE_OK;
+}

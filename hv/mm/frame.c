@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Reference counts of frames and blocks. The lock of a 1 GiB run protects the head counts of that
+ * block and of its 2 MiB blocks; the lock of a 2 MiB run those of its 4 KiB parts.
+ */
+#include "frame.h"
+
+#include "pool.h"
+#include "pte.h"
+
+struct machine machine;
+struct pt_format pt_format;
+
+#define COUNT_MAX UINT32_MAX
+
+static uint64_t round_up(uint64_t v, uint64_t to) { return (v + to - 1) / to * to; }
+
+uint64_t machine_descriptor_bytes(uint64_t frames)
+{
+    uint64_t bytes = 0;
+    for (unsigned o = 0; o < LEAF_ORDERS; o++) {
+        uint64_t n = round_up(frames, level_pages(o)) / level_pages(o);
+        bytes += round_up(n * sizeof(struct frame), 64);
+        bytes += o > 0 ? round_up(n * sizeof(struct run), 64) : 0;
+    }
+    return bytes;
+}
+
+enum cleave_status machine_init(struct mm_ctx *ctx, void *direct_map, uint64_t frames,
+                                void *descriptors, const struct pt_format *format, unsigned cpus,
+                                bool huge_exec)
+{
+    if (frames == 0 || frames > UINT32_MAX) {
+        return mm_fail(ctx, CLEAVE_COUNT, "frames", frames, 1, UINT32_MAX);
+    }
+    if (cpus == 0 || cpus > MM_MAX_CPUS) {
+        return mm_fail(ctx, CLEAVE_COUNT, "cpus", cpus, 1, MM_MAX_CPUS);
+    }
+    unsigned char *next = descriptors;
+    machine = (struct machine){.direct_map = direct_map,
+                               .frames = frames,
+                               .cpus = cpus,
+                               .huge_exec = huge_exec};
+    for (unsigned o = 0; o < LEAF_ORDERS; o++) {
+        uint64_t n = round_up(frames, level_pages(o)) / level_pages(o);
+        machine.frame[o] = (struct frame *)(void *)next;
+        next += round_up(n * sizeof(struct frame), 64);
+        if (o > 0) {
+            machine.run[o] = (struct run *)(void *)next;
+            next += round_up(n * sizeof(struct run), 64);
+        }
+    }
+    pt_format = *format;
+    return CLEAVE_OK;
+}
+
+/* The run whose lock protects the count of a frame or block of `order`, and that lock's rank. */
+static struct run *count_run(pfn_t f, unsigned order)
+{
+    return run_of(f, order == 0 ? 1 : 2);
+}
+static enum lock_rank count_rank(unsigned order) { return order == 0 ? RANK_BLOCK : RANK_GIGA; }
+
+/* Counts that become non-zero or zero change how many parts of the run are referenced on their own.
+ * A 1 GiB head is not a part of anything. */
+static void count_used(struct run *run, unsigned order, int by)
+{
+    if (order < LEAF_ORDERS - 1 && by != 0) {
+        __atomic_fetch_add(&run->used, (uint16_t)by, __ATOMIC_RELEASE);
+    }
+}
+
+enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts,
+                                 uint32_t n)
+{
+    struct run *run = count_run(f, order);
+    struct frame *d = frame_of(f, order);
+    enum cleave_status status = CLEAVE_OK;
+
+    spin_lock(ctx, &run->lock, count_rank(order));
+    for (uint64_t i = 0; i < parts; i++) {
+        if (d[i].count > COUNT_MAX - n) {
+            status = mm_fail(ctx, CLEAVE_OVERFLOW, "references", d[i].count, 0, COUNT_MAX - n);
+            break;
+        }
+    }
+    if (status == CLEAVE_OK) {
+        int used = 0;
+        for (uint64_t i = 0; i < parts; i++) {
+            used += d[i].count == 0;
+            d[i].count += n;
+        }
+        count_used(run, order, used);
+    }
+    spin_unlock(ctx, &run->lock, count_rank(order));
+    return status;
+}
+
+/* References from heads above `order` that keep the frames at `f` in use. The caller holds the lock
+ * of the 1 GiB run where order is 0, so that a concurrent merge cannot be missed. */
+static uint64_t references_above(pfn_t f, unsigned order)
+{
+    uint64_t sum = 0;
+    for (unsigned o = order + 1; o < LEAF_ORDERS; o++) {
+        sum += frame_of(f, o)->count;
+    }
+    return sum;
+}
+
+/* Locks everything on the chain of a frame of `order`, from the head down. */
+static void chain_lock(struct mm_ctx *ctx, pfn_t f, unsigned order)
+{
+    spin_lock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
+    if (order == 0) {
+        spin_lock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
+    }
+}
+static void chain_unlock(struct mm_ctx *ctx, pfn_t f, unsigned order)
+{
+    if (order == 0) {
+        spin_unlock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
+    }
+    spin_unlock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
+}
+
+uint64_t frame_references(struct mm_ctx *ctx, pfn_t f, unsigned order)
+{
+    chain_lock(ctx, f, order);
+    uint64_t sum = references_above(f, order) + frame_of(f, order)->count;
+    chain_unlock(ctx, f, order);
+    return sum;
+}
+
+/* True when nothing beneath the block of `order` is referenced on its own. The caller holds the 1 GiB
+ * run's lock and the only reference through a head, so that no part can gain a holder meanwhile. */
+static bool nothing_beneath(pfn_t f, unsigned order)
+{
+    if (order == 0) {
+        return true;
+    }
+    if (order == 1) {
+        return __atomic_load_n(&run_of(f, 1)->used, __ATOMIC_ACQUIRE) == 0;
+    }
+    if (run_of(f, 2)->used != 0) {
+        return false;
+    }
+    struct run *blocks = run_of(f, 1);
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        if (__atomic_load_n(&blocks[i].used, __ATOMIC_ACQUIRE) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t own)
+{
+    chain_lock(ctx, f, order);
+    uint64_t sum = references_above(f, order) + frame_of(f, order)->count;
+    bool exclusive = sum == 1 + own && nothing_beneath(f, order);
+    chain_unlock(ctx, f, order);
+    return exclusive;
+}
+
+/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is part of
+ * a 1 GiB block that is just dissolving and will look at it. */
+static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
+{
+    struct run *run = run_of(f, 1);
+    struct frame *d = frame_of(f, 0);
+    uint64_t gone[RUN_WORDS] = {0};
+    int used = 0;
+
+    chain_lock(ctx, f, 0);
+    bool free = references_above(f, 0) == 0 && (run->state == RUN_BROKEN || run->state == RUN_ASIDE);
+    for (uint64_t i = 0; i < parts; i++) {
+        MM_CHECK(d[i].count > 0);
+        d[i].count--;
+        if (d[i].count == 0) {
+            used--;
+            gone[i / 64] |= free ? UINT64_C(1) << (i % 64) : 0;
+        }
+    }
+    count_used(run, 0, used);
+    chain_unlock(ctx, f, 0);
+    for (uint64_t w = 0; w < RUN_WORDS; w++) {
+        if (gone[w] != 0) {
+            pool_free_frames(ctx, pfn_add(f, w * 64), gone[w]);
+        }
+    }
+}
+
+/* Ends a 2 MiB block that nothing maps whole any more; under its chain's locks. */
+static void end_block(struct mm_ctx *ctx, pfn_t block)
+{
+    spin_lock(ctx, &run_of(block, 1)->lock, RANK_BLOCK);
+    if (run_of(block, 1)->used == 0) {
+        pool_free(ctx, block, 1);
+    } else {
+        pool_break_block(ctx, block);
+    }
+    spin_unlock(ctx, &run_of(block, 1)->lock, RANK_BLOCK);
+}
+
+static void put_blocks(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
+{
+    struct run *giga = run_of(f, 2);
+
+    for (uint64_t i = 0; i < parts; i++) {
+        pfn_t block = pfn_add(f, i * level_pages(1));
+        struct frame *d = frame_of(block, 1);
+        spin_lock(ctx, &giga->lock, RANK_GIGA);
+        MM_CHECK(d->count > 0);
+        d->count--;
+        if (d->count == 0) {
+            count_used(giga, 1, -1);
+            if (frame_of(f, 2)->count == 0 && run_of(block, 1)->state == RUN_WHOLE) {
+                end_block(ctx, block);
+            }
+        }
+        spin_unlock(ctx, &giga->lock, RANK_GIGA);
+    }
+}
+
+/* A 1 GiB block that nothing maps whole any more becomes 2 MiB blocks: those mapped whole, those of
+ * which parts are in use, and free ones. One block at a time, under the chain's locks. */
+static void dissolve_giga(struct mm_ctx *ctx, pfn_t f)
+{
+    for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
+        pfn_t block = pfn_add(f, i * level_pages(1));
+        spin_lock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
+        pool_settle_block(ctx, block, frame_of(f, 2)->account);
+        if (frame_of(block, 1)->count == 0) {
+            end_block(ctx, block);
+        }
+        spin_unlock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
+    }
+}
+
+static void put_giga(struct mm_ctx *ctx, pfn_t f)
+{
+    struct run *giga = run_of(f, 2);
+    struct frame *d = frame_of(f, 2);
+    bool dissolve = false;
+
+    spin_lock(ctx, &giga->lock, RANK_GIGA);
+    MM_CHECK(d->count > 0);
+    d->count--;
+    if (d->count == 0) {
+        dissolve = !nothing_beneath(f, 2);
+        if (dissolve) {
+            pool_break_giga(ctx, f);
+        } else {
+            pool_free(ctx, f, 2);
+        }
+    }
+    spin_unlock(ctx, &giga->lock, RANK_GIGA);
+    if (dissolve) {
+        dissolve_giga(ctx, f);
+    }
+}
+
+void frame_put_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts)
+{
+    if (order == 0) {
+        put_parts(ctx, f, parts);
+    } else if (order == 1) {
+        put_blocks(ctx, f, parts);
+    } else {
+        put_giga(ctx, f);
+    }
+}
+
+enum cleave_status frame_split(struct mm_ctx *ctx, pfn_t f, unsigned order)
+{
+    enum cleave_status status = frame_get_run(ctx, f, order - 1, TABLE_ENTRIES, 1);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    port_point(ctx, POINT_SPLIT_RAISED, f.v, order);
+    frame_put(ctx, f, order);
+    return CLEAVE_OK;
+}
+
+enum cleave_status frame_merge(struct mm_ctx *ctx, pfn_t f, unsigned order)
+{
+    struct run *giga = run_of(f, 2);
+    struct frame *d = frame_of(f, order);
+
+    chain_lock(ctx, f, order == 1 ? 0 : 2);
+    MM_CHECK(d->count == 0);
+    enum cleave_status status = pool_join(ctx, f, order);
+    if (status == CLEAVE_OK) {
+        d->count = 1;
+        count_used(giga, order, 1);
+    }
+    chain_unlock(ctx, f, order == 1 ? 0 : 2);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    port_point(ctx, POINT_MERGE_RAISED, f.v, order);
+    frame_put_run(ctx, f, order - 1, TABLE_ENTRIES);
+    return CLEAVE_OK;
+}
+
+enum cleave_status node_get(struct mm_ctx *ctx, pfn_t node)
+{
+    uint32_t *count = &frame_of(node, 0)->count;
+    uint32_t old = __atomic_load_n(count, __ATOMIC_RELAXED);
+    do {
+        if (old == COUNT_MAX) {
+            return mm_fail(ctx, CLEAVE_OVERFLOW, "references", old, 0, COUNT_MAX - 1);
+        }
+    } while (!__atomic_compare_exchange_n(count, &old, old + 1, true, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_RELAXED));
+    return CLEAVE_OK;
+}
+
+bool node_put(struct mm_ctx *ctx, pfn_t node)
+{
+    (void)ctx;
+    uint32_t old = __atomic_fetch_sub(&frame_of(node, 0)->count, 1, __ATOMIC_ACQ_REL);
+    MM_CHECK(old > 0);
+    if (old == 1) {
+        count_used(run_of(node, 1), 0, -1);
+    }
+    return old == 1;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What map.c and policy.c share. The writers' side of the space's lock is held throughout. */
+#ifndef MM_MAP_H
+#define MM_MAP_H
+
+#include "space.h"
+
+/* space_cut() at both ends of `range`. */
+enum cleave_status space_cut_both(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                                  struct flush_batch *batch) MUST_CHECK;
+/* Fills the holes of `range`, all of which has or is about to get `region`, with zeroed leaves. What
+ * was filled before an error stays. CLEAVE_AGAIN: out of budget. */
+enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                              const struct region *region) MUST_CHECK;
+/* Checks a region that a caller asks for. */
+enum cleave_status region_check(struct mm_ctx *ctx, const struct region *region) MUST_CHECK;
+/* Turns shared memory into `region` (private): pages that others map are copied in this call. */
+enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                                 const struct region *region) MUST_CHECK;
+#define UNSHARE_MAX_PAGES 4096u /* in one call */
+
+#endif

@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Owns the region trees and their nodes. A tree belongs to a space, whose lock protects it; a node
+ * that several trees hold is never changed, so that its other holders need no lock.
+ *
+ *   tree word (level TABLE_LEVELS)
+ *     | leaf: one region for every page        or  node of TABLE_ENTRIES words (level ROOT_LEVEL)
+ *     |                                               | leaf, or node of words one level down ...
+ *
+ * A change goes through the words that meet its range four times. The plan tells for each word
+ * whether it stays, becomes a leaf or needs a node of its own, and how many nodes that takes; these
+ * are had. Then the references of nodes that will be copied are taken. Only then, when nothing can
+ * fail any more, are nodes filled, exclusive ones changed in place and the root word replaced.
+ */
+#include "region.h"
+
+/* --- Words ------------------------------------------------------------------------------------ */
+
+/*
+ * A leaf: policy 1..4, rights 5..7, armed 8, notify 9, whole 10, fork_refuse 11, order 12..13,
+ * channel 16..31, pager 32..47, told 48..63. A node: bit 0, summary 1..7, frame number 8..39.
+ */
+#define WORD_NODE UINT64_C(1)
+#define LEAF_POLICY 1
+#define LEAF_RIGHTS 5
+#define LEAF_ARMED 8
+#define LEAF_NOTIFY 9
+#define LEAF_WHOLE 10
+#define LEAF_REFUSE 11
+#define LEAF_ORDER 12
+#define LEAF_CHANNEL 16
+#define LEAF_PAGER 32
+#define LEAF_TOLD 48
+#define NODE_SUMMARY 1
+#define NODE_SUMMARY_MASK 0x7fu
+#define NODE_FRAME 8
+
+_Static_assert(REGION_POLICIES <= 16, "a policy fits in its bits");
+_Static_assert(LEAF_ORDERS <= 4, "an order fits in its bits");
+_Static_assert(2 * REGION_HAS_SHARED - 1 <= NODE_SUMMARY_MASK, "a summary fits in its bits");
+
+static inline bool word_is_node(region_word_t word) { return (word & WORD_NODE) != 0; }
+static inline pfn_t word_node(region_word_t word) { return pfn((uint32_t)(word >> NODE_FRAME)); }
+static inline region_word_t *node_words(pfn_t node) { return frame_address(node); }
+
+region_word_t region_pack(const struct region *region)
+{
+    if (region->policy == REGION_NONE) {
+        return REGION_WORD_NONE; /* one word for it, whatever else is said */
+    }
+    return (uint64_t)region->policy << LEAF_POLICY |
+           (uint64_t)(region->rights & RIGHT_ALL) << LEAF_RIGHTS |
+           (uint64_t)region->armed << LEAF_ARMED | (uint64_t)region->notify << LEAF_NOTIFY |
+           (uint64_t)region->whole << LEAF_WHOLE | (uint64_t)region->fork_refuse << LEAF_REFUSE |
+           (uint64_t)(region->order & 3u) << LEAF_ORDER |
+           (uint64_t)region->channel << LEAF_CHANNEL | (uint64_t)region->pager << LEAF_PAGER |
+           (uint64_t)region->told << LEAF_TOLD;
+}
+
+struct region region_unpack(region_word_t leaf)
+{
+    return (struct region){
+        .policy = (enum region_policy)(leaf >> LEAF_POLICY & 15u),
+        .rights = (uint8_t)(leaf >> LEAF_RIGHTS & RIGHT_ALL),
+        .armed = (leaf >> LEAF_ARMED & 1u) != 0,
+        .notify = (leaf >> LEAF_NOTIFY & 1u) != 0,
+        .whole = (leaf >> LEAF_WHOLE & 1u) != 0,
+        .fork_refuse = (leaf >> LEAF_REFUSE & 1u) != 0,
+        .order = (uint8_t)(leaf >> LEAF_ORDER & 3u),
+        .channel = (uint16_t)(leaf >> LEAF_CHANNEL),
+        .pager = (uint16_t)(leaf >> LEAF_PAGER),
+        .told = (uint16_t)(leaf >> LEAF_TOLD),
+    };
+}
+
+static unsigned policy_summary(enum region_policy policy)
+{
+    switch (policy) {
+    case REGION_NONE:
+    case REGION_POLICIES:
+        return 0;
+    case REGION_PRIVATE:
+    case REGION_READ_ONLY:
+        return REGION_HAS_MEMORY;
+    case REGION_SHARED:
+        return REGION_HAS_MEMORY | REGION_HAS_SHARED;
+    case REGION_WIPE:
+    case REGION_ABSENT:
+    case REGION_DEVICE:
+    case REGION_FOREIGN:
+        return REGION_HAS_MEMORY | REGION_HAS_FORK;
+    case REGION_PAGED:
+        return REGION_HAS_MEMORY | REGION_HAS_PAGED;
+    }
+    return 0;
+}
+
+static unsigned leaf_summary(region_word_t leaf)
+{
+    unsigned rights = (unsigned)(leaf >> LEAF_RIGHTS) & RIGHT_ALL;
+    bool armed = (leaf >> LEAF_ARMED & 1u) != 0;
+
+    if ((leaf >> LEAF_POLICY & 15u) == REGION_NONE) {
+        return 0; /* nothing is mapped there that could have a right too many */
+    }
+    return policy_summary((enum region_policy)(leaf >> LEAF_POLICY & 15u)) |
+           (armed || !(rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u) |
+           (rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC) |
+           (leaf >> LEAF_NOTIFY & 1u ? REGION_HAS_NOTIFY : 0u);
+}
+
+static unsigned word_summary(region_word_t word)
+{
+    return word_is_node(word) ? (unsigned)(word >> NODE_SUMMARY) & NODE_SUMMARY_MASK
+                              : leaf_summary(word);
+}
+
+/* The word that points to `node`, whose words are complete. */
+static region_word_t word_of_node(pfn_t node)
+{
+    const region_word_t *words = node_words(node);
+    unsigned summary = word_summary(words[0]);
+
+    for (unsigned i = 1; i < TABLE_ENTRIES; i++) {
+        if (words[i] != words[i - 1]) {
+            summary |= word_summary(words[i]);
+        }
+    }
+    return WORD_NODE | (uint64_t)summary << NODE_SUMMARY | (uint64_t)node.v << NODE_FRAME;
+}
+
+/* --- Looking ---------------------------------------------------------------------------------- */
+
+/* Goes from the tree's word to the one that covers `at`: the first leaf, node without any bit of
+ * `mask`, or word of level `stop`. Its level goes to `*level`. */
+static region_word_t find_word(region_word_t tree, gfn_t at, unsigned stop, unsigned mask,
+                               unsigned *level)
+{
+    region_word_t word = tree;
+    unsigned l = TABLE_LEVELS;
+
+    MM_ASSERT(at.v < GUEST_PAGES);
+    while (l > stop && word_is_node(word) && (word_summary(word) & mask) != 0) {
+        l--;
+        word = node_words(word_node(word))[level_slot(at, l)];
+    }
+    *level = l;
+    return word;
+}
+
+/* A mask that no summary of a node misses: every page lacks something or is memory. */
+#define ANY_SUMMARY NODE_SUMMARY_MASK
+
+struct region region_get(region_word_t tree, gfn_t at)
+{
+    unsigned level;
+    return region_unpack(find_word(tree, at, 0, ANY_SUMMARY, &level));
+}
+
+struct region region_get_extent(region_word_t tree, gfn_t at, struct gfn_range *extent)
+{
+    unsigned level;
+    region_word_t word = find_word(tree, at, 0, ANY_SUMMARY, &level);
+
+    extent->start = level_align(at, level);
+    extent->end = gfn(extent->start.v + level_pages(level));
+    return region_unpack(word);
+}
+
+unsigned region_summary(region_word_t tree, gfn_t at, unsigned level)
+{
+    unsigned found;
+    return word_summary(find_word(tree, at, level, ANY_SUMMARY, &found));
+}
+
+unsigned region_summary_all(region_word_t tree) { return word_summary(tree); }
+
+bool region_find(region_word_t tree, gfn_t from, gfn_t end, unsigned mask, struct gfn_range *found,
+                 struct region *region)
+{
+    gfn_t at = from;
+
+    while (at.v < end.v) {
+        unsigned level;
+        region_word_t word = find_word(tree, at, 0, mask, &level);
+        gfn_t next = gfn(level_align(at, level).v + level_pages(level));
+
+        if ((word_summary(word) & mask) != 0) {
+            *found = (struct gfn_range){at, next.v < end.v ? next : end};
+            *region = region_unpack(word);
+            return true;
+        }
+        at = next;
+    }
+    return false;
+}
+
+static void walk_node(region_word_t word, unsigned level,
+                      bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
+{
+    if (!visit(arg, word_node(word), level)) {
+        return;
+    }
+    const region_word_t *words = node_words(word_node(word));
+    for (unsigned i = 0; level > 0 && i < TABLE_ENTRIES; i++) {
+        if (word_is_node(words[i])) {
+            walk_node(words[i], level - 1, visit, arg);
+        }
+    }
+}
+
+void region_walk(region_word_t tree, bool (*visit)(void *arg, pfn_t node, unsigned level),
+                 void *arg)
+{
+    if (word_is_node(tree)) {
+        walk_node(tree, ROOT_LEVEL, visit, arg);
+    }
+}
+
+/* --- Sharing and dropping --------------------------------------------------------------------- */
+
+enum cleave_status region_share(struct mm_ctx *ctx, region_word_t tree)
+{
+    return word_is_node(tree) ? node_get(ctx, word_node(tree)) : CLEAVE_OK;
+}
+
+/* Drops one reference on `node` unless it is the last; false when it is, and nobody else can see the
+ * node. */
+static bool put_shared(pfn_t node)
+{
+    uint32_t *count = &frame_of(node, 0)->count;
+    uint32_t old = __atomic_load_n(count, __ATOMIC_ACQUIRE);
+
+    do {
+        if (old == 1) {
+            return false;
+        }
+    } while (!__atomic_compare_exchange_n(count, &old, old - 1, true, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_ACQUIRE));
+    return true;
+}
+
+/*
+ * Drops the reference that `*word`, a node, holds; it is REGION_WORD_NONE then. A node that this is
+ * the last holder of keeps its count of one until all beneath it is gone, so that a drop which
+ * stops leaves a tree that can be walked and dropped on. One unit for each reference dropped. Calls
+ * itself at most ROOT_LEVEL deep.
+ */
+static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
+{
+    pfn_t node = word_node(*word);
+
+    if (node_count(node) > 1) {
+        if (!mm_spend(ctx, 1)) {
+            return false;
+        }
+        if (put_shared(node)) {
+            *word = REGION_WORD_NONE;
+            return true;
+        }
+    }
+    region_word_t *words = node_words(node);
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        if (word_is_node(words[i]) && !drop_word(ctx, &words[i])) {
+            return false;
+        }
+    }
+    if (!mm_spend(ctx, 1)) {
+        return false;
+    }
+    bool last = node_put(ctx, node);
+    MM_CHECK(last);
+    pool_free(ctx, node, 0);
+    *word = REGION_WORD_NONE;
+    return true;
+}
+
+bool region_drop(struct mm_ctx *ctx, region_word_t *tree)
+{
+    if (word_is_node(*tree)) {
+        return drop_word(ctx, tree);
+    }
+    *tree = REGION_WORD_NONE;
+    return true;
+}
+
+/* The same without stopping, for what a change replaced. */
+static void drop_all(struct mm_ctx *ctx, region_word_t word)
+{
+    uint64_t budget = ctx->budget;
+    ctx->budget = UINT64_MAX;
+    bool done = drop_word(ctx, &word);
+    MM_CHECK(done);
+    ctx->budget = budget;
+}
+
+/* --- Changing: the plan ----------------------------------------------------------------------- */
+
+struct change {
+    struct gfn_range range;
+    region_word_t set;   /* where `edit` is null */
+    region_edit_t *edit;
+    const void *arg;
+    region_word_t from, to; /* the leaf edited last, and what it became */
+    region_word_t spare;    /* nodes had beforehand: each one's first word names the next */
+    uint64_t taken;         /* references taken beforehand */
+};
+
+/* What becomes of a word. */
+struct plan {
+    enum { PLAN_KEEP, PLAN_LEAF, PLAN_NODE } kind;
+    region_word_t leaf;
+    uint64_t frames; /* nodes that must be had */
+};
+
+/* First and last word that meet the range of `change`, in a node of words of `level` at `base`. */
+struct span {
+    unsigned first, last;
+};
+
+static struct span change_span(const struct change *change, unsigned level, gfn_t base)
+{
+    gfn_t end = gfn(base.v + level_pages(level + 1));
+    return (struct span){
+        change->range.start.v > base.v ? level_slot(change->range.start, level) : 0,
+        change->range.end.v < end.v ? level_slot(gfn(change->range.end.v - 1), level)
+                                    : TABLE_ENTRIES - 1,
+    };
+}
+
+static region_word_t change_leaf(struct change *change, region_word_t leaf)
+{
+    if (!change->edit) {
+        return change->set;
+    }
+    if (leaf == REGION_WORD_NONE) {
+        return leaf;
+    }
+    if (leaf != change->from) {
+        struct region region = region_unpack(leaf);
+        change->edit(&region, change->arg);
+        change->from = leaf;
+        change->to = region_pack(&region);
+    }
+    return change->to;
+}
+
+/* Word `slot` beneath `word`, which may be a leaf that is to be split. */
+static region_word_t child_word(region_word_t word, unsigned slot)
+{
+    return word_is_node(word) ? node_words(word_node(word))[slot] : word;
+}
+
+/* True when the words beneath `word` that lie outside `span` are all `leaf`. */
+static bool outside_is(region_word_t word, struct span span, region_word_t leaf)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        if (i == span.first) {
+            i = span.last;
+        } else if (child_word(word, i) != leaf) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct plan plan_word(struct change *change, region_word_t word, unsigned level, gfn_t base,
+                             bool shared);
+
+/* Plans what lies beneath `word`: a node, or a leaf that the range covers in part. `level` is that
+ * of the words beneath, `shared` says that the node is not to be changed in place. */
+static struct plan plan_node(struct change *change, region_word_t word, unsigned level, gfn_t base,
+                             bool shared)
+{
+    struct span span = change_span(change, level, base);
+    uint64_t frames = word_is_node(word) && !shared ? 0 : 1;
+    region_word_t leaf = REGION_WORD_NONE;
+    bool changed = false;
+    bool uniform = true;
+
+    for (unsigned i = span.first; i <= span.last; i++) {
+        region_word_t child = child_word(word, i);
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        struct plan plan = plan_word(change, child, level, at, shared);
+        region_word_t becomes = plan.kind == PLAN_KEEP   ? child
+                                : plan.kind == PLAN_LEAF ? plan.leaf
+                                                         : WORD_NODE;
+        leaf = i == span.first ? becomes : leaf;
+        uniform = uniform && becomes == leaf && !word_is_node(becomes);
+        changed = changed || plan.kind != PLAN_KEEP;
+        frames += plan.frames;
+    }
+    if (!changed) {
+        return (struct plan){PLAN_KEEP, 0, 0};
+    }
+    if (uniform && outside_is(word, span, leaf)) {
+        return (struct plan){PLAN_LEAF, leaf, 0};
+    }
+    return (struct plan){PLAN_NODE, 0, frames};
+}
+
+/* Plans `word` of `level`, which covers pages from `base` and meets the range. `shared`: the node
+ * that holds it is. */
+static struct plan plan_word(struct change *change, region_word_t word, unsigned level, gfn_t base,
+                             bool shared)
+{
+    gfn_t end = gfn(base.v + level_pages(level));
+    bool inside = change->range.start.v <= base.v && end.v <= change->range.end.v;
+
+    if (!word_is_node(word)) {
+        region_word_t leaf = change_leaf(change, word);
+        if (leaf == word) {
+            return (struct plan){PLAN_KEEP, 0, 0};
+        }
+        if (inside) {
+            return (struct plan){PLAN_LEAF, leaf, 0};
+        }
+    } else if (inside && !change->edit) {
+        return (struct plan){PLAN_LEAF, change->set, 0};
+    } else {
+        shared = shared || node_count(word_node(word)) > 1;
+    }
+    return plan_node(change, word, level - 1, base, shared);
+}
+
+/* --- Changing: what can fail ------------------------------------------------------------------ */
+
+static void free_spare(struct mm_ctx *ctx, struct change *change)
+{
+    while (word_is_node(change->spare)) {
+        pfn_t node = word_node(change->spare);
+        change->spare = node_words(node)[0];
+        bool last = node_put(ctx, node);
+        MM_CHECK(last);
+        pool_free(ctx, node, 0);
+    }
+}
+
+static enum cleave_status have_spare(struct mm_ctx *ctx, struct payer *payer,
+                                     struct change *change, uint64_t frames)
+{
+    for (uint64_t i = 0; i < frames; i++) {
+        pfn_t node;
+        enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_REGION, &node);
+        if (status != CLEAVE_OK) {
+            free_spare(ctx, change);
+            return status;
+        }
+        node_words(node)[0] = change->spare;
+        change->spare = WORD_NODE | (uint64_t)node.v << NODE_FRAME;
+    }
+    return CLEAVE_OK;
+}
+
+static pfn_t take_spare(struct change *change)
+{
+    MM_CHECK(word_is_node(change->spare));
+    pfn_t node = word_node(change->spare);
+    change->spare = node_words(node)[0];
+    return node;
+}
+
+/* Takes a reference, or gives one of change->taken back. CLEAVE_OVERFLOW ends either walk. */
+static enum cleave_status hold_node(struct mm_ctx *ctx, struct change *change, region_word_t word,
+                                    bool undo)
+{
+    if (!undo) {
+        enum cleave_status status = node_get(ctx, word_node(word));
+        change->taken += status == CLEAVE_OK;
+        return status;
+    }
+    if (change->taken == 0) {
+        return CLEAVE_OVERFLOW;
+    }
+    change->taken--;
+    bool last = node_put(ctx, word_node(word));
+    MM_CHECK(!last);
+    return CLEAVE_OK;
+}
+
+/*
+ * Takes the references that copies of shared nodes will hold: one on each node that the old and the
+ * new tree will share, and one on the topmost node of each shared part that is copied, which so stays
+ * shared (and is planned the same) until the end. With `undo`, gives them back in the same order.
+ */
+static enum cleave_status hold_word(struct mm_ctx *ctx, struct change *change, region_word_t word,
+                                    unsigned level, gfn_t base, bool shared, bool undo)
+{
+    if (!word_is_node(word)) {
+        return CLEAVE_OK;
+    }
+    struct plan plan = plan_word(change, word, level, base, shared);
+    if (plan.kind == PLAN_LEAF) {
+        return CLEAVE_OK;
+    }
+    if (plan.kind == PLAN_KEEP) {
+        return shared ? hold_node(ctx, change, word, undo) : CLEAVE_OK;
+    }
+    bool beneath = shared || node_count(word_node(word)) > 1;
+    enum cleave_status status = CLEAVE_OK;
+    if (beneath && !shared) {
+        status = hold_node(ctx, change, word, undo);
+    }
+    struct span span = change_span(change, level - 1, base);
+    for (unsigned i = 0; status == CLEAVE_OK && i < TABLE_ENTRIES; i++) {
+        region_word_t child = child_word(word, i);
+        if (i >= span.first && i <= span.last) {
+            gfn_t at = gfn(base.v + i * level_pages(level - 1));
+            status = hold_word(ctx, change, child, level - 1, at, beneath, undo);
+        } else if (beneath && word_is_node(child)) {
+            status = hold_node(ctx, change, child, undo);
+        }
+    }
+    return status;
+}
+
+/* --- Changing: what cannot fail --------------------------------------------------------------- */
+
+static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_t *slot,
+                         unsigned level, gfn_t base, bool shared);
+
+/* Makes the node that `word` becomes, of words of `level`, and returns the word that points to it:
+ * a node filled with the leaf that is split, a copy of a shared node, or the node itself. */
+static region_word_t replace_node(struct mm_ctx *ctx, struct change *change, region_word_t word,
+                                  unsigned level, gfn_t base, bool shared)
+{
+    bool in_place = word_is_node(word) && !shared;
+    pfn_t node = in_place ? word_node(word) : take_spare(change);
+    region_word_t *words = node_words(node);
+
+    for (unsigned i = 0; !in_place && i < TABLE_ENTRIES; i++) {
+        words[i] = child_word(word, i);
+    }
+    struct span span = change_span(change, level, base);
+    for (unsigned i = span.first; i <= span.last; i++) {
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        replace_word(ctx, change, &words[i], level, at, shared);
+    }
+    return word_of_node(node);
+}
+
+/* Carries the plan for `*slot` out. `shared`: the slot is in a copy, and so holds a reference only
+ * on what stays. */
+static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_t *slot,
+                         unsigned level, gfn_t base, bool shared)
+{
+    region_word_t old = *slot;
+    struct plan plan = plan_word(change, old, level, base, shared);
+
+    if (plan.kind == PLAN_KEEP) {
+        return;
+    }
+    if (plan.kind == PLAN_LEAF) {
+        *slot = plan.leaf;
+        if (word_is_node(old) && !shared) {
+            drop_all(ctx, old);
+        }
+        return;
+    }
+    bool copied = word_is_node(old) && !shared && node_count(word_node(old)) > 1;
+    *slot = replace_node(ctx, change, old, level - 1, base, shared || copied);
+    if (copied) {
+        bool last = node_put(ctx, word_node(old)); /* taken by hold_word() */
+        MM_CHECK(!last);
+        drop_all(ctx, old);
+    }
+}
+
+static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
+                                      struct change *change)
+{
+    if (change->range.start.v >= change->range.end.v) {
+        return CLEAVE_OK;
+    }
+    MM_ASSERT(change->range.end.v <= GUEST_PAGES);
+    struct plan plan = plan_word(change, *tree, TABLE_LEVELS, gfn(0), false);
+    if (plan.kind == PLAN_KEEP) {
+        return CLEAVE_OK;
+    }
+    enum cleave_status status = have_spare(ctx, payer, change, plan.frames);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    status = hold_word(ctx, change, *tree, TABLE_LEVELS, gfn(0), false, false);
+    if (status != CLEAVE_OK) {
+        (void)!hold_word(ctx, change, *tree, TABLE_LEVELS, gfn(0), false, true);
+        MM_CHECK(change->taken == 0);
+        free_spare(ctx, change);
+        return status;
+    }
+    replace_word(ctx, change, tree, TABLE_LEVELS, gfn(0), false);
+    free_spare(ctx, change); /* where other holders of a node went meanwhile */
+    return CLEAVE_OK;
+}
+
+enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
+                              struct gfn_range range, const struct region *region)
+{
+    struct change change = {.range = range, .set = region_pack(region)};
+    return change_tree(ctx, payer, tree, &change);
+}
+
+enum cleave_status region_edit(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
+                               struct gfn_range range, region_edit_t *edit, const void *arg)
+{
+    struct change change = {.range = range, .edit = edit, .arg = arg};
+    return change_tree(ctx, payer, tree, &change);
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Reset: a fork's entries become its base's again, at the highest level where they differ, and what
+ * was private is dropped. Pages in `keep` ranges get their base's bytes back in place. Nothing is
+ * allocated. The space's lock is held for writing, its base is immutable.
+ */
+#include "fork.h"
+#include "pin.h"
+#include "table.h"
+
+struct reset {
+    struct mm_ctx *ctx;
+    struct space *space;
+    const struct gfn_range *keep;
+    unsigned count;
+    struct flush_batch batch;
+    enum cleave_status status;
+};
+
+static bool keeps(const struct reset *reset, gfn_t at, uint64_t pages)
+{
+    for (unsigned i = 0; i < reset->count; i++) {
+        if (at.v < reset->keep[i].end.v && at.v + pages > reset->keep[i].start.v) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the base has for slot `i` beneath its entry `above` of `level` + 1. */
+static pte_t base_entry(pte_t above, unsigned level, unsigned i)
+{
+    switch (pte_kind(above, level + 1)) {
+    case PTE_KIND_TABLE:
+        return pte_read(&table_slots(pte_pfn(above))[i]);
+    case PTE_KIND_LEAF:
+        return pte_split_leaf(above, level + 1, i);
+    case PTE_KIND_PAGED:
+        return pte_make_paged(pte_paged_payload(above) + i * level_pages(level));
+    case PTE_KIND_ABSENT:
+        return 0;
+    }
+    return 0;
+}
+
+/* Takes a reference on what a base's entry points to. */
+static enum cleave_status count_entry(struct mm_ctx *ctx, pte_t e, unsigned level)
+{
+    if (pte_is_table(e, level)) {
+        return node_get(ctx, pte_pfn(e));
+    }
+    return pte_is_leaf(e, level) && pte_counted(e) ? frame_get(ctx, pte_pfn(e), level) : CLEAVE_OK;
+}
+
+/* Replaces an entry by its base's. */
+static void revert_entry(struct reset *r, pte_t *slot, pte_t base, unsigned level)
+{
+    r->status = count_entry(r->ctx, base, level);
+    if (r->status != CLEAVE_OK) {
+        return;
+    }
+    if (flush_room(&r->batch) == 0) {
+        flush_finish(r->ctx, &r->batch);
+    }
+    bool shared = pte_is_leaf(base, level) && (base & PTE_SHARED);
+    pte_t new = shared ? base : pte_without_write(base);
+    pte_t old = __atomic_exchange_n(slot, new, __ATOMIC_ACQ_REL);
+    if (pte_is_table(old, level)) {
+        flush_drop_table(&r->batch, pte_pfn(old));
+    } else if (pte_is_leaf(old, level) && pte_counted(old)) {
+        flush_drop_frames(&r->batch, pte_pfn(old), level, 1);
+    } else {
+        flush_need(&r->batch);
+    }
+}
+
+/* Copies the base's bytes back into a leaf that stays. False when it cannot stay. */
+static bool keep_leaf(struct reset *r, pte_t *slot, pte_t base, unsigned level, gfn_t at)
+{
+    pte_t e = pte_read(slot);
+    if (level > 1 || !pte_is_leaf(e, level) ||
+        (e & (PTE_SHARED | PTE_FOREIGN | PTE_DEVICE)) ||
+        !(base == 0 || (pte_is_leaf(base, level) && !(base & PTE_SHARED))) ||
+        !frame_is_exclusive(r->ctx, pte_pfn(e), level, 0)) {
+        return false;
+    }
+    if (base == 0) {
+        port_zero_pages(frame_address(pte_pfn(e)), level_pages(level));
+    } else {
+        port_copy_pages(frame_address(pte_pfn(e)), frame_address(pte_pfn(base)),
+                        level_pages(level));
+        /* Rights are the base's; write stays where the base's regions allow it. */
+        pte_t rights = pte_set_exec(e, pte_executable(base));
+        while (!pte_replace(r->ctx, slot, e, rights)) {
+            e = pte_read(slot);
+            rights = pte_set_exec(e, pte_executable(base));
+        }
+    }
+    if (region_summary(r->space->regions, at, level) & REGION_HAS_NO_WRITE) {
+        pte_clear_bits(r->ctx, slot, pt_format.write);
+    }
+    flush_need(&r->batch);
+    return true;
+}
+
+static bool same_target(pte_t a, pte_t b)
+{
+    const pte_t rights = pt_format.write | pt_format.accessed | pt_format.dirty;
+    return ((a ^ b) & ~rights) == 0;
+}
+
+/* Reverts the entries of `table`, an exclusive one, beneath the base's entry `above`. Stops when the
+ * budget is gone: what was reverted is recognised by its target and passed over next time. */
+static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, pte_t above)
+{
+    unsigned level = table_level(table);
+    uint64_t pages = level_pages(level);
+    pte_t *slots = table_slots(table);
+
+    for (unsigned i = 0; i < TABLE_ENTRIES && r->status == CLEAVE_OK; i++) {
+        gfn_t at = gfn(base_at.v + i * pages);
+        pte_t e = pte_read(&slots[i]);
+        pte_t base = base_entry(above, level, i);
+        if (at.v + pages <= r->space->op_at.v || same_target(e, base)) {
+            continue;
+        }
+        bool kept = keeps(r, at, pages);
+        if (kept && pte_is_table(e, level) && node_count(pte_pfn(e)) == 1) {
+            revert_table(r, pte_pfn(e), at, base);
+        } else if (!kept || !keep_leaf(r, &slots[i], base, level, at)) {
+            revert_entry(r, &slots[i], base, level);
+        }
+    }
+    if (level == 0 && r->count != 0 && r->status == CLEAVE_OK) {
+        r->space->op_at = gfn(base_at.v + TABLE_ENTRIES);
+        r->status = mm_spend(r->ctx, TABLE_ENTRIES) ? CLEAVE_OK : CLEAVE_AGAIN;
+    }
+}
+
+static void revert_root(struct reset *r)
+{
+    const pte_t *base = table_slots(r->space->base->root);
+    pte_t *slots = table_slots(r->space->root);
+
+    for (unsigned i = 0; i < TABLE_ENTRIES && r->status == CLEAVE_OK; i++) {
+        gfn_t at = gfn(i * level_pages(ROOT_LEVEL));
+        pte_t e = pte_read(&slots[i]), b = pte_read(&base[i]);
+        if (at.v + level_pages(ROOT_LEVEL) <= r->space->op_at.v || same_target(e, b)) {
+            continue;
+        }
+        if (pte_is_table(e, ROOT_LEVEL) && node_count(pte_pfn(e)) == 1 &&
+            keeps(r, at, level_pages(ROOT_LEVEL))) {
+            revert_table(r, pte_pfn(e), at, b);
+        } else {
+            revert_entry(r, &slots[i], b, ROOT_LEVEL);
+        }
+    }
+}
+
+static enum cleave_status keep_check(struct mm_ctx *ctx, const struct gfn_range *keep,
+                                     unsigned count)
+{
+    if (count > RESET_KEEP_MAX) {
+        return mm_fail(ctx, CLEAVE_COUNT, "count", count, 0, RESET_KEEP_MAX);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (keep[i].start.v >= keep[i].end.v) {
+            return mm_fail(ctx, CLEAVE_COUNT, "keep", i, 0, count - 1);
+        }
+        if (keep[i].end.v > GUEST_PAGES) {
+            return mm_fail(ctx, CLEAVE_RANGE, "keep", keep[i].end.v, 1, GUEST_PAGES);
+        }
+    }
+    return CLEAVE_OK;
+}
+
+/* Locks a space that may be reset, or whose reset goes on. */
+static enum cleave_status reset_begin(struct mm_ctx *ctx, struct space *space)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    enum cleave_status status = CLEAVE_OK;
+    if (space->state != SPACE_ALIVE) {
+        status = mm_fail(ctx, space->state == SPACE_FROZEN ? CLEAVE_FROZEN : CLEAVE_DYING, "space",
+                         space->id, 1, 0);
+    } else if (space->op != OP_NONE && space->op != OP_RESET) {
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_NONE, OP_RESET);
+    } else if (space->base == NULL) {
+        status = mm_fail(ctx, CLEAVE_NO_BASE, "space", space->id, 1, 0);
+    } else if (space->attachment_count != 0) {
+        const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", attachment_next(space, NULL, all)->id, 1, 0);
+    }
+    if (status != CLEAVE_OK) {
+        write_unlock(ctx, &space->lock, RANK_SPACE);
+    }
+    return status;
+}
+
+/* First call: the regions are the base's again, before any entry. */
+static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space)
+{
+    if (space->regions == space->base->regions) {
+        return CLEAVE_OK;
+    }
+    enum cleave_status status = region_share(ctx, space->base->regions);
+    if (status == CLEAVE_OK) {
+        space->op_regions = space->regions;
+        space->regions = space->base->regions;
+    }
+    return status;
+}
+
+enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
+                               const struct gfn_range *keep, unsigned count)
+{
+    struct reset r = {.ctx = ctx, .space = space, .keep = keep, .count = count};
+    r.status = keep_check(ctx, keep, count);
+    if (r.status == CLEAVE_OK) {
+        r.status = reset_begin(ctx, space);
+    }
+    if (r.status != CLEAVE_OK) {
+        return r.status;
+    }
+    if (space->op == OP_NONE) {
+        r.status = revert_regions(ctx, space);
+        space->op_at = gfn(0);
+    }
+    if (r.status == CLEAVE_OK) {
+        space->op = OP_RESET;
+        flush_begin(&r.batch, space);
+        revert_root(&r);
+        flush_finish(ctx, &r.batch);
+    }
+    if (r.status == CLEAVE_OK &&
+        (!region_drop(ctx, &space->op_regions) || !table_reap(ctx, space->payer.pool))) {
+        r.status = CLEAVE_AGAIN;
+    }
+    if (r.status == CLEAVE_OK) {
+        space->op = OP_NONE;
+        space->op_at = gfn(0);
+        space->collapse_hint = gfn(UINT64_MAX);
+        if (space->reserve_goal > space->payer.reserved) {
+            r.status = pool_reserve(ctx, &space->payer,
+                                    space->reserve_goal - space->payer.reserved);
+        }
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+    if (r.status == CLEAVE_AGAIN) {
+        port_point(ctx, POINT_PREEMPT, space->id, OP_RESET);
+    }
+    return r.status;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What is done to one nested page table: made, copied, split into, restricted, dropped. Exclusive
+ * tables are changed under their lock; shared ones are only counted and lose write bits.
+ */
+#include "table.h"
+
+enum cleave_status table_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned level, pfn_t *out)
+{
+    enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_TABLE, out);
+    if (status == CLEAVE_OK) {
+        frame_of(*out, 0)->bits |= (uint16_t)(level << FRAME_LEVEL_SHIFT);
+        port_zero_pages(frame_address(*out), 1);
+    }
+    return status;
+}
+
+unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
+{
+    uint64_t pages = level_pages(level);
+    uint64_t next = pte_pfn(slots[first]).v;
+    unsigned n = 0;
+    do {
+        n++;
+        next += pages;
+    } while (first + n < TABLE_ENTRIES && next % level_pages(level + 1) != 0 &&
+             pte_is_leaf(slots[first + n], level) && pte_counted(slots[first + n]) &&
+             pte_pfn(slots[first + n]).v == next);
+    return n;
+}
+
+void table_put(struct mm_ctx *ctx, pfn_t table)
+{
+    struct pool *pool = pool_of(table);
+    port_point(ctx, POINT_DROP, table.v, 255);
+    if (node_put(ctx, table)) {
+        pool_defer_table(ctx, pool, table);
+    }
+}
+
+/* Drops the references that `slots` [0, end) hold: of a table that nobody can reach. */
+static void drop_entries(struct mm_ctx *ctx, const pte_t *slots, unsigned level, unsigned end)
+{
+    for (unsigned i = 0; i < end;) {
+        pte_t e = slots[i];
+        unsigned n = 1;
+        switch (pte_kind(e, level)) {
+        case PTE_KIND_ABSENT:
+        case PTE_KIND_PAGED:
+            break;
+        case PTE_KIND_TABLE:
+            table_put(ctx, pte_pfn(e));
+            break;
+        case PTE_KIND_LEAF:
+            if (pte_counted(e)) {
+                n = table_run_length(slots, i, level);
+                n = n > end - i ? end - i : n;
+                port_point(ctx, POINT_DROP, pte_pfn(e).v, level);
+                frame_put_run(ctx, pte_pfn(e), level, n);
+            }
+            break;
+        }
+        i += n;
+    }
+}
+
+/* Counts what `slots` [first, first + n) refer to once more: one table, or a run of leaves. */
+static enum cleave_status count_entries(struct mm_ctx *ctx, const pte_t *slots, unsigned level,
+                                        unsigned first, unsigned *n)
+{
+    pte_t e = slots[first];
+    *n = 1;
+    switch (pte_kind(e, level)) {
+    case PTE_KIND_ABSENT:
+    case PTE_KIND_PAGED:
+        return CLEAVE_OK;
+    case PTE_KIND_TABLE:
+        return node_get(ctx, pte_pfn(e));
+    case PTE_KIND_LEAF:
+        if (!pte_counted(e)) {
+            return CLEAVE_OK;
+        }
+        *n = table_run_length(slots, first, level);
+        return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
+    }
+    return CLEAVE_OK;
+}
+
+enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t table, pfn_t *out)
+{
+    unsigned level = table_level(table);
+    enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_TABLE, out);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    frame_of(*out, 0)->bits |= (uint16_t)(level << FRAME_LEVEL_SHIFT);
+    pte_t *from = table_slots(table);
+    pte_t *to = table_slots(*out);
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        to[i] = pte_read(&from[i]); /* the copy is what gets counted, whatever changes meanwhile */
+    }
+    for (unsigned i = 0, n; i < TABLE_ENTRIES; i += n) {
+        status = count_entries(ctx, to, level, i, &n);
+        if (status != CLEAVE_OK) {
+            drop_entries(ctx, to, level, i);
+            (void)node_put(ctx, *out);
+            pool_free(ctx, *out, 0);
+            return status;
+        }
+    }
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        if (!pte_writable(to[i]) || (to[i] & PTE_SHARED) || !(to[i] & pt_format.present)) {
+            continue;
+        }
+        to[i] = pte_without_write(to[i]);
+        pte_clear_bits(ctx, &from[i], pt_format.write);
+    }
+    return CLEAVE_OK;
+}
+
+void table_destroy(struct mm_ctx *ctx, pfn_t table)
+{
+    unsigned level = table_level(table);
+
+    drop_entries(ctx, table_slots(table), level, TABLE_ENTRIES);
+    pool_free(ctx, table, 0);
+}
+
+bool table_reap(struct mm_ctx *ctx, struct pool *pool)
+{
+    while (__atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0) {
+        if (!mm_spend(ctx, TABLE_ENTRIES)) {
+            return false;
+        }
+        pfn_t table = pool_next_dead_table(ctx, pool);
+        if (table.v != 0) {
+            table_destroy(ctx, table);
+        }
+    }
+    return true;
+}
+
+void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit)
+{
+    pfn_t table;
+    while (limit-- > 0 && (table = pool_next_dead_table(ctx, pool)).v != 0) {
+        table_destroy(ctx, table);
+    }
+}
+
+enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
+                                    struct flush_batch *batch)
+{
+    unsigned level = walk->level;
+    pte_t leaf = walk->entry;
+    bool paged = pte_kind(leaf, level) == PTE_KIND_PAGED;
+    bool counted = !paged && pte_counted(leaf);
+    pfn_t table;
+
+    MM_ASSERT(level > 0 && (paged || pte_is_leaf(leaf, level)) && walk->exclusive);
+    enum cleave_status status = table_alloc(ctx, payer, level - 1, &table);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    pte_t *slots = table_slots(table);
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        slots[i] = paged ? pte_make_paged(pte_paged_payload(leaf) + i * level_pages(level - 1))
+                         : pte_split_leaf(leaf, level, i);
+    }
+    status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
+    if (status != CLEAVE_OK) {
+        (void)node_put(ctx, table);
+        pool_free(ctx, table, 0);
+        return status;
+    }
+    pte_t entry = pte_make_table(table);
+    entry = paged || pte_writable(leaf) ? pte_with_write(entry) : entry;
+    while (!pte_replace(ctx, walk->slot, leaf, entry)) {
+        leaf = pte_read(walk->slot); /* accessed or dirty was set */
+    }
+    walk->entry = entry;
+    if (!paged) {
+        flush_need(batch);
+        *(level == 1 ? &walk->space->stats.blocks_split : &walk->space->stats.gigas_split) += 1;
+    }
+    return CLEAVE_OK;
+}
+
+void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base, bool exec)
+{
+    unsigned level = table_level(table);
+    unsigned mask = exec ? REGION_HAS_NO_EXEC : REGION_HAS_NO_WRITE;
+    pte_t *slots = table_slots(table);
+
+    if (!(region_summary(space->regions, base, level + 1) & mask)) {
+        return;
+    }
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        pte_t e = pte_read(&slots[i]);
+        if (!(e & pt_format.present) || !(region_summary(space->regions, at, level) & mask)) {
+            continue;
+        }
+        if (!exec && pte_writable(e)) {
+            pte_clear_bits(ctx, &slots[i], pt_format.write);
+        }
+        while (exec && pte_executable(e) &&
+               !pte_replace(ctx, &slots[i], e, pte_set_exec(e, false))) {
+            e = pte_read(&slots[i]);
+        }
+    }
+}
+
+unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
+{
+    unsigned level = table_level(table);
+    pte_t *slots = table_slots(table);
+    bool restricted =
+        (region_summary(space->regions, base, level + 1) & REGION_HAS_NO_WRITE) != 0;
+    unsigned given = 0;
+
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        pte_t e = pte_read(&slots[i]);
+        if (!pte_is_leaf(e, level) || pte_writable(e) || (e & (PTE_FOREIGN | PTE_DEVICE)) ||
+            (restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE)) ||
+            !((e & PTE_SHARED) || frame_is_exclusive(ctx, pte_pfn(e), level, 0))) {
+            continue;
+        }
+        given += pte_replace(ctx, &slots[i], e, pte_with_write(e));
+    }
+    return given;
+}
+
+/* Takes a right from one entry; true when it had it. */
+static bool strip_entry(struct mm_ctx *ctx, pte_t *slot, bool exec)
+{
+    pte_t e = pte_read(slot);
+    if (!(e & pt_format.present) || (exec ? !pte_executable(e) : !pte_writable(e))) {
+        return false;
+    }
+    if (!exec) {
+        return pte_writable(pte_clear_bits(ctx, slot, pt_format.write));
+    }
+    while (!pte_replace(ctx, slot, e, pte_set_exec(e, false))) {
+        e = pte_read(slot);
+    }
+    return true;
+}
+
+/* Strips the entries of an exclusive table that lie in `range`; goes down into exclusive tables that
+ * lie in it in part. Depth is bounded by the levels. */
+static void strip_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_range range,
+                        bool exec, struct flush_batch *batch)
+{
+    unsigned level = table_level(table);
+    uint64_t pages = level_pages(level);
+    uint64_t first = range.start.v > base.v ? (range.start.v - base.v) / pages : 0;
+    pte_t *slots = table_slots(table);
+
+    for (uint64_t i = first; i < TABLE_ENTRIES && base.v + i * pages < range.end.v; i++) {
+        gfn_t at = gfn(base.v + i * pages);
+        pte_t e = pte_read(&slots[i]);
+        bool inside = at.v >= range.start.v && at.v + pages <= range.end.v;
+        if (inside || pte_is_leaf(e, level)) {
+            /* A leaf in part inside loses the right as a whole; the next fault splits it. */
+            batch->needed |= strip_entry(ctx, &slots[i], exec);
+        } else if (pte_is_table(e, level) && node_count(pte_pfn(e)) == 1) {
+            strip_table(ctx, pte_pfn(e), at, range, exec, batch);
+        }
+    }
+}
+
+void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range, bool exec,
+                 struct flush_batch *batch)
+{
+    strip_table(ctx, space->root, gfn(0), range, exec, batch);
+}

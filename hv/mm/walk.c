@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Walks down a space's tables, handing the table locks down. The deepest exclusive table's lock is
+ * what a walk holds when it stops.
+ */
+#include "walk.h"
+
+#include "table.h"
+
+void table_lock(struct mm_ctx *ctx, pfn_t table)
+{
+    uint16_t *bits = &frame_of(table, 0)->bits;
+    lock_enter(ctx, RANK_TABLE);
+    while (__atomic_fetch_or(bits, FRAME_LOCK, __ATOMIC_ACQUIRE) & FRAME_LOCK) {
+        port_relax(ctx);
+    }
+}
+
+void table_unlock(struct mm_ctx *ctx, pfn_t table)
+{
+    __atomic_fetch_and(&frame_of(table, 0)->bits, (uint16_t)~FRAME_LOCK, __ATOMIC_RELEASE);
+    lock_leave(ctx, RANK_TABLE);
+}
+
+static void walk_begin(struct mm_ctx *ctx, struct space *space, gfn_t at, struct walk *walk)
+{
+    table_lock(ctx, space->root);
+    *walk = (struct walk){.space = space,
+                          .at = at,
+                          .level = ROOT_LEVEL,
+                          .table = space->root,
+                          .locked = space->root,
+                          .exclusive = true,
+                          .rights = RIGHT_ALL};
+}
+
+/* Reads the walk's entry in its present table. */
+static void walk_read(struct walk *walk)
+{
+    walk->slot = &table_slots(walk->table)[level_slot(walk->at, walk->level)];
+    walk->entry = pte_read(walk->slot);
+}
+
+/* Steps down into `table`, to which the present entry points; its lock is taken if it is exclusive. */
+static void walk_down(struct mm_ctx *ctx, struct walk *walk, pfn_t table)
+{
+    walk->rights &= pte_rights(walk->entry);
+    walk->exclusive = walk->exclusive && node_count(table) == 1;
+    if (walk->exclusive) {
+        table_lock(ctx, table);
+        table_unlock(ctx, walk->locked);
+        walk->locked = table;
+    }
+    walk->table = table;
+    walk->level--;
+    walk_read(walk);
+}
+
+void walk_find(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned stop, struct walk *walk)
+{
+    walk_begin(ctx, space, at, walk);
+    walk_read(walk);
+    while (walk->level > stop && pte_is_table(walk->entry, walk->level)) {
+        walk_down(ctx, walk, pte_pfn(walk->entry));
+    }
+    if (pte_is_leaf(walk->entry, walk->level)) {
+        walk->rights &= pte_rights(walk->entry);
+    }
+}
+
+/* Rights that a table entry on the way gets back: first the entries of its table that must not have
+ * them lose theirs, then the entry is changed. */
+static void walk_give(struct mm_ctx *ctx, struct walk *walk, unsigned flags, pfn_t table)
+{
+    gfn_t base = level_align(walk->at, walk->level);
+    pte_t entry = walk->entry;
+
+    if ((flags & WALK_WRITE) && !pte_writable(entry)) {
+        table_restrict(ctx, walk->space, table, base, false);
+        entry = pte_with_write(entry);
+    }
+    if ((flags & WALK_EXEC) && !pte_executable(entry)) {
+        table_restrict(ctx, walk->space, table, base, true);
+        entry = pte_set_exec(entry, true);
+    }
+    while (entry != walk->entry && !pte_replace(ctx, walk->slot, walk->entry, entry)) {
+        /* The hardware set an accessed bit: nobody else changes a locked table. */
+        pte_t now = pte_read(walk->slot);
+        entry |= now & (pt_format.accessed | pt_format.dirty);
+        walk->entry = now;
+    }
+    walk->entry = entry;
+}
+
+/* The present entry points to a shared table: a copy takes its place. */
+static enum cleave_status walk_copy_table(struct mm_ctx *ctx, struct payer *payer,
+                                          struct walk *walk, struct flush_batch *batch)
+{
+    pfn_t shared = pte_pfn(walk->entry);
+    pfn_t copy;
+    enum cleave_status status = table_copy(ctx, payer, shared, &copy);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    port_point(ctx, POINT_TABLE_COPIED, shared.v, copy.v);
+    pte_t new = (walk->entry & ~pt_format.address) | (uint64_t)copy.v << 12;
+    pte_t old = walk->entry;
+    while (!pte_replace(ctx, walk->slot, old, new)) {
+        old = pte_read(walk->slot);
+        MM_CHECK(pte_pfn(old).v == shared.v);
+        new |= old & pt_format.accessed;
+    }
+    walk->entry = new;
+    walk->space->stats.tables_copied++;
+    flush_drop_table(batch, shared);
+    return CLEAVE_OK;
+}
+
+static enum cleave_status walk_make_table(struct mm_ctx *ctx, struct payer *payer,
+                                          struct walk *walk)
+{
+    pfn_t table;
+    enum cleave_status status = table_alloc(ctx, payer, walk->level - 1, &table);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    pte_t new = pte_with_write(pte_make_table(table)); /* nothing beneath: nothing to restrict */
+    MM_CHECK(pte_replace(ctx, walk->slot, 0, new));
+    walk->entry = new;
+    return CLEAVE_OK;
+}
+
+enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struct payer *payer,
+                                  gfn_t at, unsigned stop, unsigned flags,
+                                  struct flush_batch *batch, struct walk *walk)
+{
+    walk_begin(ctx, space, at, walk);
+    walk_read(walk);
+    while (walk->level > stop) {
+        enum cleave_status status = CLEAVE_OK;
+        enum pte_kind kind = pte_kind(walk->entry, walk->level);
+        if (kind == PTE_KIND_ABSENT && (flags & WALK_MAKE)) {
+            status = walk_make_table(ctx, payer, walk);
+        } else if (kind != PTE_KIND_TABLE) {
+            break;
+        } else if (node_count(pte_pfn(walk->entry)) != 1) {
+            status = walk_copy_table(ctx, payer, walk, batch);
+        }
+        if (status != CLEAVE_OK) {
+            walk_end(ctx, walk);
+            return status;
+        }
+        pfn_t table = pte_pfn(walk->entry);
+        walk_give(ctx, walk, flags, table);
+        walk_down(ctx, walk, table);
+    }
+    if (pte_is_leaf(walk->entry, walk->level)) {
+        walk->rights &= pte_rights(walk->entry);
+    }
+    return CLEAVE_OK;
+}
+
+void walk_end(struct mm_ctx *ctx, struct walk *walk) { table_unlock(ctx, walk->locked); }

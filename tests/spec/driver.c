@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Runs episodes of random operations, compares after each step, and tells how to repeat a failure. */
+#include "driver.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "audit.h"
+#include "ops.h"
+#include "test.h"
+
+#define WINDOW_PAGES (GUEST_PAGES < 786432 ? GUEST_PAGES : 786432) /* what the reference keeps */
+#define KEPT_BYTES (PAGE_SHIFT > 10 ? 8 : PAGE_SIZE) /* of each page: a tag, or all */
+
+static struct world *current; /* for what ends the process from within the core */
+static bool quiet;               /* only the outcome counts */
+static unsigned char *left_out;  /* by step: not to be run */
+
+/* Counts of all episodes. */
+struct spec_sum {
+    uint64_t applied, refused, exhausted;
+};
+
+/* --- Saying ----------------------------------------------------------------------------------- */
+
+void spec_say(struct world *w, const char *format, ...)
+{
+    va_list list;
+    char *line = w->log[w->lines % SPEC_LOG];
+    int used = snprintf(line, SPEC_LINE, "%6u ", w->step);
+
+    va_start(list, format);
+    vsnprintf(line + used, (size_t)(SPEC_LINE - used), format, list);
+    va_end(list);
+}
+
+static void print_log(const struct world *w)
+{
+    printf("  episode seed 0x%" PRIx64 ", step %u, %s; repeat with CLEAVE_EPISODE=0x%" PRIx64 "\n",
+           w->seed, w->step, w->shard->label, w->seed);
+    for (unsigned i = 1; i <= SPEC_LOG; i++) {
+        const char *line = w->log[(w->lines + i) % SPEC_LOG];
+        if (line[0]) {
+            printf("    %s\n", line);
+        }
+    }
+    fflush(stdout);
+}
+
+static uint64_t hash(const char *text)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (; *text; text++) {
+        h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    }
+    return h;
+}
+
+_Noreturn void spec_fail(struct world *w, const char *format, ...)
+{
+    char text[400];
+    va_list list;
+
+    int kind = 1 + (int)(hash(format) % 200); /* so that other failures are told apart */
+    if (quiet) {
+        _exit(kind);
+    }
+    va_start(list, format);
+    vsnprintf(text, sizeof(text), format, list);
+    va_end(list);
+    printf("  %s\n", text);
+    print_log(w);
+    fflush(NULL);
+    _exit(kind);
+}
+
+/* The core or the model stopped the process: say where the run was. */
+static void on_signal(int number)
+{
+    struct world *w = current;
+    current = NULL;
+    if (w && !quiet) {
+        print_log(w);
+    }
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+/* --- Choosing --------------------------------------------------------------------------------- */
+
+uint64_t spec_below(struct world *w, uint64_t n) { return test_random(&w->random) % n; }
+bool spec_chance(struct world *w, unsigned one_in) { return spec_below(w, one_in) == 0; }
+
+unsigned spec_pick_space(struct world *w, unsigned lives)
+{
+    unsigned start = (unsigned)spec_below(w, REF_SPACES);
+
+    for (unsigned i = 0; i < REF_SPACES; i++) {
+        unsigned s = (start + i) % REF_SPACES;
+        enum ref_life life = w->ref->space[s].life;
+        if (life != REF_UNUSED && lives >> life & 1 && !w->changing[s]) {
+            return s;
+        }
+    }
+    return REF_SPACES;
+}
+
+static uint64_t any_page(struct world *w)
+{
+    uint64_t page = spec_below(w, WINDOW_PAGES);
+
+    if (WINDOW_PAGES > 4096) { /* near the borders of 2 MiB and 1 GiB blocks, mostly low */
+        static const uint32_t areas[] = {0, 0, 0, 512, 1024, 262144 - 512, 262144, 524288};
+        page = areas[spec_below(w, 8)] + spec_below(w, spec_chance(w, 2) ? 24 : 1024);
+    }
+    return page;
+}
+
+uint64_t spec_pick_page(struct world *w, unsigned space)
+{
+    uint64_t page = any_page(w);
+
+    for (unsigned i = 0; i < 6 && spec_below(w, 8) != 0; i++) {
+        if (ref_page(w->ref, space, page).policy != REF_NONE) {
+            break;
+        }
+        page = any_page(w);
+    }
+    return page;
+}
+
+struct spec_range spec_pick_range(struct world *w, unsigned space)
+{
+    uint64_t at = spec_pick_page(w, space);
+    uint64_t pages = 1 + spec_below(w, 4);
+
+    switch (spec_below(w, 8)) {
+    case 0: /* whole blocks */
+        at &= ~(level_pages(1) - 1);
+        pages = level_pages(1) * (1 + spec_below(w, 2));
+        break;
+    case 1:
+        if (WINDOW_PAGES < 4096 || spec_chance(w, 20)) {
+            at &= ~(level_pages(2) - 1);
+            pages = level_pages(2);
+        }
+        break;
+    case 2: /* across a border */
+        at = (at & ~(level_pages(1) - 1)) + level_pages(1) - 1;
+        pages = 1 + spec_below(w, level_pages(1));
+        break;
+    case 3:
+        pages = 1 + spec_below(w, 16);
+        break;
+    default:
+        break;
+    }
+    if (pages > WINDOW_PAGES - at) {
+        pages = WINDOW_PAGES - at;
+    }
+    return (struct spec_range){at << PAGE_SHIFT, pages << PAGE_SHIFT};
+}
+
+struct spec_range spec_pick_any_range(struct world *w, unsigned space)
+{
+    struct spec_range range = spec_pick_range(w, space);
+    uint64_t width = GUEST_PAGES << PAGE_SHIFT;
+
+    if (!spec_chance(w, 24)) {
+        return range;
+    }
+    switch (spec_below(w, 8)) {
+    case 0:
+        range.at += 1 + spec_below(w, PAGE_SIZE - 1);
+        break;
+    case 1:
+        range.size += 1 + spec_below(w, PAGE_SIZE - 1);
+        break;
+    case 2:
+        range.size = 0;
+        break;
+    case 3:
+        range.size = UINT64_MAX;
+        break;
+    case 4:
+        range.size = UINT64_MAX - PAGE_SIZE + 1; /* the largest that is aligned */
+        break;
+    case 5:
+        range.at = width - PAGE_SIZE;
+        range.size = 2 * PAGE_SIZE;
+        break;
+    case 6:
+        range.at = width << spec_below(w, 3);
+        break;
+    case 7:
+        range.at = UINT64_MAX - PAGE_SIZE + 1;
+        break;
+    }
+    return range;
+}
+
+/* --- Agreeing --------------------------------------------------------------------------------- */
+
+void spec_touch(struct world *w, uint64_t start, uint64_t end)
+{
+    if (w->touched_start == w->touched_end) {
+        w->touched_start = start;
+        w->touched_end = end;
+        return;
+    }
+    w->touched_start = start < w->touched_start ? start : w->touched_start;
+    w->touched_end = end > w->touched_end ? end : w->touched_end;
+}
+
+uint64_t spec_free(const struct world *w) { return w->pool->free - w->pool->reserved; }
+
+static bool out_of_quota(const struct world *w, const struct space *payer, uint64_t need)
+{
+    const struct account *account = payer ? account_of(w->pool, payer->payer.account) : NULL;
+    return account && account->charged + need > account->limit;
+}
+
+bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expected,
+                struct space *payer, uint64_t need)
+{
+    bool dry = false;
+
+    if (got == expected) {
+        *(got == CLEAVE_OK ? &w->applied : &w->refused) += 1;
+        return got == CLEAVE_OK;
+    }
+    if (got == CLEAVE_NO_MEMORY || got == CLEAVE_RESERVE) {
+        dry = host_allocation_failed() || w->free_before < need || spec_free(w) < need;
+    } else if (got == CLEAVE_QUOTA) {
+        dry = out_of_quota(w, payer, need);
+    }
+    if (expected != CLEAVE_OK || !dry) {
+        spec_fail(w, "status %u, not %u (argument %s, value 0x%" PRIx64 "; %" PRIu64
+                     " frames were free, up to %" PRIu64 " needed)",
+                  got, expected, w->ctx->error.argument ? w->ctx->error.argument : "none",
+                  w->ctx->error.value, w->free_before, need);
+    }
+    w->exhausted++;
+    return false;
+}
+
+/* --- Comparing -------------------------------------------------------------------------------- */
+
+static void audit(struct world *w)
+{
+    struct audit_report report = {0};
+    uint64_t bytes = audit_scratch_bytes(w->pool);
+
+    if (bytes > w->scratch_bytes) {
+        free(w->scratch);
+        w->scratch = malloc(bytes);
+        w->scratch_bytes = bytes;
+    }
+    memset(w->scratch, 0, bytes);
+    enum cleave_status status = pool_audit(w->ctx, w->pool, w->scratch, bytes, &report);
+    if (status != CLEAVE_OK || report.invariant != 0) {
+        spec_fail(w,
+                  "audit %u: I%u %s; space %u page 0x%" PRIx64 " level %u table 0x%x slot %u entry "
+                  "0x%" PRIx64 ", expected %" PRIu64 " found %" PRIu64,
+                  status, report.invariant, report.what ? report.what : "", report.space,
+                  report.at.v, report.level, report.table.v, report.slot, report.entry,
+                  report.expected, report.found);
+    }
+}
+
+/* One page as the core itself says it. */
+static void look(struct world *w, unsigned s, uint64_t at)
+{
+    struct mapping found;
+    struct ref_page page = ref_page(w->ref, s, at);
+    struct abs_page walk = abs_walk(w->space[s], at);
+    enum cleave_status status = space_lookup(w->ctx, w->space[s], gfn_to_gpa(gfn(at)), &found);
+
+    if (status != CLEAVE_OK || (found.kind == PTE_KIND_LEAF) != walk.present ||
+        (found.kind == PTE_KIND_PAGED) != walk.paged ||
+        (walk.present && (found.frame.v != walk.frame || found.level != walk.level ||
+                          found.rights != walk.rights))) {
+        spec_fail(w, "space %u page 0x%" PRIx64 ": lookup disagrees with the tables", s, at);
+    }
+    if (page.policy != REF_NONE && found.region.rights != page.rights) {
+        spec_fail(w, "space %u page 0x%" PRIx64 ": lookup says other rights", s, at);
+    }
+}
+
+static bool comparable(const struct world *w, unsigned s)
+{
+    enum ref_life life = w->ref->space[s].life;
+    return (life == REF_ALIVE || life == REF_FROZEN) && !w->changing[s];
+}
+
+void spec_compare(struct world *w, bool everything)
+{
+    char text[ABS_TEXT];
+    bool settled = true;
+
+    for (unsigned s = 0; s < REF_SPACES; s++) {
+        settled &= !w->changing[s];
+        if (!comparable(w, s)) {
+            continue;
+        }
+        uint64_t start = everything ? 0 : w->touched_start;
+        uint64_t end = everything ? w->ref->pages : w->touched_end;
+        if (!abs_compare(w->ref, s, w->space[s], start, end, text)) {
+            spec_fail(w, "space %u: %s", s, text);
+        }
+        if (spec_chance(w, 4)) {
+            look(w, s, spec_pick_page(w, s));
+        }
+    }
+    if (settled) {
+        host_tlb_check();
+        audit(w);
+        host_check_locks();
+    }
+}
+
+/* --- Running ---------------------------------------------------------------------------------- */
+
+/* All operations, and which of them take part. CLEAVE_OPS="map,fork,write" leaves out the others. */
+static const struct {
+    const struct spec_op *ops;
+    const unsigned *count;
+} groups[] = {{ops_space, &ops_space_count},
+              {ops_notify, &ops_notify_count},
+              {ops_hold, &ops_hold_count}};
+#define GROUPS (sizeof(groups) / sizeof(groups[0]))
+
+static unsigned weight_of(const struct spec_op *op)
+{
+    const char *only = getenv("CLEAVE_OPS");
+    size_t length = strlen(op->name);
+
+    for (const char *at = only; at && (at = strstr(at, op->name)); at += length) {
+        if ((at == only || at[-1] == ',') && (at[length] == ',' || at[length] == '\0')) {
+            return op->weight;
+        }
+    }
+    return !only && op->enabled ? op->weight : 0;
+}
+
+static void run_op(struct world *w)
+{
+    static const struct spec_op *deck[400];
+    static unsigned cards;
+
+    if (cards == 0) {
+        for (unsigned g = 0; g < GROUPS; g++) {
+            for (unsigned i = 0; i < *groups[g].count; i++) {
+                for (unsigned n = weight_of(&groups[g].ops[i]); n > 0; n--) {
+                    deck[cards++] = &groups[g].ops[i];
+                }
+            }
+        }
+    }
+    const struct spec_op *op = deck[spec_below(w, cards)];
+    w->lines += !w->nested;
+    spec_say(w, "%s", op->name);
+    op->run(w);
+}
+
+void spec_preempted(struct world *w, unsigned space)
+{
+    if (spec_chance(w, 4) && !w->nested) {
+        char line[SPEC_LINE];
+        memcpy(line, w->log[w->lines % SPEC_LOG], SPEC_LINE);
+        w->changing[space] = true;
+        w->nested = true;
+        w->ctx->budget = UINT64_MAX;
+        run_op(w);
+        spec_compare(w, WINDOW_PAGES < 4096);
+        w->nested = false;
+        w->changing[space] = false;
+        memcpy(w->log[w->lines % SPEC_LOG], line, SPEC_LINE);
+    }
+}
+
+static void on_wake(struct vcpu_wait *wait, void *arg)
+{
+    struct world *w = arg;
+    for (unsigned cpu = 1; cpu < SPEC_VCPUS; cpu++) {
+        if (wait == &w->vcpu[cpu].wait) {
+            w->vcpu[cpu].waiting = false;
+        }
+    }
+}
+
+static void start_episode(struct world *w)
+{
+    const struct spec_shard *shard = w->shard;
+    w->random = w->seed;
+    uint64_t blocks =
+        shard->least_blocks + spec_below(w, shard->most_blocks - shard->least_blocks + 1);
+
+    host_start(&(struct host_options){.frames = (blocks + 3 * TABLE_ENTRIES) * level_pages(1),
+                                      .cpus = SPEC_VCPUS,
+                                      .format = shard->npt ? &npt_format : &ept_format,
+                                      .huge_exec = shard->huge_exec});
+    host_seed(w->seed);
+    host_enable_tlb(true);
+    host_log_enable(false);
+    host_on_wake(on_wake, w);
+    for (unsigned cpu = 0; cpu < SPEC_VCPUS; cpu++) {
+        w->vcpu[cpu].space = REF_SPACES;
+        w->vcpu[cpu].wait.vcpu = cpu;
+    }
+    w->ctx = host_ctx(0);
+    w->device = host_take(level_pages(1), 1);
+    w->pool = host_pool(blocks * level_size(1));
+    w->pool_free = w->pool->free;
+    w->ref = ref_new(PAGE_SIZE, KEPT_BYTES, GUEST_PAGES, WINDOW_PAGES, LEVEL_BITS);
+}
+
+static void end_episode(struct world *w)
+{
+    host_fail_allocation(0);
+    w->lines++;
+    spec_say(w, "the end");
+    spec_end(w);
+    audit(w);
+    /* Pages of account records stay. */
+    uint64_t records = PAGE_SIZE / sizeof(struct account);
+    uint64_t expected = w->pool_free - (w->pool->accounts + records - 1) / records;
+    if (w->pool->free != expected) {
+        spec_fail(w, "%" PRIu64 " frames are free at the end, not %" PRIu64, w->pool->free,
+                  expected);
+    }
+    ref_free(w->ref);
+    free(w->scratch);
+    host_stop();
+}
+
+static void run_episode(const struct spec_shard *shard, uint64_t seed, unsigned steps,
+                        unsigned whole, struct spec_sum *sum)
+{
+    static struct world world;
+    struct world *w = &world;
+
+    *w = (struct world){.shard = shard, .seed = seed};
+    current = w;
+    start_episode(w);
+    for (w->step = 1; w->step <= steps; w->step++) {
+        if (left_out && left_out[w->step]) {
+            continue;
+        }
+        w->random = seed ^ w->step * UINT64_C(0xd1342543de82ef95);
+        w->random = test_random(&w->random);
+        w->touched_start = w->touched_end = 0;
+        w->ctx->budget = UINT64_MAX;
+        run_op(w);
+        spec_compare(w, w->step % whole == 0);
+    }
+    end_episode(w);
+    sum->applied += w->applied;
+    sum->refused += w->refused;
+    sum->exhausted += w->exhausted;
+    current = NULL;
+}
+
+/* --- Fewer steps that fail as well -------------------------------------------------------------- */
+
+/* Runs an episode in a process of its own. How it ended; 0 is well. */
+static int outcome(const struct spec_shard *shard, uint64_t seed, unsigned steps, unsigned whole,
+                  bool silent, struct spec_sum *sum)
+{
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+
+    if (child == 0) {
+        quiet = silent;
+        run_episode(shard, seed, steps, whole, sum);
+        fflush(NULL);
+        _exit(0);
+    }
+    return child < 0 || waitpid(child, &status, 0) != child ? -1 : status;
+}
+
+#define SHRINK_SECONDS 20
+
+/* Leaves out as many steps as it can in some seconds, and shows what is left failing. */
+static void shrink(const struct spec_shard *shard, uint64_t seed, unsigned steps, unsigned whole,
+                   int how, struct spec_sum *sum)
+{
+    time_t end = time(NULL) + SHRINK_SECONDS;
+    unsigned kept = steps;
+
+    left_out = calloc(steps + 1, 1);
+    for (unsigned size = steps / 2; left_out && size > 0; size /= 2) {
+        for (unsigned first = 1; first <= steps && time(NULL) < end; first += size) {
+            unsigned last = first + size - 1 < steps ? first + size - 1 : steps;
+            unsigned char *before = malloc(steps + 1);
+            unsigned less = 0;
+            if (!before) {
+                return;
+            }
+            memcpy(before, left_out, steps + 1);
+            for (unsigned i = first; i <= last; i++) {
+                less += !left_out[i];
+                left_out[i] = 1;
+            }
+            if (less > 0 && outcome(shard, seed, steps, whole, true, sum) == how) {
+                kept -= less;
+            } else {
+                memcpy(left_out, before, steps + 1);
+            }
+            free(before);
+        }
+    }
+    printf("  the same with %u steps, in order:\n", kept);
+    (void)outcome(shard, seed, steps, whole, false, sum);
+}
+
+/* Steps of this build in a hundred of all builds that a whole check runs. */
+static unsigned share(void)
+{
+    static const struct {
+        const char *variant;
+        unsigned percent;
+    } shares[] = {{"gcc-release", 36}, {"clang-release", 36}, {"gcc-debug", 12},
+                  {"clang-debug", 12}, {"clang-asan", 4}};
+
+    for (unsigned i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+        if (strncmp(TEST_VARIANT, shares[i].variant, strlen(shares[i].variant)) == 0) {
+            return shares[i].percent;
+        }
+    }
+    return 100;
+}
+
+
+void spec_run(const struct spec_shard *shard, unsigned whole)
+{
+    uint64_t steps = test_steps((uint64_t)shard->steps * 10 * share());
+    uint64_t seed = test_seed() ^ hash(TEST_VARIANT) ^ hash(shard->label);
+    const char *one = getenv("CLEAVE_EPISODE");
+    bool here = getenv("CLEAVE_TEST_NOFORK") != NULL;
+    struct spec_sum *sum =
+        mmap(NULL, sizeof(*sum), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(sum != MAP_FAILED);
+
+    signal(SIGABRT, on_signal);
+    signal(SIGSEGV, on_signal);
+    signal(SIGBUS, on_signal);
+    for (uint64_t done = 0; done < steps;) {
+        uint64_t episode = one ? strtoull(one, NULL, 0) : test_random(&seed);
+        uint64_t left = one ? shard->episode : steps - done;
+        unsigned now = left < shard->episode ? (unsigned)left : shard->episode;
+        done = one ? steps : done + now;
+        int how = 0;
+        if (here) {
+            run_episode(shard, episode, now, whole, sum);
+        } else {
+            how = outcome(shard, episode, now, whole, false, sum);
+        }
+        if (how != 0) {
+            shrink(shard, episode, now, whole, how, sum);
+            REQUIRE(!"an episode failed");
+        }
+    }
+    printf("  %" PRIu64 " steps: %" PRIu64 " calls succeeded, %" PRIu64 " were refused, %" PRIu64
+           " ran out of memory\n",
+           steps, sum->applied, sum->refused, sum->exhausted);
+    CHECK(sum->applied > 0);
+}

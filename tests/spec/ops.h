@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of random operations share. */
+#ifndef OPS_H
+#define OPS_H
+
+#include "driver.h"
+
+struct ref_region ops_pick_region(struct world *w);
+struct region ops_core_region(struct world *w, const struct ref_region *region);
+/* Before each call: notes what is free, and now and then arms a failing allocation. */
+void ops_before(struct world *w);
+/* Gives the next call a budget. */
+void ops_budget(struct world *w);
+/* True when the call was preempted and is to be made again; something else may have happened
+ * meanwhile. */
+bool ops_again(struct world *w, enum cleave_status status, unsigned space, unsigned *calls);
+/* Pages in a range; 0 for one that is past all width. */
+uint64_t ops_pages(const struct spec_range *range);
+/* Its vcpus are going away: those that wait are taken out of their queues. */
+void ops_forget_space(struct world *w, unsigned s);
+/* Pages of the space that are pinned. */
+uint64_t ops_pinned_pages(const struct world *w, unsigned s);
+
+/* Notes that a range may have changed. */
+void ops_touch(struct world *w, const struct spec_range *range);
+/* CLEAVE_WAIT when a write to the page has to wait for a subscriber. */
+enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page);
+/* After a write to a page, before the reference makes it: the subscriber was told. */
+void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status got);
+/* Ends channels and pager. */
+void ops_end_notify(struct world *w);
+
+extern const struct spec_op ops_space[], ops_notify[], ops_hold[];
+extern const unsigned ops_space_count, ops_notify_count, ops_hold_count;
+
+#endif

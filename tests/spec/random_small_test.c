@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The core beside the naive reference on the small geometry: every byte, right and policy of every
+ * space is compared after every step, and the pool is audited. A whole check runs 10^6 steps, spread
+ * over its builds; CLEAVE_LONG ten times as many.
+ */
+#include "driver.h"
+#include "test.h"
+
+static const struct spec_shard shards[] = {
+    {"ept roomy", 250, 2000, false, true, 96, 160, 6},
+    {"npt roomy", 250, 2000, true, false, 96, 160, 6},
+    {"ept tight", 250, 1000, false, false, 24, 64, 5},
+    {"npt tight", 250, 1000, true, true, 24, 64, 5},
+};
+
+TEST_TABLE(shard, shards) { spec_run(row, 1); }
