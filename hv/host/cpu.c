@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Simulated CPUs: entering and leaving guests, and a guest's accesses with the exits for faults. Each
- * CPU is used by one thread or coroutine at a time.
+ * Simulated CPUs: entering and leaving guests, and a guest's accesses with the exits for faults.
+ * Each CPU is used by one thread or coroutine at a time.
  */
 #include "model.h"
 
@@ -95,7 +95,7 @@ static enum cleave_status access_page(unsigned cpu, uint64_t at, enum access acc
                                       uint64_t size)
 {
     for (unsigned tries = 0; tries < FAULTS_MAX; tries++) {
-        host_sched_yield();
+        sched_guest_point();
         if (!flush_running(cpu)) {
             return CLEAVE_DYING;
         }

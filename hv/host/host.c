@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The simulated machine and what the core asks of it (port.h). The machine is made and taken down by
- * one thread; counters belong to the thread that counts.
+ * The simulated machine and what the core asks of it (port.h). The machine is made and taken down
+ * by one thread; counters belong to the thread that counts.
  */
 #include "model.h"
 
@@ -70,6 +70,8 @@ struct host_thread *host_thread(void)
     return mine;
 }
 
+uint32_t host_threads(void) { return __atomic_load_n(&threads_used, __ATOMIC_RELAXED); }
+
 struct host_counters host_counters(void)
 {
     struct host_counters sum = {0};
@@ -108,11 +110,12 @@ void host_seed(uint64_t seed)
 
 static void *map_bytes(uint64_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     if (p == MAP_FAILED) {
         perror("host_start: mmap");
-        fprintf(stderr, "host_start: %" PRIu64 " bytes of address space are not to be had\n", bytes);
+        fprintf(stderr, "host_start: %" PRIu64 " bytes of address space are not to be had\n",
+                bytes);
         exit(1);
     }
     return p;
@@ -141,6 +144,7 @@ static void reset_switches(const struct host_options *o)
 #ifdef MM_HOOKS
     host.tlb = host.log = host.poison = true;
 #endif
+    host.zero_by_kernel = o->zero_by_kernel;
     host.npt = strcmp(o->format->name, "NPT") == 0;
     host.mode = HOST_TLB_STALE;
     host.speculation = HOST_SPECULATE_RECENT;
@@ -259,7 +263,8 @@ uint64_t host_run_preempted(struct mm_ctx *ctx, host_step_t *step, void *arg, ui
         s = step(ctx, arg);
         if (++calls == STEP_LIMIT) {
             host_fail("no progress: still CLEAVE_AGAIN after %" PRIu64 " calls with a budget of"
-                      " %" PRIu64, calls, every);
+                      " %" PRIu64,
+                      calls, every);
         }
     } while (s == CLEAVE_AGAIN);
     ctx->budget = UINT64_MAX;
@@ -324,8 +329,8 @@ void host_check_locks(void)
 {
     for (unsigned i = 0; i < machine.cpus; i++) {
         if (host.ctx[i].lock_depth != 0) {
-            host_fail("CPU %u still holds %u locks, the last of rank %u", i,
-                      host.ctx[i].lock_depth, host.ctx[i].lock_ranks[host.ctx[i].lock_depth - 1]);
+            host_fail("CPU %u still holds %u locks, the last of rank %u", i, host.ctx[i].lock_depth,
+                      host.ctx[i].lock_ranks[host.ctx[i].lock_depth - 1]);
         }
     }
 }
@@ -352,7 +357,11 @@ void port_copy_pages(void *to, const void *from, uint64_t pages)
 void port_zero_pages(void *to, uint64_t pages)
 {
     host_thread()->counters.bytes_zeroed += pages << PAGE_SHIFT;
-    memset(to, 0, pages << PAGE_SHIFT);
+    if (host.zero_by_kernel && pages >= level_pages(1)) {
+        (void)madvise(to, pages << PAGE_SHIFT, MADV_DONTNEED);
+    } else {
+        memset(to, 0, pages << PAGE_SHIFT);
+    }
     if (host.log) {
         monitor_record(HOST_ZERO, HOST_NO_CPU, frame_number(to), pages);
     }
@@ -400,7 +409,10 @@ void host_acknowledge(struct mm_ctx *ctx)
     }
 }
 
-void host_cpu_attach(unsigned cpu) { __atomic_store_n(&host_kicks[cpu].attached, 1, __ATOMIC_SEQ_CST); }
+void host_cpu_attach(unsigned cpu)
+{
+    __atomic_store_n(&host_kicks[cpu].attached, 1, __ATOMIC_SEQ_CST);
+}
 
 void host_cpu_detach(unsigned cpu)
 {
@@ -416,7 +428,8 @@ static bool acknowledges_itself(unsigned cpu)
 void port_relax(struct mm_ctx *ctx)
 {
     static _Thread_local uint64_t waited;
-    bool alone = __atomic_load_n(&threads_used, __ATOMIC_RELAXED) <= 1;
+    bool arrived = false;
+    bool alone = host_threads() <= 1;
 
     host_poll(ctx);
     for (unsigned i = 0; i < machine.cpus; i++) {
@@ -428,7 +441,11 @@ void port_relax(struct mm_ctx *ctx)
         } else if (__atomic_load_n(&host_kicks[i].pending, __ATOMIC_ACQUIRE)) {
             host_acknowledge(&host.ctx[i]);
             waited = 0;
+            arrived = true;
         }
+    }
+    if (arrived) {
+        return;
     }
     if (sched_active()) {
         sched_wait();

@@ -24,16 +24,17 @@
  *
  * Which CPU runs what: an operation runs on the CPU of its context. A simulated CPU that was put
  * into a guest with host_cpu_run() and that no thread or coroutine owns is passive: it acknowledges
- * a kick when the flusher waits for it. One that a thread has attached acknowledges when that thread
- * calls host_poll(), waits for a lock, or ends an access. The build that ships (no MM_HOOKS) has no
- * points, no log and no TLB unless host_enable_tlb(true); what is left costs a few instructions.
+ * a kick when the flusher waits for it. One that a thread has attached acknowledges when that
+ * thread calls host_poll(), waits for a lock, or ends an access. The build that ships (no MM_HOOKS)
+ * has no points, no log and no TLB unless host_enable_tlb(true); what is left costs a few
+ * instructions.
  */
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
 
 #include "fault.h"
-#include "port.h"
 #include "pool.h"
+#include "port.h"
 #include "pte.h"
 #include "space.h"
 
@@ -45,12 +46,14 @@ struct host_options {
     unsigned cpus;                  /* [4, or MM_MAX_CPUS where that is less] */
     const struct pt_format *format; /* [ept_format] */
     bool huge_exec;                 /* huge leaves may be executable */
-    bool backing_huge;              /* ask the kernel for huge pages under the simulated RAM */
+    bool zero_by_kernel; /* zeroing 2 MiB and more gives the memory back to the kernel, so
+                            that a machine may be larger than this computer */
+    bool backing_huge;   /* ask the kernel for huge pages under the simulated RAM */
 };
 
 /* Makes the machine: RAM and descriptors are reserved, not touched, so 1 TiB costs nothing until it
- * is used. All switches, counters and callbacks below are reset. `options` may be null. Exits with a
- * message when the kernel refuses the address space. */
+ * is used. All switches, counters and callbacks below are reset. `options` may be null. Exits with
+ * a message when the kernel refuses the address space. */
 void host_start(const struct host_options *options);
 /* Takes it down; every pointer into it is dead. Nothing happens when there is none. */
 void host_stop(void);
@@ -66,13 +69,13 @@ struct pool *host_pool(uint64_t bytes);
 
 struct host_counters {
     uint64_t bytes_copied, bytes_zeroed;
-    uint64_t copies;        /* calls of port_copy_pages() */
-    uint64_t kicks;         /* sent */
-    uint64_t flushes;       /* local flushes */
+    uint64_t copies;  /* calls of port_copy_pages() */
+    uint64_t kicks;   /* sent */
+    uint64_t flushes; /* local flushes */
     uint64_t wakes, starved;
-    uint64_t accesses;      /* host_cpu_access(), pages */
-    uint64_t faults;        /* of these: exits for a fault */
-    uint64_t stale;         /* accesses that went through a translation the tables no longer say */
+    uint64_t accesses; /* host_cpu_access(), pages */
+    uint64_t faults;   /* of these: exits for a fault */
+    uint64_t stale;    /* accesses that went through a translation the tables no longer say */
 };
 /* Sums over all threads since host_start() or host_reset_counters(). */
 struct host_counters host_counters(void);
@@ -81,7 +84,8 @@ void host_reset_counters(void);
 /* Seeds port_random(). */
 void host_seed(uint64_t seed);
 
-/* --- Failure injection and stops --------------------------------------------------------------- */
+/* --- Failure injection and stops ---------------------------------------------------------------
+ */
 
 /* Refuses the `k`-th allocation from now (1: the next), once; 0: none. Counts from now on. */
 void host_fail_allocation(uint64_t k);
@@ -106,7 +110,8 @@ _Noreturn void host_fail(const char *format, ...) __attribute__((format(printf, 
 /* Fails unless every context holds no lock (debug builds know). */
 void host_check_locks(void);
 
-/* --- Callbacks; null ends them ------------------------------------------------------------------ */
+/* --- Callbacks; null ends them ------------------------------------------------------------------
+ */
 
 typedef void host_point_t(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
                           void *arg);
@@ -116,7 +121,8 @@ void host_on_point(host_point_t *fn, void *arg);
 void host_on_wake(void (*fn)(struct vcpu_wait *wait, void *arg), void *arg);
 void host_on_starved(void (*fn)(struct space *space, void *arg), void *arg);
 
-/* --- Simulated CPUs ---------------------------------------------------------------------------- */
+/* --- Simulated CPUs ----------------------------------------------------------------------------
+ */
 
 /* Puts `cpu` into the guest, or takes it out, as the world switch does. */
 enum cleave_status host_cpu_run(unsigned cpu, struct space *space) MUST_CHECK;
@@ -137,10 +143,11 @@ enum cleave_status host_cpu_read(unsigned cpu, gpa_t at, void *to, uint64_t size
 enum cleave_status host_cpu_write(unsigned cpu, gpa_t at, const void *from,
                                   uint64_t size) MUST_CHECK;
 
-/* --- Threads ----------------------------------------------------------------------------------- */
+/* --- Threads -----------------------------------------------------------------------------------
+ */
 
-/* The calling thread runs `cpu` from now on: others do not acknowledge for it any more, and it calls
- * host_poll() often. Detach before the thread ends or stops polling. */
+/* The calling thread runs `cpu` from now on: others do not acknowledge for it any more, and it
+ * calls host_poll() often. Detach before the thread ends or stops polling. */
 void host_cpu_attach(unsigned cpu);
 void host_cpu_detach(unsigned cpu);
 extern struct host_kick {
@@ -157,17 +164,18 @@ static inline void host_poll(struct mm_ctx *ctx)
     }
 }
 
-/* --- The model TLB ----------------------------------------------------------------------------- */
+/* --- The model TLB -----------------------------------------------------------------------------
+ */
 
 /*
- * Every CPU keeps, per root table, each translation and each paging-structure entry that it has read
- * since that root was last flushed on it, with the rights of the walk that read it. An access may use
- * any of them, and may walk on from a remembered table through what that table holds now.
+ * Every CPU keeps, per root table, each translation and each paging-structure entry that it has
+ * read since that root was last flushed on it, with the rights of the walk that read it. An access
+ * may use any of them, and may walk on from a remembered table through what that table holds now.
  */
 enum host_tlb_mode {
-    HOST_TLB_FRESH,  /* the tables as they are */
-    HOST_TLB_STALE,  /* a stale translation wherever one lets the access through (default) */
-    HOST_TLB_RANDOM  /* any; one that forbids the access makes a spurious fault */
+    HOST_TLB_FRESH, /* the tables as they are */
+    HOST_TLB_STALE, /* a stale translation wherever one lets the access through (default) */
+    HOST_TLB_RANDOM /* any; one that forbids the access makes a spurious fault */
 };
 void host_tlb_mode(enum host_tlb_mode mode);
 /* On by default in hooked builds only. */
@@ -183,8 +191,8 @@ void host_speculation(enum host_speculation what);
 /* `cpu` reads ahead the path to `at`; nothing when it runs nothing. */
 void host_tlb_prefetch(unsigned cpu, gpa_t at);
 
-/* Fails when a CPU may use, for a page that it accessed lately, a translation that the tables do not
- * give: another frame, or more rights. To be called when no operation is under way (I5). */
+/* Fails when a CPU may use, for a page that it accessed lately, a translation that the tables do
+ * not give: another frame, or more rights. To be called when no operation is under way (I5). */
 void host_tlb_check(void);
 /* Entries that `cpu` remembers for the root at `root`. */
 uint64_t host_tlb_entries(unsigned cpu, pfn_t root);
@@ -192,14 +200,15 @@ uint64_t host_tlb_entries(unsigned cpu, pfn_t root);
 /* What the hardware finds for `at` under `root`, decoded bit by bit and apart from hv/mm/. */
 struct host_walk {
     bool present;
-    unsigned level;  /* of the leaf, or of the entry that is not present */
-    uint64_t frame;  /* of the page at `at` */
-    unsigned rights; /* RIGHT_*, AND over the levels */
+    unsigned level;            /* of the leaf, or of the entry that is not present */
+    uint64_t frame;            /* of the page at `at` */
+    unsigned rights;           /* RIGHT_*, AND over the levels */
     pte_t *slot[TABLE_LEVELS]; /* entries read, by level; null beneath `level` */
 };
 struct host_walk host_walk(pfn_t root, gpa_t at);
 
-/* --- The monitor: log and checks ---------------------------------------------------------------- */
+/* --- The monitor: log and checks ----------------------------------------------------------------
+ */
 
 /*
  * Hooked builds check at POINT_DROP that no CPU may still use the translation that held the
@@ -208,7 +217,8 @@ struct host_walk host_walk(pfn_t root, gpa_t at);
  *     POINT_ENTRY            a: address of the entry, b: its new value or the bits to be cleared
  *     POINT_FLUSH, FLUSHED   a: the space (pointer), b: references that the batch drops
  *     POINT_DROP             a: frame, b: order | parts << 8 (0 parts: one); order 255: a table;
- *                            as many as POINT_FLUSHED said are the batch's and are checked
+ *                            as many as POINT_FLUSHED said are the batch's; others are checked
+ *                            only when one operation is under way
  *     POINT_FREE             a: frame, b: order | parts << 8
  */
 #define HOST_TABLE 255u
@@ -220,12 +230,12 @@ enum host_event {
     HOST_FLUSH = POINT_END, /* a: root */
     HOST_KICK,              /* a: CPU that is kicked */
     HOST_ACKNOWLEDGE,
-    HOST_ENTER,             /* a: root */
+    HOST_ENTER, /* a: root */
     HOST_LEAVE,
-    HOST_COPY,              /* a: frame of the target, b: pages */
-    HOST_ZERO,              /* a: frame, b: pages */
-    HOST_FAULT,             /* a: address, b: enum access */
-    HOST_STALE,             /* a: address, b: frame used */
+    HOST_COPY,  /* a: frame of the target, b: pages */
+    HOST_ZERO,  /* a: frame, b: pages */
+    HOST_FAULT, /* a: address, b: enum access */
+    HOST_STALE, /* a: address, b: frame used */
     HOST_WAKE,
     HOST_STARVED,
     HOST_EVENTS
@@ -250,7 +260,8 @@ uint64_t host_log_count(unsigned kind);
 bool host_log_ordered(unsigned first, unsigned second);
 void host_log_print(uint64_t last);
 
-/* --- Schedules ---------------------------------------------------------------------------------- */
+/* --- Schedules ----------------------------------------------------------------------------------
+ */
 
 #define HOST_SCHED_CPUS 8u
 #define HOST_SCHED_TEXT 512u
@@ -258,10 +269,10 @@ void host_log_print(uint64_t last);
 typedef void host_body_t(struct mm_ctx *ctx, void *arg);
 
 /*
- * A concurrent test. `setup` makes the machine and all it needs, from nothing, each time in the same
- * way; `body[i]` runs as CPU i on a stack of its own; `check` (may be null) then says whether all is
- * well. CPUs switch at port_point(), at guest accesses, at host_sched_yield() and where one waits. A
- * switch away from a CPU that could go on is a preemption.
+ * A concurrent test. `setup` makes the machine and all it needs, from nothing, each time in the
+ * same way; `body[i]` runs as CPU i on a stack of its own; `check` (may be null) then says whether
+ * all is well. CPUs switch at port_point(), at guest accesses, at host_sched_yield() and where one
+ * waits. A switch away from a CPU that could go on is a preemption.
  */
 struct host_sched {
     void (*setup)(void *arg);
@@ -277,7 +288,7 @@ struct host_sched {
     bool quiet;             /* print nothing */
     /* results */
     uint64_t schedules;
-    bool complete;          /* every schedule within the bound was run */
+    bool complete;                /* every schedule within the bound was run */
     char failed[HOST_SCHED_TEXT]; /* the failing schedule; "" for none */
     char why[HOST_SCHED_TEXT];
 };

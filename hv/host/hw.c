@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Nested page tables as the hardware walks them. Entries are decoded here from the manuals (SDM 3C
- * 29.3.2 and 29.3.3; APM 2 5.3.3, 15.25.5), not with pte.h, so that a wrong bit in the core's formats
- * is found. Takes no lock: entries are read and marked atomically.
+ * 29.3.2 and 29.3.3; APM 2 5.3.3, 15.25.5), not with pte.h, so that a wrong bit in the core's
+ * formats is found. Takes no lock: entries are read and marked atomically.
  */
 #include "model.h"
 

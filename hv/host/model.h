@@ -12,6 +12,8 @@ struct host_thread {
     uint64_t unused[5];
 };
 struct host_thread *host_thread(void);
+/* Threads that have called the port so far. */
+uint32_t host_threads(void);
 
 /* The switches of this run; constant while operations are under way. */
 struct host_state {
@@ -20,24 +22,27 @@ struct host_state {
     bool log;
     bool poison;
     bool npt;
+    bool zero_by_kernel;
     enum host_tlb_mode mode;
     enum host_speculation speculation;
     struct mm_ctx ctx[MM_MAX_CPUS];
 };
 extern struct host_state host;
 
-/* Serializes what touches the TLB of another CPU; nests. Never held across a callback, a switch or a
- * call into the core. */
+/* Serializes what touches the TLB of another CPU; nests. Never held across a callback, a switch or
+ * a call into the core. */
 void model_lock(void);
 void model_unlock(void);
 
-/* --- monitor.c ---------------------------------------------------------------------------------- */
+/* --- monitor.c ----------------------------------------------------------------------------------
+ */
 
 /* Appends to the log if that is on. */
 void monitor_record(unsigned kind, unsigned cpu, uint64_t a, uint64_t b);
 void monitor_reset(void);
 
-/* --- hw.c: tables as the hardware walks them ---------------------------------------------------- */
+/* --- hw.c: tables as the hardware walks them ----------------------------------------------------
+ */
 
 enum hw_kind { HW_ABSENT, HW_TABLE, HW_LEAF, HW_BROKEN };
 
@@ -56,23 +61,30 @@ void hw_mark(pte_t *slot, unsigned level, uint64_t target, bool dirty);
 /* The same along a walk that found a leaf; dirty in the leaf of a write. */
 void hw_mark_walk(const struct host_walk *walk, bool write);
 
-/* --- cpu.c, tlb.c ------------------------------------------------------------------------------- */
+/* --- cpu.c, tlb.c -------------------------------------------------------------------------------
+ */
 
 void cpu_reset(void);
 void tlb_reset(void);
-/* Translates `page` for an access that needs `right`. True when it may pass: `*frame` is where to. */
+/* Translates `page` for an access that needs `right`. True when it may pass: `*frame` is where to.
+ */
 bool tlb_translate(unsigned cpu, uint64_t page, unsigned right, uint64_t *frame);
 void tlb_flush(unsigned cpu, pfn_t root);
 /* `cpu` (re)enters the guest that it runs, if any. */
 void tlb_load_root(unsigned cpu);
 /* Reads ahead on every CPU that is in a guest; before an entry changes. */
 void tlb_speculate(void);
-/* Fails when a CPU may use a translation to [frame, frame + pages) that nothing backs any more. With
- * `dropper`, only that space's translations that its tables no longer give; else all. */
-void tlb_check_gone(const struct mm_ctx *ctx, uint64_t frame, uint64_t pages, bool table,
-                    const struct space *dropper);
+/* Fails when a CPU may still use a translation to what is given up. */
+struct tlb_gone {
+    uint64_t frame, pages;
+    bool table;                /* a table; else frames that leaves map */
+    bool dropped;              /* one reference: what the tables still give is another's */
+    const struct space *space; /* only this space's translations; null: all */
+};
+void tlb_check_gone(const struct mm_ctx *ctx, const struct tlb_gone *gone);
 
-/* --- sched.c ------------------------------------------------------------------------------------ */
+/* --- sched.c ------------------------------------------------------------------------------------
+ */
 
 /* True while a coroutine runs. */
 bool sched_active(void);
@@ -80,7 +92,9 @@ bool sched_active(void);
 void sched_point(enum port_point point);
 /* The current coroutine waits: runs another. False when there is no other. */
 void sched_wait(void);
-/* True when a coroutine that has not ended acknowledges for `cpu`. */
+/* The same, before a guest's access: a kick reaches the CPU while it stands there. */
+void sched_guest_point(void);
+/* True when a coroutine acknowledges for `cpu`: one that is not in its guest and has not ended. */
 bool sched_owns(unsigned cpu);
 /* Ends the schedule that runs with a failure. */
 _Noreturn void sched_fail(const char *text);

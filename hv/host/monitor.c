@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The protocol monitor: a log of what the core did in which order, the checks at the points where a
- * reference is dropped and a frame freed, and the poison in freed frames. The log may be appended to
- * by several threads; it is read when they stand still.
+ * reference is dropped and a frame freed, and the poison in freed frames. The log may be appended
+ * to by several threads; it is read when they stand still.
  */
 #include "model.h"
 
@@ -105,7 +105,8 @@ bool host_log_ordered(unsigned first, unsigned second)
     uint64_t last = HOST_LOG_NONE;
     uint64_t begin = host_log_find(second, 0);
 
-    for (uint64_t i = host_log_find(first, 0); i != HOST_LOG_NONE; i = host_log_find(first, i + 1)) {
+    for (uint64_t i = host_log_find(first, 0); i != HOST_LOG_NONE;
+         i = host_log_find(first, i + 1)) {
         last = i;
     }
     return last != HOST_LOG_NONE && begin != HOST_LOG_NONE && last < begin;
@@ -157,30 +158,37 @@ static void poison_frames(uint64_t frame, uint64_t pages)
     }
 }
 
+/* A reference that is dropped outside a batch is nobody's translation any more; that holds for
+ * every space as long as no other operation stands between its change and its flush. */
 static void check_drop(const struct mm_ctx *ctx, uint64_t frame, uint64_t b)
 {
-    uint64_t order = b & 0xff;
+    bool table = (b & 0xff) == HOST_TABLE;
     uint64_t parts = b >> 8 ? b >> 8 : 1;
-    const struct space *dropper = monitor.batch[ctx->cpu].space;
+    struct tlb_gone gone = {.frame = frame,
+                            .pages = table ? 1 : parts * level_pages((unsigned)(b & 0xff)),
+                            .table = table,
+                            .dropped = true};
 
-    if (!host.tlb || monitor.batch[ctx->cpu].drops == 0) {
-        return; /* not a batch's: of a table that nobody reaches; POINT_FREE finds what is wrong */
+    if (monitor.batch[ctx->cpu].drops > 0) {
+        monitor.batch[ctx->cpu].drops--;
+        gone.space = monitor.batch[ctx->cpu].space;
+    } else if (sched_active() || monitor.inside || host_threads() > 1) {
+        return;
     }
-    monitor.batch[ctx->cpu].drops--;
-    if (order == HOST_TABLE) {
-        tlb_check_gone(ctx, frame, 1, true, dropper);
-    } else {
-        tlb_check_gone(ctx, frame, parts * level_pages((unsigned)order), false, dropper);
+    if (host.tlb) {
+        tlb_check_gone(ctx, &gone);
     }
 }
 
 static void check_free(const struct mm_ctx *ctx, uint64_t frame, uint64_t b)
 {
     uint64_t pages = (b >> 8 ? b >> 8 : 1) * level_pages((unsigned)(b & 0xff));
+    struct tlb_gone gone = {.frame = frame, .pages = pages};
 
     if (host.tlb) {
-        tlb_check_gone(ctx, frame, pages, true, NULL);
-        tlb_check_gone(ctx, frame, pages, false, NULL);
+        tlb_check_gone(ctx, &gone);
+        gone.table = true;
+        tlb_check_gone(ctx, &gone);
     }
     if (host.poison && pages <= level_pages(1)) {
         poison_frames(frame, pages);

@@ -51,7 +51,8 @@ static struct {
     const void *main_bottom;
     size_t main_size;
     bool ended[HOST_SCHED_CPUS];
-    unsigned current; /* MAIN outside */
+    bool in_guest[HOST_SCHED_CPUS]; /* not begun, or about to access guest memory */
+    unsigned current;               /* MAIN outside */
     unsigned preemptions;
     uint32_t waits;
     struct choice *choices;
@@ -67,7 +68,7 @@ bool sched_active(void) { return run.sched && run.current != MAIN; }
 
 bool sched_owns(unsigned cpu)
 {
-    return sched_active() && cpu < run.sched->cpus && !run.ended[cpu];
+    return sched_active() && cpu < run.sched->cpus && !run.ended[cpu] && !run.in_guest[cpu];
 }
 
 /* --- Switching -------------------------------------------------------------------------------- */
@@ -211,6 +212,16 @@ void host_sched_yield(void)
     }
 }
 
+void sched_guest_point(void)
+{
+    if (sched_active()) {
+        unsigned self = run.current;
+        run.in_guest[self] = true;
+        sched_point(POINT_END);
+        run.in_guest[self] = false;
+    }
+}
+
 void sched_wait(void)
 {
     if (++run.waits > WAITS_MAX) {
@@ -235,8 +246,8 @@ static void print_schedule(char *out)
     for (uint32_t i = 0; i < run.depth && used < HOST_SCHED_TEXT - 24; i++) {
         const struct choice *c = &run.choices[i];
         if (c->taken != 0) {
-            used += (size_t)snprintf(out + used, HOST_SCHED_TEXT - used, "%s%u:%u",
-                                     used ? "," : "", i, c->options[c->taken]);
+            used += (size_t)snprintf(out + used, HOST_SCHED_TEXT - used, "%s%u:%u", used ? "," : "",
+                                     i, c->options[c->taken]);
         }
     }
 }
@@ -265,6 +276,7 @@ static void coroutine(void)
     struct mm_ctx *ctx = host_ctx(self);
 
     switched_in(self);
+    run.in_guest[self] = false;
     run.sched->body[self](ctx, run.sched->arg);
     if (ctx->lock_depth != 0) {
         host_fail("CPU %u ended with %u locks held", self, ctx->lock_depth);
@@ -279,6 +291,7 @@ static void coroutine(void)
 static void make_coroutine(unsigned cpu)
 {
     run.ended[cpu] = false;
+    run.in_guest[cpu] = true;
     run.fake_stack[cpu] = NULL;
 #ifdef SCHED_ASAN
     __asan_unpoison_memory_region(run.stack[cpu], STACK_BYTES);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The model TLB of each simulated CPU. What a CPU may remember is kept per root table as paths: what
- * one entry was read to say, with the rights of the whole walk down to it, as paging-structure
+ * The model TLB of each simulated CPU. What a CPU may remember is kept per root table as paths:
+ * what one entry was read to say, with the rights of the whole walk down to it, as paging-structure
  * caches and TLBs keep them (SDM 3C 29.4.2; APM 2 15.25.8). Under the model lock.
  */
 #include "model.h"
@@ -23,7 +23,7 @@ struct path {
     uint32_t next;   /* in its bucket: index + 1 */
     pte_t *slot;     /* where it was read */
     uint8_t level;
-    uint8_t rights;  /* AND over the levels of the walk that read it */
+    uint8_t rights; /* AND over the levels of the walk that read it */
     bool leaf;
 };
 
@@ -126,10 +126,20 @@ static void tag_insert(struct tag *tag, const struct path *path)
     *bucket = ++tag->count;
 }
 
-/* Forgets one path, so that it is not chosen again. */
-static void tag_forget(struct tag *tag, uint32_t index)
+/* Forgets what lets `page` be translated without `right`: an access that a remembered translation
+ * forbids makes the CPU walk again, and a fault invalidates all that was used (SDM 3C 29.4.3.1). */
+static void tag_forget(struct tag *tag, uint64_t page, unsigned right)
 {
-    tag->path[index].prefix = UINT64_MAX; /* no page's; stays in its bucket */
+    for (unsigned level = 0; level <= ROOT_LEVEL; level++) {
+        uint64_t prefix = page >> (LEVEL_BITS * level);
+        for (uint32_t i = tag->bucket[bucket_of(level, prefix)]; i != 0;) {
+            struct path *p = &tag->path[i - 1];
+            i = p->next;
+            if (p->level == level && p->prefix == prefix && !(p->rights & right)) {
+                p->prefix = UINT64_MAX; /* no page's; stays in its bucket */
+            }
+        }
+    }
 }
 
 void tlb_flush(unsigned cpu, pfn_t root)
@@ -194,8 +204,8 @@ static void tlb_fill_all(struct tag *tag)
         struct path p = tag->path[i];
         for (uint64_t s = 0; !p.leaf && p.prefix != UINT64_MAX && s < TABLE_ENTRIES; s++) {
             unsigned level = p.level - 1u;
-            read_step(tag, p.target, level,
-                      (p.prefix << LEVEL_BITS | s) << (LEVEL_BITS * level), p.rights);
+            read_step(tag, p.target, level, (p.prefix << LEVEL_BITS | s) << (LEVEL_BITS * level),
+                      p.rights);
         }
     }
 }
@@ -296,40 +306,39 @@ static bool path_lives(const struct tag *tag, const struct path *path, uint64_t 
     return table == path->target;
 }
 
-static void check_path(unsigned cpu, const struct tag *tag, const struct path *path, uint64_t frame,
-                       uint64_t pages, bool table, const struct space *dropper)
+/* Fails if `path` leads into what is gone. */
+static void check_path(unsigned cpu, const struct tag *tag, const struct path *path,
+                       const struct tlb_gone *gone)
 {
     uint64_t span = path->leaf ? level_pages(path->level) : 1;
 
-    if (path->prefix == UINT64_MAX || path->leaf == table || path->target >= frame + pages ||
-        frame >= path->target + span) {
+    if (path->prefix == UINT64_MAX || path->leaf == gone->table ||
+        path->target >= gone->frame + gone->pages || gone->frame >= path->target + span) {
         return;
     }
-    uint64_t offset = frame > path->target ? frame - path->target : 0;
-    uint64_t page = (path->prefix << (LEVEL_BITS * path->level)) + (path->leaf ? offset : 0);
-    if (dropper && path_lives(tag, path, page)) {
+    uint64_t offset = gone->frame > path->target ? gone->frame - path->target : 0;
+    uint64_t page = (path->prefix << (LEVEL_BITS * path->level)) + offset;
+    if (gone->dropped && path_lives(tag, path, page)) {
         return;
     }
     host_fail("%s before the flush: CPU %u may still use %s %#" PRIx64 " for page %#" PRIx64
               " (level %u, rights %u) of space %u, root %#x",
-              dropper ? "dropped" : "freed", cpu, table ? "table" : "frame",
-              path->target + (path->leaf ? offset : 0), page, path->level, path->rights,
-              tag->space->id, tag->root);
+              gone->dropped ? "dropped" : "freed", cpu, gone->table ? "table" : "frame",
+              path->target + offset, page, path->level, path->rights, tag->space->id, tag->root);
 }
 
-void tlb_check_gone(const struct mm_ctx *ctx, uint64_t frame, uint64_t pages, bool table,
-                    const struct space *dropper)
+void tlb_check_gone(const struct mm_ctx *ctx, const struct tlb_gone *gone)
 {
     model_lock();
     for (unsigned i = 0; i < machine.cpus; i++) {
         for (unsigned l = 0; l < TAG_LISTS; l++) {
             for (struct tag *tag = cpus[i].tags[l]; tag; tag = tag->next) {
-                if (tag->count == 0 || !tag->space || (dropper && tag->space != dropper) ||
+                if (tag->count == 0 || !tag->space || (gone->space && tag->space != gone->space) ||
                     !tag_usable(i, tag, ctx->cpu)) {
                     continue;
                 }
                 for (uint32_t p = 0; p < tag->count; p++) {
-                    check_path(i, tag, &tag->path[p], frame, pages, table, dropper);
+                    check_path(i, tag, &tag->path[p], gone);
                 }
             }
         }
@@ -398,8 +407,8 @@ void tlb_load_root(unsigned cpu)
     model_unlock();
 }
 
-/* Picks among what `tag` remembers for `page`. STALE: a path that lets the access through and is not
- * what the tables say. RANDOM: any, or none. Returns its index or -1. */
+/* Picks among what `tag` remembers for `page`. STALE: a path that lets the access through and is
+ * not what the tables say. RANDOM: any, or none. Returns its index or -1. */
 static int64_t pick_path(struct tag *tag, uint64_t page, unsigned right,
                          const struct host_walk *fresh)
 {
@@ -446,7 +455,7 @@ bool tlb_translate(unsigned cpu, uint64_t page, unsigned right, uint64_t *frame)
         uint64_t offset = page & (level_pages(p.level) - 1);
         bool as_fresh = fresh.present && fresh.frame == p.target + offset;
         if (!(p.rights & right)) {
-            tag_forget(tag, (uint32_t)index); /* the fault does that: SDM 3C 29.4.3.1 */
+            tag_forget(tag, page, right);
             return false;
         }
         if (!as_fresh || !(fresh.rights & right)) {
@@ -457,7 +466,11 @@ bool tlb_translate(unsigned cpu, uint64_t page, unsigned right, uint64_t *frame)
             return true;
         }
     }
-    if (!fresh.present || !(fresh.rights & right)) {
+    bool passes = fresh.present && (fresh.rights & right);
+    if (tag) {
+        tag_forget(tag, page, right);
+    }
+    if (!passes) {
         return false;
     }
     hw_mark_walk(&fresh, right == RIGHT_WRITE);

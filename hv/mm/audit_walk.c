@@ -111,25 +111,43 @@ static bool check_rights(struct audit *audit, pte_t e, const struct audit_path *
     return true;
 }
 
+/* References of the space's own pins and foreign maps on the chain of the block of `order` at `f`. */
+static uint64_t own_references(const struct audit *audit, gfn_t at, pfn_t f, unsigned order,
+                               bool exclusive)
+{
+    bool any = exclusive && audit->space->attachments != NULL;
+    return any ? attachments_above(audit->space, at, f, order) : 0;
+}
+
+/* Beneath the writable leaf of `path` at `f`, only the space's own pins and maps hold parts. */
+static bool check_beneath(struct audit *audit, pfn_t f, const struct audit_path *path)
+{
+    for (unsigned order = path->level; order-- > 0;) {
+        for (uint64_t i = 0; i < level_pages(path->level); i += level_pages(order)) {
+            pfn_t part = pfn_add(f, i);
+            uint64_t own = own_references(audit, gfn(path->at.v + i), part, order, path->exclusive);
+            if (count_of(part, order) > 0 && audit_references(part, order) > 1 + own) {
+                return audit_violation(audit, 1,
+                                       "a leaf is writable and parts of its block are shared",
+                                       1 + own, audit_references(part, order));
+            }
+        }
+    }
+    return true;
+}
+
 /* The write rule for a leaf of private memory. */
 static bool check_leaf_write(struct audit *audit, pte_t e, const struct audit_path *path)
 {
     pfn_t f = pte_pfn(e);
     uint64_t references = audit_references(f, path->level);
-    uint64_t own = 0;
+    uint64_t own = own_references(audit, path->at, f, path->level, path->exclusive);
 
-    if (path->exclusive && references > 1 && audit->space->attachments != NULL) {
-        own = attachments_at(audit->space, path->at, f);
-    }
     if (references > 1 + own) {
         return audit_violation(audit, 1, "a leaf is writable and its frame is shared", 1 + own,
                                references);
     }
-    if (path->level > 0 && own == 0 && used_beneath(f, path->level)) {
-        return audit_violation(audit, 1, "a leaf is writable and parts of its block are shared", 0,
-                               1);
-    }
-    return true;
+    return path->level == 0 || !used_beneath(f, path->level) || check_beneath(audit, f, path);
 }
 
 /* Bits, alignment and software marks of a leaf. */

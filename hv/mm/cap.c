@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Capability nodes, the slots in them, and what is done with one capability: find, copy, move, look,
- * use. Everything is under the tree's lock (RANK_CAP); cap_tree.h draws the tree.
+ * Capability nodes, the slots in them, and what is done with one capability: find, copy, move,
+ * look, use. Everything is under the tree's lock (RANK_CAP); cap_tree.h draws the tree.
  */
 #include "cap_tree.h"
 
@@ -236,9 +236,8 @@ static enum cleave_status find_grant(struct mm_ctx *ctx, struct cnode *root,
     return status;
 }
 
-enum cleave_status cap_reserve_for(struct mm_ctx *ctx, struct cnode *root,
-                                   const struct cap *source, cap_t to, unsigned count,
-                                   struct cap **first)
+enum cleave_status cap_reserve_for(struct mm_ctx *ctx, struct cnode *root, const struct cap *source,
+                                   cap_t to, unsigned count, struct cap **first)
 {
     struct cnode *node;
     enum cleave_status status = find_grant(ctx, root, source, to, &node);
@@ -253,8 +252,8 @@ static enum cleave_status copy_locked(struct mm_ctx *ctx, struct cnode *root, ca
 {
     struct cap *from;
     struct cap *slot;
-    enum cleave_status status = cap_find(ctx, root, source, ~CAP_BIT(CAP_UNTYPED), 0, "source",
-                                         &from);
+    enum cleave_status status =
+        cap_find(ctx, root, source, ~CAP_BIT(CAP_UNTYPED), 0, "source", &from);
 
     if (status == CLEAVE_OK && (rights & ~(unsigned)from->rights) != 0) {
         status = mm_fail(ctx, CLEAVE_DENIED, "rights", rights, 1, from->rights);
@@ -369,8 +368,8 @@ static void describe(const struct cap *slot, struct cap_info *info)
     switch ((enum cap_type)slot->type) {
     case CAP_UNTYPED:
         info->range = slot->range;
-        info->unused = slot->range.end.v -
-                       (cap_has_children(slot) ? slot->mark : slot->range.start.v);
+        info->unused =
+            slot->range.end.v - (cap_has_children(slot) ? slot->mark : slot->range.start.v);
         break;
     case CAP_CNODE:
         info->range = (struct pfn_range){node->frame, pfn_add(node->frame, node->frames)};

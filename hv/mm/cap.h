@@ -2,8 +2,8 @@
 /*
  * Capabilities: who may do what with which object, and where that authority came from. A capability
  * node is an array of slots in frames that were retyped from untyped memory; nothing here allocates
- * anything else. One tree records what was derived from what; its lock is RANK_CAP, held for bounded
- * steps only and never while an object is made or destroyed.
+ * anything else. One tree records what was derived from what; its lock is RANK_CAP, held for
+ * bounded steps only and never while an object is made or destroyed.
  *
  *   untyped --+-- untyped ...                 untyped_retype()
  *             +-- cnode ---- cnode            cap_copy()
@@ -12,19 +12,19 @@
  *                        +-- space   (a fork made through the first capability of the space above)
  *                        +-- snapshot, channel, pager
  *
- * Every object has one first capability; copies are derived from it. A capability's descendants never
- * outlive it, so the object goes when its first capability goes, and that is its last one.
+ * Every object has one first capability; copies are derived from it. A capability's descendants
+ * never outlive it, so the object goes when its first capability goes, and that is its last one.
  *
- * A fork or snapshot that is made through the first capability of a space hangs beside it: it lives on
- * when its parent is deleted, and goes with the pool. One that is made through a copy hangs below that
- * copy: who handed the copy out takes back with it all that was made through it.
+ * A fork or snapshot that is made through the first capability of a space hangs beside it: it lives
+ * on when its parent is deleted, and goes with the pool. One that is made through a copy hangs
+ * below that copy: who handed the copy out takes back with it all that was made through it.
  *
  * Errors common to all operations, with nothing changed and ctx->error naming the argument:
  * CLEAVE_RANGE (no such slot in the node), CLEAVE_NO_CAP (the slot is empty), CLEAVE_REVOKED (the
- * capability that the handle named is gone or being taken back), CLEAVE_TYPE, CLEAVE_DENIED (a right
- * is missing), CLEAVE_DYING (the node is being destroyed), CLEAVE_COUNT (the target node is full, or
- * the derivation is CAP_DEPTH_MAX deep), CLEAVE_BUSY (a revoke of this capability was begun and has
- * to be finished first).
+ * capability that the handle named is gone or being taken back), CLEAVE_TYPE, CLEAVE_DENIED (a
+ * right is missing), CLEAVE_DYING (the node is being destroyed), CLEAVE_COUNT (the target node is
+ * full, or the derivation is CAP_DEPTH_MAX deep), CLEAVE_BUSY (a revoke of this capability was
+ * begun and has to be finished first).
  */
 #ifndef MM_CAP_H
 #define MM_CAP_H
@@ -38,7 +38,7 @@
 
 enum cap_type {
     CAP_NONE = 0,
-    CAP_UNTYPED,  /* a range of host frames that nothing uses but what was retyped from it */
+    CAP_UNTYPED, /* a range of host frames that nothing uses but what was retyped from it */
     CAP_CNODE,
     CAP_POOL,
     CAP_SPACE,
@@ -67,8 +67,9 @@ enum {
 
 /*
  * Names a capability: slot number in the low half, the slot's generation in the high half. A slot's
- * generation rises whenever it is emptied and starts at a random number, so a handle whose capability
- * is gone names nothing ever after. Zero is no handle; as a target it means the node itself.
+ * generation rises whenever it is emptied and starts at a random number, so a handle whose
+ * capability is gone names nothing ever after. Zero is no handle; as a target it means the node
+ * itself.
  */
 typedef struct {
     uint64_t v;
@@ -77,17 +78,17 @@ typedef struct {
 #define CAP_INDEX(handle) ((uint32_t)(handle).v)
 static inline cap_t cap_handle(uint64_t v) { return (cap_t){v}; }
 
-#define CAP_DEPTH_MAX 255u         /* longest chain of derivations */
-#define CAP_LEVEL_MAX 255u         /* see cap_move() */
-#define CAP_BOOT_RANGES 64u        /* ranges of RAM at boot */
-#define CAP_RETYPE_MAX 256u        /* objects made by one untyped_retype() */
-#define CNODE_FRAMES_MAX 4096u     /* frames in one node */
-#define CAP_SLOT_SIZE 64u          /* bytes; a node's first slot holds its header */
+#define CAP_DEPTH_MAX 255u     /* longest chain of derivations */
+#define CAP_LEVEL_MAX 255u     /* see cap_move() */
+#define CAP_BOOT_RANGES 64u    /* ranges of RAM at boot */
+#define CAP_RETYPE_MAX 256u    /* objects made by one untyped_retype() */
+#define CNODE_FRAMES_MAX 4096u /* frames in one node */
+#define CAP_SLOT_SIZE 64u      /* bytes; a node's first slot holds its header */
 #define CNODE_SLOTS(frames) ((uint32_t)((frames) * (PAGE_SIZE / CAP_SLOT_SIZE) - 1))
 
 /*
- * An array of slots. Operations are given the node that the caller's handles belong to; whoever keeps
- * a pointer to one between calls holds it.
+ * An array of slots. Operations are given the node that the caller's handles belong to; whoever
+ * keeps a pointer to one between calls holds it.
  */
 struct cnode;
 
@@ -100,26 +101,28 @@ struct pfn_range {
 /* --- Boot and untyped memory ------------------------------------------------------------------ */
 
 /*
- * Makes the first node in `frames` frames at the end of the first range that is larger than that, and
- * in it, from slot 0 on, an untyped capability with all rights for what each range still holds. Called
- * once for a machine, after machine_init(); forgets every capability that was there before. The first
- * node has no capability and is never destroyed. CLEAVE_COUNT (`count` not 1..CAP_BOOT_RANGES; `frames`
- * not 1..CNODE_FRAMES_MAX or too few for the ranges; an empty range), CLEAVE_RANGE (frame 0, or past
- * the machine), CLEAVE_OVERLAP (ranges not ascending and apart), CLEAVE_NO_MEMORY.
+ * Makes the first node in `frames` frames at the end of the first range that is larger than that,
+ * and in it, from slot 0 on, an untyped capability with all rights for what each range still holds.
+ * Called once for a machine, after machine_init(); forgets every capability that was there before.
+ * The first node has no capability and is never destroyed. CLEAVE_COUNT (`count`
+ * not 1..CAP_BOOT_RANGES; `frames` not 1..CNODE_FRAMES_MAX or too few for the ranges; an empty
+ * range), CLEAVE_RANGE (frame 0, or past the machine), CLEAVE_OVERLAP (ranges not ascending and
+ * apart), CLEAVE_NO_MEMORY.
  */
 enum cleave_status cap_boot(struct mm_ctx *ctx, const struct pfn_range *ranges, unsigned count,
                             uint64_t frames, struct cnode **root) MUST_CHECK;
 
 /*
- * Makes `count` objects of `frames` host frames each out of the untyped memory of `source`, which needs
- * CAP_MAY_WRITE: CAP_UNTYPED, CAP_CNODE or CAP_POOL. All or none; their capabilities go into free slots
- * of `to`, their handles to `made`. An object is aligned to the largest leaf order whose size divides
- * its own and at which it fits; what is skipped for that stays unused. Memory is handed out rising
- * from the start and again from there once nothing derived from the capability is left. A pool's
- * frames are overwritten before a domain sees them, a node's slots before they are used.
- * CLEAVE_TYPE (`type`), CLEAVE_COUNT (`frames`: 0, or more than CNODE_FRAMES_MAX in a node; `count`: not
- * 1..CAP_RETYPE_MAX, for a pool not 1), CLEAVE_ALIGN (pool: no multiple of a 2 MiB block),
- * CLEAVE_NO_MEMORY (it does not fit). CLEAVE_AGAIN while another CPU retypes the same capability.
+ * Makes `count` objects of `frames` host frames each out of the untyped memory of `source`, which
+ * needs CAP_MAY_WRITE: CAP_UNTYPED, CAP_CNODE or CAP_POOL. All or none; their capabilities go into
+ * free slots of `to`, their handles to `made`. An object is aligned to the largest leaf order whose
+ * size divides its own and at which it fits; what is skipped for that stays unused. Memory is
+ * handed out rising from the start and again from there once nothing derived from the capability is
+ * left. A pool's frames are overwritten before a domain sees them, a node's slots before they are
+ * used. CLEAVE_TYPE (`type`), CLEAVE_COUNT (`frames`: 0, or more than CNODE_FRAMES_MAX in a node;
+ * `count`: not 1..CAP_RETYPE_MAX, for a pool not 1), CLEAVE_ALIGN (pool: no multiple of a 2 MiB
+ * block), CLEAVE_NO_MEMORY (it does not fit). CLEAVE_AGAIN while another CPU retypes the same
+ * capability.
  */
 enum cleave_status untyped_retype(struct mm_ctx *ctx, struct cnode *root, cap_t source,
                                   enum cap_type type, uint64_t frames, unsigned count, cap_t to,
@@ -128,38 +131,39 @@ enum cleave_status untyped_retype(struct mm_ctx *ctx, struct cnode *root, cap_t 
 /* --- Capabilities ----------------------------------------------------------------------------- */
 
 /*
- * Derives from `source` a capability to the same object with `rights`. `to` is a node capability with
- * CAP_MAY_WRITE, or CAP_SELF; into another node than its own, `source` needs CAP_MAY_GRANT.
- * CLEAVE_RIGHTS (none, or unknown ones), CLEAVE_DENIED (more than `source` has). CLEAVE_TYPE for untyped
- * memory: two watermarks over one range would hand it out twice; retype a piece instead.
+ * Derives from `source` a capability to the same object with `rights`. `to` is a node capability
+ * with CAP_MAY_WRITE, or CAP_SELF; into another node than its own, `source` needs CAP_MAY_GRANT.
+ * CLEAVE_RIGHTS (none, or unknown ones), CLEAVE_DENIED (more than `source` has). CLEAVE_TYPE for
+ * untyped memory: two watermarks over one range would hand it out twice; retype a piece instead.
  */
 enum cleave_status cap_copy(struct mm_ctx *ctx, struct cnode *root, cap_t source, unsigned rights,
                             cap_t to, cap_t *copy) MUST_CHECK;
 
 /*
  * Moves a capability, with its place in the tree, into a free slot of `to`; the old handle is gone.
- * CLEAVE_BUSY while a call uses it. CLEAVE_INVALID where memory would end up inside itself: each node
- * has a level above that of every node that holds its first capability or untyped memory it came from,
- * and neither may be moved to a node where that would fail. Untyped memory from which nothing was made
- * may go anywhere.
+ * CLEAVE_BUSY while a call uses it. CLEAVE_INVALID where memory would end up inside itself: each
+ * node has a level above that of every node that holds its first capability or untyped memory it
+ * came from, and neither may be moved to a node where that would fail. Untyped memory from which
+ * nothing was made may go anywhere.
  */
 enum cleave_status cap_move(struct mm_ctx *ctx, struct cnode *root, cap_t source, cap_t to,
                             cap_t *moved) MUST_CHECK;
 
 /*
- * Takes back all that was derived from a capability (which needs CAP_MAY_REVOKE): objects are destroyed
- * when their first capability goes, nodes with all that is in them. First everything below is closed
- * to new calls, then it goes, descendants first. What it takes is finite whatever others do meanwhile.
- * Preemptible: CLEAVE_AGAIN, also while another CPU is inside a call through one of the capabilities.
- * CLEAVE_BUSY: something is in the way; ctx->error names it, "pin" and the like as space_destroy() and
- * pool_destroy() do, "holders" for a node that somebody holds. Calling again continues. A pool is
- * dying until the revoke of its first capability is done, then empty and usable again.
- * CLEAVE_REVOKED when it was taken back itself meanwhile.
+ * Takes back all that was derived from a capability (which needs CAP_MAY_REVOKE): objects are
+ * destroyed when their first capability goes, nodes with all that is in them. First everything
+ * below is closed to new calls, then it goes, descendants first. What it takes is finite whatever
+ * others do meanwhile. Preemptible: CLEAVE_AGAIN, also while another CPU is inside a call through
+ * one of the capabilities. CLEAVE_BUSY: something is in the way; ctx->error names it, "pin" and the
+ * like as space_destroy() and pool_destroy() do, "holders" for a node that somebody holds. Calling
+ * again continues. A pool is dying until the revoke of its first capability is done, then empty and
+ * usable again. CLEAVE_REVOKED when it was taken back itself meanwhile.
  */
 enum cleave_status cap_revoke(struct mm_ctx *ctx, struct cnode *root, cap_t source) MUST_CHECK;
 
-/* Revokes a capability, whatever its rights, and removes it; with the first capability of an object goes
- * the object. From the first call on it serves no other operation. Otherwise as cap_revoke(). */
+/* Revokes a capability, whatever its rights, and removes it; with the first capability of an object
+ * goes the object. From the first call on it serves no other operation. Otherwise as cap_revoke().
+ */
 enum cleave_status cap_delete(struct mm_ctx *ctx, struct cnode *root, cap_t source) MUST_CHECK;
 
 /* What a capability is. */
@@ -184,7 +188,8 @@ uint32_t cnode_slots(const struct cnode *node);
 /* --- Using the object of a capability --------------------------------------------------------- */
 
 /* From cap_use() to cap_end() the capability, and so the object, stays; a revoke in between answers
- * CLEAVE_AGAIN. Meant for the length of one call: a preempted operation ends it and uses it anew. */
+ * CLEAVE_AGAIN. Meant for the length of one call: a preempted operation ends it and uses it anew.
+ */
 struct cap_use {
     struct cap *slot;
     enum cap_type type;
@@ -199,21 +204,22 @@ struct cap_use {
     };
 };
 #define CAP_BIT(type) (1u << (type))
-/* Looks `source` up; it must be of one of `types` (CAP_BIT() of each, untyped excepted) and have all
- * `rights`. */
+/* Looks `source` up; it must be of one of `types` (CAP_BIT() of each, untyped excepted) and have
+ * all `rights`. */
 enum cleave_status cap_use(struct mm_ctx *ctx, struct cnode *root, cap_t source, unsigned types,
                            unsigned rights, struct cap_use *use) MUST_CHECK;
 void cap_end(struct mm_ctx *ctx, struct cap_use *use);
 
-/* Keeps a node's memory while something (a domain) has it as the node of its handles; taken during a
- * cap_use() of it. Deleting the node meanwhile empties it and answers CLEAVE_BUSY until it is released. */
+/* Keeps a node's memory while something (a domain) has it as the node of its handles; taken during
+ * a cap_use() of it. Deleting the node meanwhile empties it and answers CLEAVE_BUSY until it is
+ * released. */
 void cnode_hold(struct mm_ctx *ctx, struct cnode *node);
 void cnode_release(struct mm_ctx *ctx, struct cnode *node);
 
 /* --- Objects made in a pool ------------------------------------------------------------------- */
 
-/* Each makes an object and puts its first capability, derived as said above, into `to`. Errors of the
- * call it makes (space_create() and so on) come back as they are. */
+/* Each makes an object and puts its first capability, derived as said above, into `to`. Errors of
+ * the call it makes (space_create() and so on) come back as they are. */
 
 /* Through a pool capability with CAP_MAY_WRITE. */
 enum cleave_status cap_create_space(struct mm_ctx *ctx, struct cnode *root, cap_t pool,
@@ -221,12 +227,13 @@ enum cleave_status cap_create_space(struct mm_ctx *ctx, struct cnode *root, cap_
 enum cleave_status cap_create_channel(struct mm_ctx *ctx, struct cnode *root, cap_t pool,
                                       const struct channel_options *options, cap_t to,
                                       cap_t *made) MUST_CHECK;
-/* Also needs CAP_MAY_WRITE on `space`, the pager's own, which is held until the pager goes. */
-enum cleave_status cap_create_pager(struct mm_ctx *ctx, struct cnode *root, cap_t pool,
-                                    cap_t space, gpa_t window, cap_t to, cap_t *made) MUST_CHECK;
+/* Also needs CAP_MAY_WRITE on `space`, the pager's own. It derives from the pool, and loads nothing
+ * any more once its space is gone. */
+enum cleave_status cap_create_pager(struct mm_ctx *ctx, struct cnode *root, cap_t pool, cap_t space,
+                                    gpa_t window, cap_t to, cap_t *made) MUST_CHECK;
 
-/* `count` forks through a space or snapshot capability with CAP_MAY_FORK or CAP_MAY_SPAWN. All or none;
- * `made` gets their handles. */
+/* `count` forks through a space or snapshot capability with CAP_MAY_FORK or CAP_MAY_SPAWN. All or
+ * none; `made` gets their handles. */
 enum cleave_status cap_fork(struct mm_ctx *ctx, struct cnode *root, cap_t source, unsigned count,
                             const struct fork_options *options, cap_t to, cap_t *made) MUST_CHECK;
 /* A snapshot through a space or snapshot capability with CAP_MAY_FORK. */
@@ -237,15 +244,15 @@ enum cleave_status cap_snapshot(struct mm_ctx *ctx, struct cnode *root, cap_t so
 
 /* What cap_audit() found: counts, and the first violation. */
 struct cap_report {
-    const char *what;           /* null: none */
-    uint64_t handle;            /* of the capability it concerns, in its node */
+    const char *what; /* null: none */
+    uint64_t handle;  /* of the capability it concerns, in its node */
     enum cap_type type;
     uint64_t expected, found;
-    uint64_t caps;              /* in the tree */
+    uint64_t caps;               /* in the tree */
     uint64_t objects[CAP_TYPES]; /* first capabilities by type; the first node not counted */
 };
-/* Checks the tree while no call is in flight: links, depths, that each capability derives from what it
- * may derive from and has no more rights than its source, untyped ranges nested and apart, each
+/* Checks the tree while no call is in flight: links, depths, that each capability derives from what
+ * it may derive from and has no more rights than its source, untyped ranges nested and apart, each
  * occupied slot in the tree once, marks of revokes under way. CLEAVE_OK, and report->what says. */
 enum cleave_status cap_audit(struct mm_ctx *ctx, struct cap_report *report) MUST_CHECK;
 

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Checks the derivation tree and the nodes while no call is in flight. One pass over the list, with the
- * line of ancestors of the place it stands at, and one over the slots of each node. Takes no lock.
+ * Checks the derivation tree and the nodes while no call is in flight. One pass over the list, with
+ * the line of ancestors of the place it stands at, and one over the slots of each node. Takes no
+ * lock.
  */
 #include "cap_tree.h"
 
 /* Where the pass over the list stands. */
 struct cap_audit {
     struct cap_report *report;
-    unsigned depth;                             /* of the last capability */
-    const struct cap *line[CAP_DEPTH_MAX + 1];  /* it and its ancestors, by depth */
-    uint64_t bound[CAP_DEPTH_MAX + 2];          /* memory of the next child at this depth ends below */
-    bool open[CAP_DEPTH_MAX + 1];               /* root of a revoke whose marker is still to come */
+    unsigned depth;                            /* of the last capability */
+    const struct cap *line[CAP_DEPTH_MAX + 1]; /* it and its ancestors, by depth */
+    uint64_t bound[CAP_DEPTH_MAX + 2]; /* memory of the next child at this depth ends below */
+    bool open[CAP_DEPTH_MAX + 1];      /* root of a revoke whose marker is still to come */
     unsigned opens;
-    uint64_t occupied;                          /* slots, by the pass over the nodes */
+    uint64_t occupied; /* slots, by the pass over the nodes */
 };
 
 /* Records the first violation. Always false. */
@@ -53,8 +54,8 @@ static struct pfn_range frames_of(const struct cap *slot)
     return (struct pfn_range){pool->start, pool->end};
 }
 
-/* An object out of untyped memory: inside it, below its watermark, apart from its siblings. The newest
- * comes first, so addresses fall along the list. */
+/* An object out of untyped memory: inside it, below its watermark, apart from its siblings. The
+ * newest comes first, so addresses fall along the list. */
 static bool check_memory(struct cap_audit *audit, const struct cap *slot, const struct cap *parent)
 {
     struct pfn_range range = frames_of(slot);
@@ -69,8 +70,8 @@ static bool check_memory(struct cap_audit *audit, const struct cap *slot, const 
                      audit->bound[slot->depth], range.end.v);
     }
     if (!top && range.start.v < parent->range.start.v) {
-        return wrong(audit, slot, "an object lies outside of its untyped",
-                     parent->range.start.v, range.start.v);
+        return wrong(audit, slot, "an object lies outside of its untyped", parent->range.start.v,
+                     range.start.v);
     }
     audit->bound[slot->depth] = range.start.v;
     level = !top && parent->level > level ? parent->level : level;
@@ -79,8 +80,8 @@ static bool check_memory(struct cap_audit *audit, const struct cap *slot, const 
         if (slot->mark < range.start.v || slot->mark > range.end.v) {
             return wrong(audit, slot, "a watermark outside of its range", range.end.v, slot->mark);
         }
-        return slot->level >= level || wrong(audit, slot, "untyped memory below its node's level",
-                                             level, slot->level);
+        return slot->level >= level ||
+               wrong(audit, slot, "untyped memory below its node's level", level, slot->level);
     }
     if (slot->type == CAP_CNODE && ((const struct cnode *)slot->object)->level <= level) {
         return wrong(audit, slot, "a node not above what holds it", level + 1,
@@ -108,8 +109,8 @@ static bool check_first(struct cap_audit *audit, const struct cap *slot, const s
             above = ((const struct space *)parent->object)->payer.pool;
         }
         if (pool != above) {
-            return wrong(audit, slot, "a space that is not of the pool above it",
-                         (uintptr_t)above, (uintptr_t)pool);
+            return wrong(audit, slot, "a space that is not of the pool above it", (uintptr_t)above,
+                         (uintptr_t)pool);
         }
         break;
     }
@@ -132,8 +133,7 @@ static bool check_first(struct cap_audit *audit, const struct cap *slot, const s
 
 static bool check_copy(struct cap_audit *audit, const struct cap *slot, const struct cap *parent)
 {
-    if (slot->type == CAP_UNTYPED || slot->type != parent->type ||
-        slot->object != parent->object) {
+    if (slot->type == CAP_UNTYPED || slot->type != parent->type || slot->object != parent->object) {
         return wrong(audit, slot, "a copy that does not name the object of its source",
                      (uintptr_t)parent->object, (uintptr_t)slot->object);
     }

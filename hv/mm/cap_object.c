@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Objects made in a pool through a capability: spaces, forks, snapshots, channels, pagers. Slots are
- * reserved first and the capability counts a user, both under the tree's lock (RANK_CAP); then the object
- * is made without it; then its capability is put in, which cannot fail.
+ * Objects made in a pool through a capability: spaces, forks, snapshots, channels, pagers. Slots
+ * are reserved first and the capability counts a user, both under the tree's lock (RANK_CAP); then
+ * the object is made without it; then its capability is put in, which cannot fail.
  */
 #include "cap_tree.h"
 
@@ -19,8 +19,7 @@ static enum cleave_status begin_locked(struct mm_ctx *ctx, struct cnode *root, c
                                        const char *argument, unsigned types, unsigned rights,
                                        cap_t to, unsigned count, struct making *making)
 {
-    enum cleave_status status =
-        cap_find(ctx, root, source, types, 0, argument, &making->source);
+    enum cleave_status status = cap_find(ctx, root, source, types, 0, argument, &making->source);
 
     if (status == CLEAVE_OK && !(making->source->rights & rights)) {
         status = mm_fail(ctx, CLEAVE_DENIED, argument, source.v, 1, 0);
@@ -82,8 +81,8 @@ static enum cleave_status end(struct mm_ctx *ctx, struct making *making, enum cl
     return status;
 }
 
-/* What the maker of an object in a pool may do with it: all, but hand it on only where the pool's own
- * capability may be handed on. */
+/* What the maker of an object in a pool may do with it: all, but hand it on only where the pool's
+ * own capability may be handed on. */
 static unsigned maker_rights(const struct making *making)
 {
     return CAP_MAY_ALL & ~(~making->rights & CAP_MAY_GRANT);
@@ -119,8 +118,8 @@ enum cleave_status cap_create_channel(struct mm_ctx *ctx, struct cnode *root, ca
     return end(ctx, &making, status, CAP_CHANNEL, maker_rights(&making), channel, made);
 }
 
-enum cleave_status cap_create_pager(struct mm_ctx *ctx, struct cnode *root, cap_t pool,
-                                    cap_t space, gpa_t window, cap_t to, cap_t *made)
+enum cleave_status cap_create_pager(struct mm_ctx *ctx, struct cnode *root, cap_t pool, cap_t space,
+                                    gpa_t window, cap_t to, cap_t *made)
 {
     struct making making;
     struct cap_use own;
@@ -177,8 +176,8 @@ enum cleave_status cap_snapshot(struct mm_ctx *ctx, struct cnode *root, cap_t so
     struct making making;
     struct space *snapshot = NULL;
     enum cleave_status status =
-        begin(ctx, root, source, "source", CAP_BIT(CAP_SPACE) | CAP_BIT(CAP_SNAPSHOT),
-              CAP_MAY_FORK, to, 1, &making);
+        begin(ctx, root, source, "source", CAP_BIT(CAP_SPACE) | CAP_BIT(CAP_SNAPSHOT), CAP_MAY_FORK,
+              to, 1, &making);
 
     if (status != CLEAVE_OK) {
         return status;

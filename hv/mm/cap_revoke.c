@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Revoke and delete: cap_tree.h draws the two steps. Each unit of work is done under the tree's lock
- * (RANK_CAP), which is let go in between; an object is destroyed without it, while its capability is
- * marked CAP_CLOSING, which keeps other revokes off.
+ * Revoke and delete: cap_tree.h draws the two steps. Each unit of work is done under the tree's
+ * lock (RANK_CAP), which is let go in between; an object is destroyed without it, while its
+ * capability is marked CAP_CLOSING, which keeps other revokes off.
  *
- * A node is destroyed with all that is in it: each capability in it becomes the root of a revoke of its
- * own, the inner one, which is carried on from the outer one as long as it lasts. The levels of nodes
- * (cap_move()) see to it that this ends, at most CAP_LEVEL_MAX deep.
+ * A node is destroyed with all that is in it: each capability in it becomes the root of a revoke of
+ * its own, the inner one, which is carried on from the outer one as long as it lasts. The levels of
+ * nodes (cap_move()) see to it that this ends, at most CAP_LEVEL_MAX deep.
  */
 #include "cap_tree.h"
 #include "table.h"
@@ -88,7 +88,6 @@ static enum step take_node(struct mm_ctx *ctx, struct cap *victim, struct cap **
             return STEP_AGAIN;
         }
         if (slot->type != CAP_NONE) {
-            slot->flags |= CAP_DELETE;
             close_to_calls(slot);
             *inner = slot;
             return STEP_INNER;
@@ -198,7 +197,8 @@ static enum cleave_status close_object(struct mm_ctx *ctx, const struct cap *vic
     port_panic(__FILE__, __LINE__, "an object of this type has no end of its own");
 }
 
-/* Destroys the object of a victim marked CAP_CLOSING, and removes it. Called and left with the lock. */
+/* Destroys the object of a victim marked CAP_CLOSING, and removes it. Called and left with the
+ * lock. */
 static enum cleave_status close_victim(struct mm_ctx *ctx, struct cap *victim)
 {
     cap_unlock(ctx);
@@ -213,8 +213,8 @@ static enum cleave_status close_victim(struct mm_ctx *ctx, struct cap *victim)
 
 /* --- The two operations ----------------------------------------------------------------------- */
 
-/* Finds what is to be revoked or deleted. A delete that was begun may go on, unless someone above has
- * taken it over. */
+/* Finds what is to be revoked or deleted. A delete that was begun may go on, unless someone above
+ * has taken it over. */
 static enum cleave_status find_root(struct mm_ctx *ctx, struct cnode *node, cap_t source,
                                     bool remove, struct cap **out)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Owns the notification channels of a pool: their list (under the pool's lock), and in each, under its
- * own lock, the events, the writers that wait and the count of dirty grains.
+ * Owns the notification channels of a pool: their list (under the pool's lock), and in each, under
+ * its own lock, the events, the writers that wait and the count of dirty grains.
  */
 #include "channel.h"
 
@@ -96,7 +96,8 @@ enum cleave_status channel_create(struct mm_ctx *ctx, struct pool *pool,
     return CLEAVE_OK;
 }
 
-/* --- Waiters (the channel's lock is held) ------------------------------------------------------ */
+/* --- Waiters (the channel's lock is held) ------------------------------------------------------
+ */
 
 void channel_queue_wait(struct channel *channel, struct vcpu_wait *wait, enum wait_kind kind,
                         struct space *space, gfn_t at)
@@ -190,7 +191,8 @@ void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait)
     }
 }
 
-/* --- Events (the channel's lock is held) -------------------------------------------------------- */
+/* --- Events (the channel's lock is held) --------------------------------------------------------
+ */
 
 unsigned channel_find_grain(const struct channel *channel, const struct space *space, gfn_t at)
 {
@@ -216,7 +218,8 @@ unsigned channel_find_event(const struct channel *channel, uint64_t id)
 
 bool channel_below_limit(const struct channel *channel)
 {
-    uint64_t may = channel->asynchronous ? 0 : (uint64_t)__builtin_popcount(channel_used_slots(channel));
+    uint64_t may =
+        channel->asynchronous ? 0 : (uint64_t)__builtin_popcount(channel_used_slots(channel));
     return channel->max_dirty == 0 || channel->dirty + may < channel->max_dirty;
 }
 
@@ -250,7 +253,8 @@ void channel_end_event(struct channel *channel, unsigned slot, enum wait_outcome
     wake_ring(channel);
 }
 
-/* --- Grains and the dirty count ----------------------------------------------------------------- */
+/* --- Grains and the dirty count -----------------------------------------------------------------
+ */
 
 static bool is_dirty(const struct space *space, const struct region *region)
 {
@@ -337,10 +341,9 @@ static void book_range(struct mm_ctx *ctx, struct space *space, struct gfn_range
     for (gfn_t at = range.start;
          region_find(space->regions, at, range.end, REGION_HAS_NOTIFY, &found, &region);
          at = found.end) {
-        struct channel *channel =
-            is_dirty(space, &region)
-                ? channel_by_number(ctx, space->payer.pool, region.channel)
-                : NULL;
+        struct channel *channel = is_dirty(space, &region)
+                                      ? channel_by_number(ctx, space->payer.pool, region.channel)
+                                      : NULL;
         if (channel) {
             uint64_t count = count_alone(channel, space, range, found);
             channel_lock(ctx, channel);
@@ -361,7 +364,8 @@ void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range 
     book_range(ctx, space, range, false);
 }
 
-/* --- Ends --------------------------------------------------------------------------------------- */
+/* --- Ends ---------------------------------------------------------------------------------------
+ */
 
 void channel_destroy(struct mm_ctx *ctx, struct channel *channel)
 {
@@ -423,5 +427,4 @@ void channel_forget_space(struct mm_ctx *ctx, struct space *space)
         channel_put(ctx, channel);
         channel = channel_up_to(ctx, pool, number - 1u);
     }
-    channel_forget(ctx, space, (struct gfn_range){gfn(0), gfn(GUEST_PAGES)});
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The channel object: its events, the writers that wait and what it counts as dirty. For channel.c,
- * which owns it, and notify.c, which decides. The list of a pool's channels is under the pool's lock,
- * what is in a channel under its own.
+ * which owns it, and notify.c, which decides. The list of a pool's channels is under the pool's
+ * lock, what is in a channel under its own.
  */
 #ifndef MM_CHANNEL_H
 #define MM_CHANNEL_H
 
 #include "notify.h"
 
-/* An event that awaits its verdict (asynchronous: to be taken). Its space is there as long as it is:
- * channel_forget_space() takes it away before the space goes. */
+/* An event that awaits its verdict (asynchronous: to be taken). Its space is there as long as it
+ * is: channel_forget_space() takes it away before the space goes. */
 struct channel_slot {
     struct event event;
     struct space *space;
@@ -18,13 +18,13 @@ struct channel_slot {
 
 struct channel {
     struct spinlock lock;
-    pfn_t self;           /* its frame: counts who uses the object at the moment, and its life */
+    pfn_t self; /* its frame: counts who uses the object at the moment, and its life */
     struct pool *pool;
     struct channel *next; /* in pool->channels */
     uint16_t number;
-    uint16_t queued;      /* a bit for each slot: not yet taken */
-    uint16_t taken;       /* a bit for each slot: taken, awaits its verdict */
-    uint16_t deciding;    /* a bit for each slot: its verdict is being carried out; it stays */
+    uint16_t queued;   /* a bit for each slot: not yet taken */
+    uint16_t taken;    /* a bit for each slot: taken, awaits its verdict */
+    uint16_t deciding; /* a bit for each slot: its verdict is being carried out; it stays */
     uint8_t grain;
     bool asynchronous;
     bool dead;
@@ -52,7 +52,8 @@ static inline void channel_unlock(struct mm_ctx *ctx, struct channel *channel)
 struct channel *channel_by_number(struct mm_ctx *ctx, struct pool *pool, uint32_t number);
 void channel_put(struct mm_ctx *ctx, struct channel *channel);
 
-/* --- Grains and the dirty count (the space's lock is held) ------------------------------------- */
+/* --- Grains and the dirty count (the space's lock is held) -------------------------------------
+ */
 
 static inline gfn_t grain_start(const struct channel *channel, gfn_t at)
 {
@@ -83,9 +84,11 @@ uint64_t channel_count_dirty(const struct channel *channel, const struct space *
 bool channel_has_pages(const struct channel *channel, const struct space *space,
                        struct gfn_range range);
 
-/* --- With the channel's lock held -------------------------------------------------------------- */
+/* --- With the channel's lock held --------------------------------------------------------------
+ */
 
-/* Books a change of the dirty count from `before` to `after`; whoever waits for that looks again. */
+/* Books a change of the dirty count from `before` to `after`; whoever waits for that looks again.
+ */
 void channel_book_dirty(struct channel *channel, uint64_t before, uint64_t after);
 
 /* Queues a writer; nothing for null. */

@@ -242,7 +242,12 @@ static enum need write_leaf(struct fault *f, struct walk *walk)
     bool mixed = walk->level > 0 && (region_summary(f->space->regions, first, walk->level) &
                                      REGION_HAS_NO_WRITE) != 0;
     if (pte_writable(walk->entry)) {
-        return NEED_NOTHING; /* another vcpu was faster, or the CPU's translation was old */
+        /* A table above had lost the bit; or another vcpu was faster, or the translation was old. */
+        if (walk->given) {
+            f->space->stats.restored += table_give_write(
+                f->ctx, f->space, walk->table, level_align(f->at, walk->level + 1));
+        }
+        return NEED_NOTHING;
     }
     if (walk->entry & PTE_FOREIGN) {
         return NEED_FOREIGN;
@@ -428,6 +433,11 @@ static enum cleave_status out_of_memory(struct fault *f)
     if (pool->reap_tables != 0) {
         table_reap_some(f->ctx, pool, ROOT_LEVEL);
         return CLEAVE_AGAIN;
+    }
+    if (f->payer != &f->space->payer) {
+        /* The grant did not suffice: it goes back before the vcpu queues again. */
+        pool_cancel_wait(f->ctx, pool, f->wait);
+        f->payer = &f->space->payer;
     }
     struct walk walk;
     read_lock(f->ctx, &f->space->lock, RANK_SPACE);

@@ -168,6 +168,18 @@ static enum cleave_status check_owner(struct mm_ctx *ctx, const struct space *ow
     return CLEAVE_OK;
 }
 
+/* Where the owner shares the table of the page, its leaf there loses its write bit (which a cleared bit
+ * above hides already): the last holder of the table must not find it while the map has a reference. */
+static void protect_shared(struct mm_ctx *ctx, struct space *owner, gfn_t at)
+{
+    struct walk walk;
+    walk_find(ctx, owner, at, 0, &walk);
+    if (!walk.exclusive && pte_is_leaf(walk.entry, walk.level) && !(walk.entry & PTE_SHARED)) {
+        (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
+    }
+    walk_end(ctx, &walk);
+}
+
 /* Takes memory and references for the map `a`, in the order in which they can be given back, and makes
  * the leaf. Both locks are held. */
 static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
@@ -196,6 +208,9 @@ static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
             attachment_add(owner, a);
         }
         walk_end(ctx, &walk);
+    }
+    if (status == CLEAVE_OK) {
+        protect_shared(ctx, owner, a->at);
     }
     if (status != CLEAVE_OK) {
         frame_put(ctx, a->frame, 0);

@@ -168,14 +168,19 @@ static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent,
 
 /* --- One fork ---------------------------------------------------------------------------------------- */
 
-/* Destroys a child that could not be finished: it shares, but for a few edge tables, so that this is
- * short. */
+/* Ends a child that could not be finished: it shares, but for a few edge tables, so that this is short.
+ * The parent's lock is held. */
 static void abandon(struct mm_ctx *ctx, struct space *child)
 {
     uint64_t budget = ctx->budget;
     struct mm_error error = ctx->error;
     ctx->budget = UINT64_MAX;
-    MM_CHECK(space_destroy(ctx, child) == CLEAVE_OK);
+    if (child->base != NULL) {
+        __atomic_fetch_sub(&child->base->holders, 1, __ATOMIC_ACQ_REL);
+        child->base = NULL;
+    }
+    child->holders = 1;
+    space_discard(ctx, child);
     ctx->budget = budget;
     ctx->error = error;
 }
@@ -319,10 +324,9 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     }
     if (status != CLEAVE_OK) {
         while (made > 0) {
-            abandon(ctx, children[--made]); /* the last takes an unnamed base with it */
-            from = made == 0 && from != parent ? NULL : from;
+            abandon(ctx, children[--made]);
         }
-        if (from != NULL && from != parent && from->holders == 0) {
+        if (from != parent) {
             abandon(ctx, from);
         }
     }

@@ -162,6 +162,21 @@ bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t ow
     return exclusive;
 }
 
+void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts,
+                         uint64_t exclusive[RUN_WORDS])
+{
+    const struct frame *d = frame_of(f, order);
+
+    chain_lock(ctx, f, order);
+    uint64_t above = references_above(f, order);
+    for (uint64_t i = 0; i < parts; i++) {
+        bool alone = above + d[i].count == 1 &&
+                     nothing_beneath(pfn_add(f, i * level_pages(order)), order);
+        exclusive[i / 64] |= (uint64_t)alone << (i % 64);
+    }
+    chain_unlock(ctx, f, order);
+}
+
 /* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is part of
  * a 1 GiB block that is just dissolving and will look at it. */
 static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
@@ -205,21 +220,24 @@ static void end_block(struct mm_ctx *ctx, pfn_t block)
 static void put_blocks(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 {
     struct run *giga = run_of(f, 2);
+    struct frame *d = frame_of(f, 1);
+    int used = 0;
 
+    spin_lock(ctx, &giga->lock, RANK_GIGA);
+    bool free = frame_of(f, 2)->count == 0;
     for (uint64_t i = 0; i < parts; i++) {
-        pfn_t block = pfn_add(f, i * level_pages(1));
-        struct frame *d = frame_of(block, 1);
-        spin_lock(ctx, &giga->lock, RANK_GIGA);
-        MM_CHECK(d->count > 0);
-        d->count--;
-        if (d->count == 0) {
-            count_used(giga, 1, -1);
-            if (frame_of(f, 2)->count == 0 && run_of(block, 1)->state == RUN_WHOLE) {
+        MM_CHECK(d[i].count > 0);
+        d[i].count--;
+        if (d[i].count == 0) {
+            pfn_t block = pfn_add(f, i * level_pages(1));
+            used--;
+            if (free && run_of(block, 1)->state == RUN_WHOLE) {
                 end_block(ctx, block);
             }
         }
-        spin_unlock(ctx, &giga->lock, RANK_GIGA);
     }
+    count_used(giga, 1, used);
+    spin_unlock(ctx, &giga->lock, RANK_GIGA);
 }
 
 /* A 1 GiB block that nothing maps whole any more becomes 2 MiB blocks: those mapped whole, those of

@@ -163,6 +163,11 @@ uint64_t frame_references(struct mm_ctx *ctx, pfn_t f, unsigned order);
  * its own (less `own_beneath` parts). The caller holds that one reference. Never falsely true. */
 bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t own);
 
+/* The same for `parts` consecutive frames of `order` in one block of the next order: sets a bit in
+ * `exclusive`, which the caller has zeroed, for each that is. */
+void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts,
+                         uint64_t exclusive[RUN_WORDS]);
+
 /* Hands one reference of the block of `order` at `f` to its parts of order - 1: raises the parts,
  * then lowers the head (POINT_SPLIT_RAISED between). CLEAVE_OVERFLOW and nothing changed. When that
  * was the last whole reference the block dissolves: its parts are frames of their own from then on,

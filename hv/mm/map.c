@@ -115,9 +115,14 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
         status = space_cut_both(ctx, space, range, &batch);
     }
     if (status == CLEAVE_OK) {
+        channel_forget(ctx, space, range);
         status = region_set(ctx, &space->payer, &space->regions, range, &none);
+        if (status != CLEAVE_OK) {
+            channel_remember(ctx, space, range);
+        }
     }
     if (status == CLEAVE_OK) {
+        attachments_detach(space, range);
         space_clear(ctx, space, range, &batch);
     }
     flush_finish(ctx, &batch);

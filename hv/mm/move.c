@@ -17,6 +17,7 @@ struct move {
     struct flush_batch batch;
     region_word_t regions; /* the tree as it is to be */
     uint64_t copied;       /* 4 KiB pages */
+    unsigned pruned;       /* tables taken out */
 };
 
 static gfn_t target_of(const struct move *m, gfn_t at)
@@ -140,6 +141,7 @@ static enum cleave_status prepare_target(struct move *m, gfn_t at, unsigned leve
     pte_t old = pte_take(m->ctx, walk.slot);
     if (pte_is_table(old, level)) {
         flush_drop_table(&m->batch, pte_pfn(old)); /* left over beneath REGION_NONE: nothing in it */
+        m->pruned++;
     }
     walk_end(m->ctx, &walk);
     return CLEAVE_OK;
@@ -289,6 +291,7 @@ static void prune(struct move *m, struct gfn_range range)
             if (walk.level == level && walk.exclusive && pte_is_table(walk.entry, level) &&
                 table_is_empty(pte_pfn(walk.entry))) {
                 flush_drop_table(&m->batch, pte_pfn(pte_take(m->ctx, walk.slot)));
+                m->pruned++;
             }
             at.v = level_align(at, walk.level).v + level_pages(walk.level);
             walk_end(m->ctx, &walk);
@@ -341,6 +344,7 @@ enum cleave_status space_move(struct mm_ctx *ctx, struct space *space, gpa_t fro
     flush_begin(&m.batch, space);
     status = move_locked(&m);
     flush_finish(ctx, &m.batch);
+    table_reap_some(ctx, space->payer.pool, m.pruned);
     space->stats.early_copies += m.copied;
     *early_copies = m.copied;
     space_end(ctx, space);

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Write notification: what the subscriber and the writer do to the regions of a space, whose lock is
- * taken before the channel's.
+ * Write notification: what the subscriber and the writer do to the regions of a space, whose lock
+ * is taken before the channel's.
  *
- *   armed --write--> event queued --channel_next--> taken --ALLOW--> dirty (not armed) --rearm--> armed
- *                    (writer waits)                       --DENY---> armed, the writer is refused
- *   asynchronous: armed --write--> dirty, event queued --channel_next--> gone
+ *   armed --write--> event queued --channel_next--> taken --ALLOW--> dirty (not armed) --rearm-->
+ * armed (writer waits)                       --DENY---> armed, the writer is refused asynchronous:
+ * armed --write--> dirty, event queued --channel_next--> gone
  */
 #include "channel.h"
 
 #include "pin.h"
 #include "table.h"
 
-/* --- Changes of regions ------------------------------------------------------------------------- */
+/* --- Changes of regions -------------------------------------------------------------------------
+ */
 
 struct notify_edit {
     uint16_t channel;
@@ -70,7 +71,8 @@ static enum cleave_status change_regions(struct mm_ctx *ctx, struct payer *payer
     return status;
 }
 
-/* --- The subscriber's calls --------------------------------------------------------------------- */
+/* --- The subscriber's calls ---------------------------------------------------------------------
+ */
 
 /* Checks the arguments and takes the space's lock for writing; not held on error. */
 static enum cleave_status begin_range(struct mm_ctx *ctx, const struct channel *channel,
@@ -189,8 +191,8 @@ enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, s
     if (status != CLEAVE_OK) {
         return status;
     }
-    status = change_regions(ctx, &space->payer, channel, space, range, edit_disarm, &before,
-                            &after);
+    status =
+        change_regions(ctx, &space->payer, channel, space, range, edit_disarm, &before, &after);
     if (status == CLEAVE_OK) {
         channel_lock(ctx, channel);
         channel_book_dirty(channel, before, after);
@@ -234,7 +236,8 @@ bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out
     return oldest < CHANNEL_EVENTS;
 }
 
-/* Carries ALLOW out for the event in `slot`, which is being decided: the grain is no longer armed. */
+/* Carries ALLOW out for the event in `slot`, which is being decided: the grain is no longer armed.
+ */
 static enum cleave_status allow_event(struct mm_ctx *ctx, struct channel *channel, unsigned slot)
 {
     struct space *space = channel->slot[slot].space;
@@ -243,8 +246,8 @@ static enum cleave_status allow_event(struct mm_ctx *ctx, struct channel *channe
     enum cleave_status status = space_begin(ctx, space);
     bool alive = status == CLEAVE_OK;
     if (alive) {
-        status = change_regions(ctx, &space->payer, channel, space,
-                                channel->slot[slot].event.range, edit_told, &before, &after);
+        status = change_regions(ctx, &space->payer, channel, space, channel->slot[slot].event.range,
+                                edit_told, &before, &after);
     } else if (status == CLEAVE_DYING) {
         status = CLEAVE_OK; /* its writers will find out */
     }
@@ -280,7 +283,8 @@ enum cleave_status channel_verdict(struct mm_ctx *ctx, struct channel *channel, 
     return allow_event(ctx, channel, slot);
 }
 
-/* --- The writer's side -------------------------------------------------------------------------- */
+/* --- The writer's side --------------------------------------------------------------------------
+ */
 
 /* True when the page is (still) to be told of on channel `number`. The space's lock is held. */
 static bool still_armed(const struct space *space, gfn_t at, uint32_t number)
@@ -327,7 +331,8 @@ static enum cleave_status notify_and_go(struct mm_ctx *ctx, struct channel *chan
     channel_lock(ctx, channel);
     if (still_armed(space, at, channel->number) && !channel->dead) {
         bool sent = channel_find_grain(channel, space, at) < CHANNEL_EVENTS;
-        if (channel_below_limit(channel) && (sent || channel_used_slots(channel) != CHANNEL_SLOTS)) {
+        if (channel_below_limit(channel) &&
+            (sent || channel_used_slots(channel) != CHANNEL_SLOTS)) {
             uint64_t before, after;
             struct gfn_range grain = {grain_start(channel, at), grain_end(channel, at)};
             status = change_regions(ctx, writer_payer(space, wait), channel, space, grain,
@@ -357,8 +362,8 @@ static enum cleave_status notify_nobody(struct mm_ctx *ctx, struct space *space,
         struct notify_edit arg = {number, 0};
         struct gfn_range extent;
         (void)region_get_extent(space->regions, at, &extent);
-        status = region_edit(ctx, writer_payer(space, wait), &space->regions, extent, edit_disarm,
-                             &arg);
+        status =
+            region_edit(ctx, writer_payer(space, wait), &space->regions, extent, edit_disarm, &arg);
     }
     write_unlock(ctx, &space->lock, RANK_SPACE);
     return status;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Write notification: the hypervisor's page_mkwrite. A channel belongs to a pool and one subscriber;
- * regions are armed with it. Events are bounded: at most CHANNEL_EVENTS await a verdict, a further
- * writer waits for room and nothing is dropped. Its lock is RANK_CHANNEL.
+ * Write notification: the hypervisor's page_mkwrite. A channel belongs to a pool and one
+ * subscriber; regions are armed with it. Events are bounded: at most CHANNEL_EVENTS await a
+ * verdict, a further writer waits for room and nothing is dropped. Its lock is RANK_CHANNEL.
  *
  * What is armed stands in each space's region tree: `notify` over the whole range, `armed` on what
  * the subscriber has not been told of. A grain is dirty in a space from when a write to it was
@@ -19,11 +19,11 @@
 #define CHANNEL_NUMBERS 65535u /* channels that a pool can have in its life */
 
 struct event {
-    uint64_t id;         /* names the event in the verdict; unique in the channel, rising */
-    uint32_t space;      /* id of the space that was written */
-    uint32_t vcpu;       /* the writer that caused the event; UINT32_MAX for none that can wait */
+    uint64_t id;    /* names the event in the verdict; unique in the channel, rising */
+    uint32_t space; /* id of the space that was written */
+    uint32_t vcpu;  /* the writer that caused the event; UINT32_MAX for none that can wait */
     struct gfn_range range; /* one grain */
-    uint64_t generation; /* of the channel: raised by every rearm */
+    uint64_t generation;    /* of the channel: raised by every rearm */
 };
 
 enum verdict { VERDICT_ALLOW, VERDICT_DENY };
@@ -33,7 +33,7 @@ struct channel;
 struct channel_options {
     bool asynchronous;  /* the writer goes on at once; the event is information */
     uint8_t grain;      /* level: 0 for 4 KiB, 1 for 2 MiB */
-    uint64_t max_dirty; /* grains that may be dirty before the subscriber acknowledges; 0: no limit */
+    uint64_t max_dirty; /* grains that may be dirty before they are rearmed; 0: no limit */
 };
 
 /* Makes a channel; takes one frame of the pool. CLEAVE_ORDER (grain), CLEAVE_COUNT (too many),
@@ -56,38 +56,41 @@ enum cleave_status channel_arm(struct mm_ctx *ctx, struct channel *channel, stru
 enum cleave_status channel_rearm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                  gpa_t at, uint64_t size) MUST_CHECK;
 /* Ends notification for a range; its waiting writers go on. CLEAVE_NOT_MAPPED as above. */
-enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel,
-                                  struct space *space, gpa_t at, uint64_t size) MUST_CHECK;
+enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
+                                  gpa_t at, uint64_t size) MUST_CHECK;
 
 /* Oldest event not yet taken; false when there is none. In asynchronous mode this also ends it. */
 bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out);
 /* Decides event `id`. ALLOW: the grain is writable from now until the next rearm; DENY: the waiting
- * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY when
- * the region tree cannot be split: the event stays outstanding. */
+ * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY
+ * when the region tree cannot be split: the event stays outstanding. */
 enum cleave_status channel_verdict(struct mm_ctx *ctx, struct channel *channel, uint64_t id,
                                    enum verdict verdict) MUST_CHECK;
 
 /* Grains that are dirty now. */
 uint64_t channel_dirty(struct mm_ctx *ctx, struct channel *channel);
 
-/* For fault.c: page `at` of `space` is armed and was written. CLEAVE_OK: no longer armed, or not any
- * more what `region` says: look again. CLEAVE_WAIT: queued; without `wait`, the event is sent if there
- * is room. CLEAVE_NO_MEMORY, CLEAVE_QUOTA: no frame to split the region tree. No lock is held. */
+/* For fault.c: page `at` of `space` is armed and was written. CLEAVE_OK: no longer armed, or not
+ * any more what `region` says: look again. CLEAVE_WAIT: queued; without `wait`, the event is sent
+ * if there is room. CLEAVE_NO_MEMORY, CLEAVE_QUOTA: no frame to split the region tree. No lock is
+ * held. */
 enum cleave_status channel_notify(struct mm_ctx *ctx, struct space *space, gfn_t at,
                                   const struct region *region, struct vcpu_wait *wait) MUST_CHECK;
 
-/* Takes a waiter of kind WAIT_VERDICT or WAIT_RING out of its queue (its vcpu is going away); nothing
- * happens when it was woken meanwhile. The event stays. No channel or higher lock is held. */
+/* Takes a waiter of kind WAIT_VERDICT or WAIT_RING out of its queue (its vcpu is going away);
+ * nothing happens when it was woken meanwhile. The event stays. No channel or higher lock is held.
+ */
 void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
 
-/* For whatever removes or replaces regions of `space` (unmap, change of policy, reset, move): takes the grains of
- * `range` off the dirty counts of their channels, before the tree changes. The space's lock is held.
- * O(words of the tree that are dirty there); nothing is done where no region notifies. */
+/* For whatever removes or replaces regions of `space` (unmap, change of policy, reset, move): takes
+ * the grains of `range` off the dirty counts of their channels, before the tree changes. The
+ * space's lock is held. O(words of the tree that are dirty there); nothing is done where no region
+ * notifies. */
 void channel_forget(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
 /* Takes that back, where the change then failed. */
 void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
-/* For a space that is being destroyed, before its regions are dropped: ends its events, wakes its
- * writers and forgets what it made dirty. May be called again. No lock is held. */
+/* For a space that is dying, after channel_forget() and before the object goes: ends its events and
+ * wakes who waits to write to it. May be called again. No lock is held. */
 void channel_forget_space(struct mm_ctx *ctx, struct space *space);
 
 #endif

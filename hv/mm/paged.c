@@ -202,6 +202,13 @@ static enum cleave_status map_undo(struct mm_ctx *ctx, const struct map_paged *m
         }
         unmap_some(ctx, map, entries);
     }
+    while (__atomic_load_n(&space->payer.pool->reap_tables, __ATOMIC_RELAXED) != 0) {
+        if (spend_entries(ctx) == 0) {
+            port_point(ctx, POINT_PREEMPT, space->id, OP_MAP);
+            return CLEAVE_AGAIN;
+        }
+        table_reap_some(ctx, space->payer.pool, 1); /* the tables made: nothing stays charged */
+    }
     space->op = OP_NONE;
     enum cleave_status why = (enum cleave_status)space->op_argument[1];
     return ctx->error.status == why ? why : mm_fail(ctx, why, "space", space->id, 1, 0);

@@ -48,8 +48,8 @@ enum cleave_status space_map_paged(struct mm_ctx *ctx, struct space *space, gpa_
 /* Oldest request not yet taken. Its destination is now mapped in the pager's space. */
 enum cleave_status pager_next(struct mm_ctx *ctx, struct pager *pager, struct load_request *out,
                               bool *found) MUST_CHECK;
-/* The destination of `id` is filled (`ok`) or cannot be. Takes it out of the pager's space, flushes,
- * then publishes it and wakes who waits. CLEAVE_INVALID. */
+/* The destination of `id` is filled (`ok`) or cannot be. Takes it out of the pager's space,
+ * flushes, then publishes it and wakes who waits. CLEAVE_INVALID. */
 enum cleave_status pager_done(struct mm_ctx *ctx, struct pager *pager, uint64_t id,
                               bool ok) MUST_CHECK;
 /* Asks for a page before anyone faults on it. CLEAVE_OK also when it is loaded or under way. */
@@ -61,8 +61,8 @@ enum cleave_status pager_restart(struct mm_ctx *ctx, struct pager *pager) MUST_C
 /* `space` is going away: loads for it are given up and nobody waits for them any more. */
 void pager_forget(struct mm_ctx *ctx, struct space *space);
 
-/* For fault.c: the entry `paged` of `space` at `at` is to be loaded for a read or a write. No lock is
- * held. CLEAVE_OK: try again. CLEAVE_WAIT: queued. */
+/* For fault.c: the entry `paged` of `space` at `at` is to be loaded for a read or a write. No lock
+ * is held. CLEAVE_OK: try again. CLEAVE_WAIT: queued. */
 enum cleave_status pager_fault(struct mm_ctx *ctx, struct space *space, gfn_t at, bool write,
                                pte_t paged, unsigned level, struct vcpu_wait *wait) MUST_CHECK;
 
@@ -76,12 +76,12 @@ struct pool *pager_pool(const struct pager *pager);
 enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct payer *payer,
                                gfn_t at, pte_t paged) MUST_CHECK;
 
-/* `space` is dying and no CPU runs it: its loads end, and a pager whose process it was has none. To be
- * called while the space still has all its tables, and before its foreign maps are dropped. */
+/* `space` is dying and no CPU runs it: its loads end, and a pager whose process it was has none. To
+ * be called while the space still has all its tables, and before its foreign maps are dropped. */
 void pager_forget(struct mm_ctx *ctx, struct space *space);
 
-/* For audits: calls `visit` once for each reference that a load holds on a frame or block of `pool`; a
- * leaf in a pager's window has none of its own. Takes no lock. */
+/* For audits: calls `visit` once for each reference that a load holds on a frame or block of
+ * `pool`; a leaf in a pager's window has none of its own. Takes no lock. */
 void pager_visit_loads(struct pool *pool, void (*visit)(void *arg, pfn_t frame, unsigned order),
                        void *arg);
 

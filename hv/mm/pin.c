@@ -110,6 +110,17 @@ static bool on_chain(const struct attachment *a, gfn_t at, pfn_t f)
     return at.v >= a->at.v && at.v - a->at.v < a->pages && attachment_frame(a, at).v == f.v;
 }
 
+uint64_t attachments_above(struct space *space, gfn_t at, pfn_t f, unsigned order)
+{
+    const struct attachment *all = space->attachments;
+    uint64_t found = 0;
+
+    for (unsigned i = 0; all != NULL && i < ATTACHMENTS; i++) {
+        found += all[i].kind != ATTACH_NONE && all[i].order >= order && on_chain(&all[i], at, f);
+    }
+    return found;
+}
+
 uint64_t attachments_at(struct space *space, gfn_t at, pfn_t f)
 {
     const struct attachment *all = space->attachments;
@@ -485,6 +496,21 @@ static enum cleave_status split_record(struct mm_ctx *ctx, struct attachment *a)
     return status;
 }
 
+/* A page that is only mapped by another space stays shared by the fork. Its leaf loses its write bit:
+ * who alone holds the table one day must not find it there while the map still has its reference. */
+static void protect_leaf(struct mm_ctx *ctx, struct space *space, gfn_t at,
+                         struct flush_batch *batch)
+{
+    struct walk walk;
+    walk_find(ctx, space, at, 0, &walk);
+    if (pte_is_leaf(walk.entry, walk.level) && pte_writable(walk.entry) &&
+        !(walk.entry & PTE_SHARED)) {
+        (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
+        flush_need(batch);
+    }
+    walk_end(ctx, &walk);
+}
+
 /* Splits the leaves of a pinned range; `*shared`: it lies in a shared region, and is left alone. */
 static enum cleave_status split_range(struct mm_ctx *ctx, struct space *space,
                                       const struct attachment *a, struct flush_batch *batch,
@@ -521,7 +547,11 @@ enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
 
     while ((a = attachment_next(space, a, everything)) != NULL) {
         bool shared;
-        if (!attachment_pins(a) || a->detached) {
+        if (a->detached) {
+            continue;
+        }
+        if (!attachment_pins(a)) {
+            protect_leaf(ctx, space, a->at, batch);
             continue;
         }
         enum cleave_status status = split_range(ctx, space, a, batch, &shared);

@@ -115,6 +115,9 @@ void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range r
 
 /* --- For fork.c, space.c and audit.c ---------------------------------------------------------- */
 
+/* The same for references of `order` and above alone: on the chain of a block at `f`. */
+uint64_t attachments_above(struct space *space, gfn_t at, pfn_t f, unsigned order);
+
 /* First attachment that meets [range), or null; for iteration pass the previous one. The space's
  * lock is held. */
 struct attachment *attachment_next(struct space *space, struct attachment *previous,
@@ -124,8 +127,8 @@ struct attachment *attachment_pinning(struct space *space, struct gfn_range rang
 
 /*
  * Before a fork: makes the path to every pinned page exclusive and its leaf a 4 KiB leaf, and the
- * references of pins exact: those on a block are handed to exactly the parts that are pinned. Pages
- * of shared regions stay as they are. The space's lock is held for writing. `batch` may be finished
+ * references of pins exact: those on a block are handed to exactly the parts that are pinned. Leaves
+ * that are mapped by others lose their write bit. Pages of shared regions stay as they are. The space's lock is held for writing. `batch` may be finished
  * on the way; the caller finishes it at the end. On failure what has been split stays so, which no
  * space can tell.
  */

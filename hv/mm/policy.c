@@ -3,6 +3,7 @@
  * Regions and rights of a range: set, changed, taken away. Under the writers' side of the space's
  * lock; what can fail comes before what a guest can see.
  */
+#include "attachment.h"
 #include "map.h"
 #include "table.h"
 
@@ -237,7 +238,14 @@ enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa
     } else {
         status = mm_fail(ctx, CLEAVE_POLICY, "region.policy", region->policy, now, now);
     }
+    bool mapped = space->foreign_count != 0;
     space_end(ctx, space);
+    if (status == CLEAVE_OK && mapped) {
+        foreign_follow_range(ctx, space, range);
+        if (!(region->rights & RIGHT_WRITE)) {
+            foreign_protect(ctx, space, range);
+        }
+    }
     return status;
 }
 
@@ -286,7 +294,11 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
         space_strip(ctx, space, range, true, &batch);
     }
     flush_finish(ctx, &batch);
+    bool mapped = space->foreign_count != 0;
     space_end(ctx, space);
+    if (status == CLEAVE_OK && mapped && !(rights & RIGHT_WRITE)) {
+        foreign_protect(ctx, space, range);
+    }
     return status;
 }
 

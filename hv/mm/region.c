@@ -148,7 +148,7 @@ static region_word_t find_word(region_word_t tree, gfn_t at, unsigned stop, unsi
     return word;
 }
 
-/* A mask that no summary of a node misses: every page lacks something or is memory. */
+/* A mask that no node's summary misses: one without memory would be the leaf REGION_NONE. */
 #define ANY_SUMMARY NODE_SUMMARY_MASK
 
 struct region region_get(region_word_t tree, gfn_t at)
@@ -224,8 +224,8 @@ enum cleave_status region_share(struct mm_ctx *ctx, region_word_t tree)
     return word_is_node(tree) ? node_get(ctx, word_node(tree)) : CLEAVE_OK;
 }
 
-/* Drops one reference on `node` unless it is the last; false when it is, and nobody else can see the
- * node. */
+/* Drops one reference on `node` unless it is the last; false when it is, and nobody else can see
+ * the node. */
 static bool put_shared(pfn_t node)
 {
     uint32_t *count = &frame_of(node, 0)->count;
@@ -298,7 +298,7 @@ static void drop_all(struct mm_ctx *ctx, region_word_t word)
 
 struct change {
     struct gfn_range range;
-    region_word_t set;   /* where `edit` is null */
+    region_word_t set; /* where `edit` is null */
     region_edit_t *edit;
     const void *arg;
     region_word_t from, to; /* the leaf edited last, and what it became */
@@ -436,8 +436,8 @@ static void free_spare(struct mm_ctx *ctx, struct change *change)
     }
 }
 
-static enum cleave_status have_spare(struct mm_ctx *ctx, struct payer *payer,
-                                     struct change *change, uint64_t frames)
+static enum cleave_status have_spare(struct mm_ctx *ctx, struct payer *payer, struct change *change,
+                                     uint64_t frames)
 {
     for (uint64_t i = 0; i < frames; i++) {
         pfn_t node;
@@ -480,8 +480,9 @@ static enum cleave_status hold_node(struct mm_ctx *ctx, struct change *change, r
 
 /*
  * Takes the references that copies of shared nodes will hold: one on each node that the old and the
- * new tree will share, and one on the topmost node of each shared part that is copied, which so stays
- * shared (and is planned the same) until the end. With `undo`, gives them back in the same order.
+ * new tree will share, and one on the topmost node of each shared part that is copied, which so
+ * stays shared (and is planned the same) until the end. With `undo`, gives them back in the same
+ * order.
  */
 static enum cleave_status hold_word(struct mm_ctx *ctx, struct change *change, region_word_t word,
                                     unsigned level, gfn_t base, bool shared, bool undo)

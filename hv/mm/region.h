@@ -45,7 +45,8 @@ struct region {
 typedef uint64_t region_word_t;
 #define REGION_WORD_NONE UINT64_C(0) /* leaf REGION_NONE: an empty tree */
 
-/* Summaries: for a leaf word what it says, for a node the OR over everything beneath. */
+/* Summaries: for a leaf word what it says, for a node the OR over everything beneath. REGION_NONE has
+ * none of them. */
 #define REGION_HAS_NO_WRITE 1u /* some page lacks WRITE, or is armed */
 #define REGION_HAS_NO_EXEC 2u  /* some page lacks EXEC */
 #define REGION_HAS_FORK 4u     /* wipe, absent, device or foreign: the fork must look */

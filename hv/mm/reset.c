@@ -5,6 +5,8 @@
  * allocated. The space's lock is held for writing, its base is immutable.
  */
 #include "fork.h"
+#include "notify.h"
+#include "pager.h"
 #include "pin.h"
 #include "table.h"
 
@@ -27,20 +29,29 @@ static bool keeps(const struct reset *reset, gfn_t at, uint64_t pages)
     return false;
 }
 
-/* What the base has for slot `i` beneath its entry `above` of `level` + 1. */
-static pte_t base_entry(pte_t above, unsigned level, unsigned i)
+/* What the base has somewhere: the entry as it reads at that level, and the slot it comes from (its
+ * own, or that of the larger leaf it is a part of); null where the base has nothing. */
+struct base_entry {
+    pte_t entry;
+    pte_t *slot;
+};
+
+/* What the base has for slot `i` of `level` beneath `above`. */
+static struct base_entry base_below(struct base_entry above, unsigned level, unsigned i)
 {
-    switch (pte_kind(above, level + 1)) {
-    case PTE_KIND_TABLE:
-        return pte_read(&table_slots(pte_pfn(above))[i]);
-    case PTE_KIND_LEAF:
-        return pte_split_leaf(above, level + 1, i);
-    case PTE_KIND_PAGED:
-        return pte_make_paged(pte_paged_payload(above) + i * level_pages(level));
-    case PTE_KIND_ABSENT:
-        return 0;
+    switch (pte_kind(above.entry, level + 1)) {
+    case PTE_KIND_TABLE: {
+        pte_t *slot = &table_slots(pte_pfn(above.entry))[i];
+        return (struct base_entry){pte_read(slot), slot};
     }
-    return 0;
+    case PTE_KIND_LEAF:
+        return (struct base_entry){pte_split_leaf(above.entry, level + 1, i), above.slot};
+    case PTE_KIND_PAGED:
+        return (struct base_entry){paged_part(above.entry, i), NULL};
+    case PTE_KIND_ABSENT:
+        break;
+    }
+    return (struct base_entry){0, NULL};
 }
 
 /* Takes a reference on what a base's entry points to. */
@@ -52,18 +63,24 @@ static enum cleave_status count_entry(struct mm_ctx *ctx, pte_t e, unsigned leve
     return pte_is_leaf(e, level) && pte_counted(e) ? frame_get(ctx, pte_pfn(e), level) : CLEAVE_OK;
 }
 
-/* Replaces an entry by its base's. */
-static void revert_entry(struct reset *r, pte_t *slot, pte_t base, unsigned level)
+/* Replaces an entry by its base's, which more than one entry then points to: neither is writable. */
+static void revert_entry(struct reset *r, pte_t *slot, struct base_entry base, unsigned level)
 {
-    r->status = count_entry(r->ctx, base, level);
+    bool shared = pte_is_leaf(base.entry, level) && (base.entry & PTE_SHARED);
+
+    r->status = count_entry(r->ctx, base.entry, level);
     if (r->status != CLEAVE_OK) {
         return;
     }
     if (flush_room(&r->batch) == 0) {
         flush_finish(r->ctx, &r->batch);
     }
-    bool shared = pte_is_leaf(base, level) && (base & PTE_SHARED);
-    pte_t new = shared ? base : pte_without_write(base);
+    if (base.slot != NULL && !shared && pte_writable(pte_read(base.slot))) {
+        pte_clear_bits(r->ctx, base.slot, pt_format.write);
+    }
+    pte_t new = shared || !(base.entry & pt_format.present) ? base.entry
+                                                            : pte_without_write(base.entry);
+    port_point(r->ctx, POINT_ENTRY, (uint64_t)(uintptr_t)slot, new);
     pte_t old = __atomic_exchange_n(slot, new, __ATOMIC_ACQ_REL);
     if (pte_is_table(old, level)) {
         flush_drop_table(&r->batch, pte_pfn(old));
@@ -74,13 +91,24 @@ static void revert_entry(struct reset *r, pte_t *slot, pte_t base, unsigned leve
     }
 }
 
+/* Would a first touch of the leaf's whole range find zeros? Then a hole of the base reads as the kept
+ * frame does once it is zeroed. */
+static bool fills_leaf(struct space *space, gfn_t at, unsigned level)
+{
+    struct gfn_range extent;
+    enum region_policy policy = region_get_extent(space->regions, at, &extent).policy;
+    return extent.end.v >= at.v + level_pages(level) && policy != REGION_NONE &&
+           policy != REGION_DEVICE && policy != REGION_FOREIGN && policy != REGION_SHARED;
+}
+
 /* Copies the base's bytes back into a leaf that stays. False when it cannot stay. */
 static bool keep_leaf(struct reset *r, pte_t *slot, pte_t base, unsigned level, gfn_t at)
 {
     pte_t e = pte_read(slot);
     if (level > 1 || !pte_is_leaf(e, level) ||
         (e & (PTE_SHARED | PTE_FOREIGN | PTE_DEVICE)) ||
-        !(base == 0 || (pte_is_leaf(base, level) && !(base & PTE_SHARED))) ||
+        !(base == 0 ? fills_leaf(r->space, at, level)
+                    : pte_is_leaf(base, level) && !(base & PTE_SHARED)) ||
         !frame_is_exclusive(r->ctx, pte_pfn(e), level, 0)) {
         return false;
     }
@@ -111,7 +139,7 @@ static bool same_target(pte_t a, pte_t b)
 
 /* Reverts the entries of `table`, an exclusive one, beneath the base's entry `above`. Stops when the
  * budget is gone: what was reverted is recognised by its target and passed over next time. */
-static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, pte_t above)
+static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, struct base_entry above)
 {
     unsigned level = table_level(table);
     uint64_t pages = level_pages(level);
@@ -120,14 +148,14 @@ static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, pte_t abov
     for (unsigned i = 0; i < TABLE_ENTRIES && r->status == CLEAVE_OK; i++) {
         gfn_t at = gfn(base_at.v + i * pages);
         pte_t e = pte_read(&slots[i]);
-        pte_t base = base_entry(above, level, i);
-        if (at.v + pages <= r->space->op_at.v || same_target(e, base)) {
+        struct base_entry base = base_below(above, level, i);
+        if (at.v + pages <= r->space->op_at.v || same_target(e, base.entry)) {
             continue;
         }
         bool kept = keeps(r, at, pages);
         if (kept && pte_is_table(e, level) && node_count(pte_pfn(e)) == 1) {
             revert_table(r, pte_pfn(e), at, base);
-        } else if (!kept || !keep_leaf(r, &slots[i], base, level, at)) {
+        } else if (!kept || !keep_leaf(r, &slots[i], base.entry, level, at)) {
             revert_entry(r, &slots[i], base, level);
         }
     }
@@ -139,13 +167,14 @@ static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, pte_t abov
 
 static void revert_root(struct reset *r)
 {
-    const pte_t *base = table_slots(r->space->base->root);
+    pte_t *base = table_slots(r->space->base->root);
     pte_t *slots = table_slots(r->space->root);
 
     for (unsigned i = 0; i < TABLE_ENTRIES && r->status == CLEAVE_OK; i++) {
         gfn_t at = gfn(i * level_pages(ROOT_LEVEL));
-        pte_t e = pte_read(&slots[i]), b = pte_read(&base[i]);
-        if (at.v + level_pages(ROOT_LEVEL) <= r->space->op_at.v || same_target(e, b)) {
+        struct base_entry b = {pte_read(&base[i]), &base[i]};
+        pte_t e = pte_read(&slots[i]);
+        if (at.v + level_pages(ROOT_LEVEL) <= r->space->op_at.v || same_target(e, b.entry)) {
             continue;
         }
         if (pte_is_table(e, ROOT_LEVEL) && node_count(pte_pfn(e)) == 1 &&
@@ -196,7 +225,10 @@ static enum cleave_status reset_begin(struct mm_ctx *ctx, struct space *space)
     return status;
 }
 
-/* First call: the regions are the base's again, before any entry. */
+/* Where a reset stands that has not given up the space's own foreign maps and regions. */
+#define FIRST_PHASE gfn(UINT64_MAX)
+
+/* The regions are the base's again. */
 static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space)
 {
     if (space->regions == space->base->regions) {
@@ -207,6 +239,34 @@ static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space
         space->op_regions = space->regions;
         space->regions = space->base->regions;
     }
+    return status;
+}
+
+/* First phase, before any entry: the space's maps of others go, and the regions are the base's again.
+ * The lock is let go on the way, and is not held with CLEAVE_AGAIN. */
+static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *space)
+{
+    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+    enum cleave_status status = CLEAVE_OK;
+
+    if (region_summary_all(space->regions) & REGION_HAS_FORK) {
+        write_unlock(ctx, &space->lock, RANK_SPACE);
+        status = foreign_release_mapper(ctx, space);
+        if (status != CLEAVE_OK) {
+            return status;
+        }
+        write_lock(ctx, &space->lock, RANK_SPACE);
+    }
+    if (space->state != SPACE_ALIVE) {
+        return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
+    }
+    channel_forget(ctx, space, everything);
+    status = revert_regions(ctx, space);
+    if (status != CLEAVE_OK) {
+        channel_remember(ctx, space, everything);
+        space->op = OP_NONE;
+    }
+    space->op_at = gfn(0);
     return status;
 }
 
@@ -222,11 +282,16 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
         return r.status;
     }
     if (space->op == OP_NONE) {
-        r.status = revert_regions(ctx, space);
-        space->op_at = gfn(0);
+        space->op = OP_RESET;
+        space->op_at = FIRST_PHASE;
+    }
+    if (space->op_at.v == FIRST_PHASE.v) {
+        r.status = give_up_regions(ctx, space);
+        if (r.status == CLEAVE_AGAIN) {
+            return r.status;
+        }
     }
     if (r.status == CLEAVE_OK) {
-        space->op = OP_RESET;
         flush_begin(&r.batch, space);
         revert_root(&r);
         flush_finish(ctx, &r.batch);
@@ -240,8 +305,8 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
         space->op_at = gfn(0);
         space->collapse_hint = gfn(UINT64_MAX);
         if (space->reserve_goal > space->payer.reserved) {
-            r.status = pool_reserve(ctx, &space->payer,
-                                    space->reserve_goal - space->payer.reserved);
+            /* The reset is done: where others took the frames meanwhile, it does without the promise. */
+            (void)!pool_reserve(ctx, &space->payer, space->reserve_goal - space->payer.reserved);
         }
     }
     write_unlock(ctx, &space->lock, RANK_SPACE);

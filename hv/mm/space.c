@@ -5,6 +5,7 @@
  */
 #include "space.h"
 
+#include "notify.h"
 #include "pager.h"
 #include "pin.h"
 #include "table.h"
@@ -165,11 +166,11 @@ static void drop_root(struct mm_ctx *ctx, struct space *space)
 /* Everything that a dying space still holds, step by step. */
 static enum cleave_status drop_contents(struct mm_ctx *ctx, struct space *space)
 {
+    pager_forget(ctx, space); /* first: it takes its window leaves out of a pager's space */
     enum cleave_status status = attachments_destroy(ctx, space);
     if (status != CLEAVE_OK) {
         return status;
     }
-    pager_forget(ctx, space);
     if (space->fresh.v != 0) {
         frame_put(ctx, space->fresh, space->fresh_order);
         space->fresh = PFN_NONE;
@@ -205,6 +206,21 @@ static void finish_destroy(struct mm_ctx *ctx, struct space *space)
     space_release(ctx, space);
 }
 
+void space_discard(struct mm_ctx *ctx, struct space *space)
+{
+    struct pool *pool = space->payer.pool;
+    uint32_t older = __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED);
+    uint32_t head;
+
+    space->state = SPACE_DYING;
+    drop_root(ctx, space);
+    while ((head = __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED)) != older && head != 0) {
+        table_reap_some(ctx, pool, 1); /* its own few tables, so that nothing stays charged */
+    }
+    MM_CHECK(region_drop(ctx, &space->regions));
+    finish_destroy(ctx, space);
+}
+
 /* Ends a base whose last fork goes; a base has no base of its own. */
 static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
 {
@@ -234,11 +250,14 @@ enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space)
         return CLEAVE_OK;
     }
     if (space->state != SPACE_DYING) {
+        const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
         write_lock(ctx, &space->lock, RANK_SPACE);
+        channel_forget(ctx, space, everything);
         __atomic_store_n(&space->state, SPACE_DYING, __ATOMIC_SEQ_CST);
         write_unlock(ctx, &space->lock, RANK_SPACE);
     }
     flush_evict(ctx, space);
+    channel_forget_space(ctx, space);
     enum cleave_status status = drop_contents(ctx, space);
     if (status == CLEAVE_OK) {
         status = release_base(ctx, space);

@@ -101,6 +101,9 @@ enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space) MUST_C
  * space that is destroyed meanwhile stays in its pool's list, dead and empty, until it is released. */
 void space_hold(struct space *space);
 void space_release(struct mm_ctx *ctx, struct space *space);
+/* Ends a space that nobody was ever given: without attachments, vcpus, loads or a base. Locks of other
+ * spaces may be held. The context's budget is enough for what it alone holds. */
+void space_discard(struct mm_ctx *ctx, struct space *space);
 
 /* --- Regions ---------------------------------------------------------------------------------- */
 

@@ -23,7 +23,8 @@ unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
     do {
         n++;
         next += pages;
-    } while (first + n < TABLE_ENTRIES && next % level_pages(level + 1) != 0 &&
+    } while (level < LEAF_ORDERS - 1 && first + n < TABLE_ENTRIES &&
+             next % level_pages(level + 1) != 0 &&
              pte_is_leaf(slots[first + n], level) && pte_counted(slots[first + n]) &&
              pte_pfn(slots[first + n]).v == next);
     return n;
@@ -113,7 +114,7 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
             continue;
         }
         to[i] = pte_without_write(to[i]);
-        pte_clear_bits(ctx, &from[i], pt_format.write);
+        pte_store_without_write(ctx, &from[i], pte_read(&from[i]));
     }
     return CLEAVE_OK;
 }
@@ -211,6 +212,13 @@ void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t 
     }
 }
 
+/* May the leaf `e` in a run of private or shared leaves have the write bit as far as regions go? */
+static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bool restricted)
+{
+    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE)) &&
+           !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
+}
+
 unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
 {
     unsigned level = table_level(table);
@@ -219,15 +227,22 @@ unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, 
         (region_summary(space->regions, base, level + 1) & REGION_HAS_NO_WRITE) != 0;
     unsigned given = 0;
 
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        gfn_t at = gfn(base.v + i * level_pages(level));
-        pte_t e = pte_read(&slots[i]);
-        if (!pte_is_leaf(e, level) || pte_writable(e) || (e & (PTE_FOREIGN | PTE_DEVICE)) ||
-            (restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE)) ||
-            !((e & PTE_SHARED) || frame_is_exclusive(ctx, pte_pfn(e), level, 0))) {
+    for (unsigned i = 0, n; i < TABLE_ENTRIES; i += n) {
+        uint64_t exclusive[RUN_WORDS] = {0};
+        n = 1;
+        if (!pte_is_leaf(pte_read(&slots[i]), level) || !pte_counted(pte_read(&slots[i]))) {
             continue;
         }
-        given += pte_replace(ctx, &slots[i], e, pte_with_write(e));
+        n = table_run_length(slots, i, level);
+        frame_exclusive_run(ctx, pte_pfn(slots[i]), level, n, exclusive);
+        for (unsigned j = 0; j < n; j++) {
+            pte_t e = pte_read(&slots[i + j]);
+            gfn_t at = gfn(base.v + (i + j) * level_pages(level));
+            bool alone = (e & PTE_SHARED) || (exclusive[j / 64] >> (j % 64) & 1);
+            if (alone && may_write(space, e, at, level, restricted)) {
+                given += pte_replace(ctx, &slots[i + j], e, pte_with_write(e));
+            }
+        }
     }
     return given;
 }

@@ -98,14 +98,14 @@ static inline enum cleave_status mm_fail(struct mm_ctx *ctx, enum cleave_status 
     return status;
 }
 
-/* Spends `units`; false when the budget is gone and the operation should stop where it is. */
+/* Spends `units` on one step; false when nothing is left and the operation should stop where it is. A
+ * step may overdraw, so that a call with any budget gets ahead. */
 static inline bool mm_spend(struct mm_ctx *ctx, uint64_t units)
 {
-    if (ctx->budget < units) {
-        ctx->budget = 0;
+    if (ctx->budget == 0) {
         return false;
     }
-    ctx->budget -= units;
+    ctx->budget = ctx->budget > units ? ctx->budget - units : 0;
     return true;
 }
 

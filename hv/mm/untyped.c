@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Untyped memory: the first capabilities at boot, and retyping, the only way in which memory becomes
- * an object. A capability's watermark says how far its range was handed out. Under the tree's lock
- * (RANK_CAP); pools are made without it, while the capability counts a user, which keeps others off.
+ * Untyped memory: the first capabilities at boot, and retyping, the only way in which memory
+ * becomes an object. A capability's watermark says how far its range was handed out. Under the
+ * tree's lock (RANK_CAP); pools are made without it, while the capability counts a user, which
+ * keeps others off.
  */
 #include "cap_tree.h"
 
@@ -108,8 +109,7 @@ static enum cleave_status check_size(struct mm_ctx *ctx, const struct retype *re
                        retype->type == CAP_CNODE ? CNODE_FRAMES_MAX : machine.frames);
     }
     if (retype->type == CAP_POOL && retype->frames % level_pages(1) != 0) {
-        return mm_fail(ctx, CLEAVE_ALIGN, "frames", retype->frames, level_pages(1),
-                       level_pages(1));
+        return mm_fail(ctx, CLEAVE_ALIGN, "frames", retype->frames, level_pages(1), level_pages(1));
     }
     if (retype->count == 0 || retype->count > most) {
         return mm_fail(ctx, CLEAVE_COUNT, "count", retype->count, 1, most);
@@ -137,7 +137,8 @@ static enum cleave_status place(struct mm_ctx *ctx, struct retype *retype)
             return CLEAVE_OK;
         }
     }
-    return mm_fail(ctx, CLEAVE_NO_MEMORY, "source", retype->frames, 1, (end - from) / retype->count);
+    return mm_fail(ctx, CLEAVE_NO_MEMORY, "source", retype->frames, 1,
+                   (end - from) / retype->count);
 }
 
 /* All checks; on success the slots are reserved and the source counts a user. */
@@ -145,8 +146,8 @@ static enum cleave_status begin(struct mm_ctx *ctx, struct cnode *root, cap_t so
                                 struct retype *retype)
 {
     struct cnode *node;
-    enum cleave_status status = cap_find(ctx, root, source, CAP_BIT(CAP_UNTYPED), CAP_MAY_WRITE,
-                                         "source", &retype->source);
+    enum cleave_status status =
+        cap_find(ctx, root, source, CAP_BIT(CAP_UNTYPED), CAP_MAY_WRITE, "source", &retype->source);
 
     if (status == CLEAVE_OK && retype->source->users != 0) {
         return CLEAVE_AGAIN;
@@ -175,8 +176,7 @@ static enum cleave_status begin(struct mm_ctx *ctx, struct cnode *root, cap_t so
     return status;
 }
 
-static void fill_object(const struct retype *retype, struct cap *slot, pfn_t at,
-                        struct pool *pool)
+static void fill_object(const struct retype *retype, struct cap *slot, pfn_t at, struct pool *pool)
 {
     struct cap *source = retype->source;
 

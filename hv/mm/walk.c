@@ -78,6 +78,7 @@ static void walk_give(struct mm_ctx *ctx, struct walk *walk, unsigned flags, pfn
     if ((flags & WALK_WRITE) && !pte_writable(entry)) {
         table_restrict(ctx, walk->space, table, base, false);
         entry = pte_with_write(entry);
+        walk->given = true;
     }
     if ((flags & WALK_EXEC) && !pte_executable(entry)) {
         table_restrict(ctx, walk->space, table, base, true);

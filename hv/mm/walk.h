@@ -29,6 +29,7 @@ struct walk {
     pte_t entry;      /* read once */
     pfn_t locked;     /* deepest exclusive table: its lock is held */
     bool exclusive;   /* `table` is exclusive (then table == locked) */
+    bool given;       /* a table entry on the way got its write bit back */
     unsigned rights;  /* AND over the levels above and of `entry` where it is a leaf */
 };
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "attachment.h"
 #include "host.h"
 #include "table.h"
 #include "test.h"
@@ -407,6 +408,97 @@ static void table_locked(void) { table_lock(ctx, pte_pfn(*seen_at(one, PAGES, 1)
 static void pool_locked(void) { spin_lock(ctx, &pool->lock, RANK_POOL); }
 static void space_locked(void) { read_lock(ctx, &one->lock, RANK_SPACE); }
 
+/* --- Pins and foreign maps --- */
+
+/* A pin of `pages` pages of the leaf of `order` at `at` in `one`, counted. */
+static struct attachment *pin(enum attachment_kind kind, uint64_t at, unsigned order,
+                              uint32_t pages)
+{
+    struct attachment record = {.kind = (uint8_t)kind,
+                                .order = (uint8_t)order,
+                                .id = attachment_new_id(),
+                                .frame = pte_pfn(*seen_at(one, at, order)),
+                                .pages = pages,
+                                .at = gfn(at)};
+    REQUIRE_OK(attachment_make_room(ctx, one, 1));
+    REQUIRE_OK(attachment_get(ctx, &record));
+    attachment_add(one, &record);
+    const struct gfn_range range = {gfn(at), gfn(at + 1)};
+    return attachment_next(one, NULL, range);
+}
+static void pin_page(void) { (void)pin(ATTACH_PIN_WRITE, PAGES, 0, 1); }
+static void pin_block(void) { (void)pin(ATTACH_PIN_WRITE, HUGE, 1, 2); }
+static void pin_shared_page(void)
+{
+    no_write(PAGES, 0);
+    pin_page();
+    map_twin(pte_pfn(*seen_at(one, PAGES, 0)), 0);
+}
+static void pin_not_counted(void)
+{
+    pin_page();
+    frame_put(ctx, pte_pfn(*seen_at(one, PAGES, 0)), 0);
+}
+static void pin_number(void)
+{
+    pin_page();
+    one->attachment_count++;
+}
+static void pin_past_block(void) { pin(ATTACH_PIN_READ, HUGE, 1, 1)->pages = (uint32_t)BLOCK + 1; }
+
+/* Page 0 of `one` in a space of its own: leaf and record share a reference. */
+static pte_t *map_foreign(struct attachment **record)
+{
+    const struct region region = {.policy = REGION_FOREIGN, .rights = RIGHT_READ | RIGHT_WRITE};
+    struct space *mapper;
+    REQUIRE_OK(space_create(ctx, pool, UINT64_MAX, &mapper));
+    set_region(mapper, 5, 1, &region);
+    *record = pin(ATTACH_FOREIGN, PAGES, 0, 1);
+    (*record)->mapper = mapper;
+    (*record)->mapper_at = gfn(5);
+    one->foreign_count = 1;
+    put_leaf(mapper, 5, 0, (*record)->frame, RIGHT_READ, PTE_FOREIGN);
+    return seen_at(mapper, 5, 0);
+}
+static void foreign(void)
+{
+    struct attachment *record;
+    (void)map_foreign(&record);
+}
+static void foreign_written(void)
+{
+    struct attachment *record;
+    pte_t *e = map_foreign(&record);
+    *e = pte_with_write(*e);
+    record->written = 1;
+}
+static void foreign_writable(void)
+{
+    struct attachment *record;
+    pte_t *e = map_foreign(&record);
+    *e = pte_with_write(*e);
+}
+static void foreign_elsewhere(void)
+{
+    struct attachment *record;
+    pte_t *e = map_foreign(&record);
+    *e = pte_make_leaf(pte_pfn(*seen_at(one, PAGES + 1, 0)), 0, RIGHT_READ, PTE_FOREIGN);
+}
+static void foreign_left_behind(void)
+{
+    struct attachment *record;
+    (void)map_foreign(&record);
+    put_leaf(one, PAGES, 0, fresh(one, 0), RIGHT_ALL, 0);
+}
+static void foreign_detached(void)
+{
+    struct attachment *record;
+    (void)map_foreign(&record);
+    frame_put(ctx, record->frame, 0);
+    put_leaf(one, PAGES, 0, fresh(one, 0), RIGHT_ALL, 0);
+    record->detached = 1;
+}
+
 static const struct breakage {
     const char *label;
     void (*run)(void);
@@ -476,6 +568,13 @@ static const struct breakage {
     {"whole block free", whole_is_free, 8},
     {"free list cut", list_cut, 8},
     {"run set aside for nobody", aside_orphan, 8},
+    {"page pinned for writing, mapped twice", pin_shared_page, 1},
+    {"pin not counted", pin_not_counted, 3},
+    {"number of pins", pin_number, 3},
+    {"pin past its block", pin_past_block, 6},
+    {"foreign map writable too early", foreign_writable, 1},
+    {"foreign map of another frame", foreign_elsewhere, 2},
+    {"foreign map of an old frame", foreign_left_behind, 2},
     {"table locked", table_locked, 10},
     {"pool locked", pool_locked, 10},
     {"space locked", space_locked, 10},
@@ -571,6 +670,11 @@ static const struct breakage legal[] = {
     {"frozen base", frozen_base, 0},
     {"reservation", reservation, 0},
     {"accessed and dirty bits", accessed_and_dirty, 0},
+    {"pinned page", pin_page, 0},
+    {"pinned part of a block", pin_block, 0},
+    {"foreign map", foreign, 0},
+    {"foreign map that was written through", foreign_written, 0},
+    {"foreign map of a page that was unmapped", foreign_detached, 0},
 };
 
 TEST_TABLE(passes, legal)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Revoke and delete: stopped at every preemption point, overlapping each other, with calls in flight,
- * on pools with spaces in them, and against other CPUs that keep deriving.
+ * Revoke and delete: stopped at every preemption point, overlapping each other, with calls in
+ * flight, on pools with spaces in them, and against other CPUs that keep deriving.
  */
 #include "cap_rig.h"
 
@@ -36,7 +36,8 @@ static unsigned pick(uint64_t *seed, unsigned limit)
     return (unsigned)(test_random(seed) % limit);
 }
 
-static enum cleave_status derive(const struct plant *plant, unsigned from, uint64_t *seed, cap_t *to)
+static enum cleave_status derive(const struct plant *plant, unsigned from, uint64_t *seed,
+                                 cap_t *to)
 {
     struct fork_options options = {.limit = ANY};
     struct channel_options channel = {0};
@@ -98,8 +99,12 @@ static void move_somewhere(struct plant *plant, unsigned which, uint64_t *seed)
 
 static void grow(struct plant *plant, uint64_t seed)
 {
-    *plant = (struct plant){.handle = {rig.untyped}, .node = {rig.root}, .owner = {PLANTS},
-                            .parent = {PLANTS}, .type = {CAP_UNTYPED}, .count = 1};
+    *plant = (struct plant){.handle = {rig.untyped},
+                            .node = {rig.root},
+                            .owner = {PLANTS},
+                            .parent = {PLANTS},
+                            .type = {CAP_UNTYPED},
+                            .count = 1};
     for (unsigned tries = 0; plant->count < PLANTS && tries < 10 * PLANTS; tries++) {
         unsigned from = pick(&seed, plant->count);
         unsigned n = plant->count;
@@ -168,7 +173,7 @@ TEST(every_budget_leaves_the_same)
     uint64_t seed = test_seed();
     rig_start(&rig);
 
-    for (uint64_t round = 0; round < test_steps(15); round++) {
+    for (uint64_t round = 0; round < test_steps(40); round++) {
         uint64_t plot = test_random(&seed);
         grow(&plant, plot);
         unsigned count = plant.count;
@@ -179,8 +184,9 @@ TEST(every_budget_leaves_the_same)
             uint64_t expected = after_one_go(plot, target, remove);
             for (uint64_t every = 1; every <= 3; every++) {
                 grow(&plant, plot);
-                CHECK_OK(remove ? rig_delete(&rig, plant.node[target], plant.handle[target], every)
-                                : rig_revoke(&rig, plant.node[target], plant.handle[target], every));
+                CHECK_OK(remove
+                             ? rig_delete(&rig, plant.node[target], plant.handle[target], every)
+                             : rig_revoke(&rig, plant.node[target], plant.handle[target], every));
                 CHECK_EQ(alive(&plant), expected);
                 clear();
             }
@@ -199,9 +205,9 @@ static enum cleave_status take_some(const struct plant *plant, unsigned target, 
                                     uint64_t units)
 {
     rig.ctx->budget = units;
-    enum cleave_status status = remove
-                                    ? cap_delete(rig.ctx, plant->node[target], plant->handle[target])
-                                    : cap_revoke(rig.ctx, plant->node[target], plant->handle[target]);
+    enum cleave_status status =
+        remove ? cap_delete(rig.ctx, plant->node[target], plant->handle[target])
+               : cap_revoke(rig.ctx, plant->node[target], plant->handle[target]);
     rig.ctx->budget = UINT64_MAX;
     (void)rig_audit(&rig);
     return status;
@@ -249,8 +255,8 @@ TEST(overlapping_revokes)
     for (uint64_t round = 0; round < test_steps(40); round++) {
         uint64_t plot = test_random(&seed);
         grow(&plant, plot);
-        struct overlap overlap = {pick(&seed, plant.count), 1 + pick(&seed, plant.count - 1),
-                                  false, pick(&seed, 2) == 0};
+        struct overlap overlap = {pick(&seed, plant.count), 1 + pick(&seed, plant.count - 1), false,
+                                  pick(&seed, 2) == 0};
         if (overlap.first != 0) {
             overlap.remove_first = pick(&seed, 2) == 0;
         }
@@ -404,7 +410,8 @@ TEST(revoke_of_a_pool_gives_all_back)
 
 enum { HANDLES = 3, DEPTH = 6, ACTIONS = 4 };
 
-/* Per handle: derive it from its left neighbour (or the base), begin or end a use, revoke, delete. */
+/* Per handle: derive it from its left neighbour (or the base), begin or end a use, revoke, delete.
+ */
 struct trio {
     cap_t handle[HANDLES];
     struct cap_use use[HANDLES];
@@ -434,7 +441,8 @@ static void drop_below(struct trio *trio, int *parent, int i)
     }
 }
 
-/* One action on handle `i`, on the core and on the model; false where the model ends the sequence. */
+/* One action on handle `i`, on the core and on the model; false where the model ends the sequence.
+ */
 static bool act(struct trio *trio, int *parent, cap_t base, int i, int action)
 {
     struct mm_ctx *ctx = rig.ctx;
@@ -467,8 +475,8 @@ static bool act(struct trio *trio, int *parent, cap_t base, int i, int action)
         if (trio->handle[i].v == 0) {
             return false;
         }
-        bool blocked = trio->there[i] &&
-                       (below_used(trio, parent, i) || (action == 3 && trio->used[i]));
+        bool blocked =
+            trio->there[i] && (below_used(trio, parent, i) || (action == 3 && trio->used[i]));
         enum cleave_status status = action == 2 ? cap_revoke(ctx, rig.root, trio->handle[i])
                                                 : cap_delete(ctx, rig.root, trio->handle[i]);
         CHECK_STATUS(status, blocked ? CLEAVE_AGAIN : gone);
@@ -553,7 +561,8 @@ static void *work(void *arg)
     while (!__atomic_load_n(worker->stop, __ATOMIC_RELAXED)) {
         struct cap_use use;
         __atomic_fetch_add(&worker->turns, 1, __ATOMIC_RELAXED);
-        if (cap_at(ctx, worker->node, pick(&seed, cnode_slots(worker->node)), &source) != CLEAVE_OK) {
+        if (cap_at(ctx, worker->node, pick(&seed, cnode_slots(worker->node)), &source) !=
+            CLEAVE_OK) {
             continue;
         }
         enum cleave_status status = CLEAVE_OK;
@@ -598,7 +607,8 @@ TEST_TIMED(revoke_ends_against_others, 120)
 
     for (unsigned i = 0; i < WORKERS; i++) {
         node[i] = rig_node(&rig, 4);
-        workers[i] = (struct worker){.cpu = i + 1, .node = rig_object(&rig, node[i]), .stop = &stop};
+        workers[i] =
+            (struct worker){.cpu = i + 1, .node = rig_object(&rig, node[i]), .stop = &stop};
         REQUIRE(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
     }
     for (uint64_t round = 0; round < test_steps(60); round++) {

@@ -92,6 +92,17 @@ uint64_t rig_audit(const struct cap_rig *rig)
     return report.caps;
 }
 
+void rig_check_empty(const struct cap_rig *rig)
+{
+    CHECK_EQ(rig_look(rig, rig->untyped).unused, rig->frames);
+    for (uint64_t i = 0; i < rig->frames; i++) {
+        if (pool_of(pfn_add(rig->start, i)) != NULL) {
+            CHECK(pool_of(pfn_add(rig->start, i)) == NULL);
+            return;
+        }
+    }
+}
+
 static uint64_t mix(uint64_t state, uint64_t value)
 {
     state = (state ^ value) * UINT64_C(0x9e3779b97f4a7c15);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the tests of capabilities share: a machine with its first node, and short ways to say things. */
+/* What the tests of capabilities share: a machine with its first node, and short ways to say
+ * things. */
 #ifndef CAP_RIG_H
 #define CAP_RIG_H
 
+#include <string.h>
+
 #include "cap_tree.h"
+#include "test.h"
 
 #define RIG_BLOCKS 64u /* 2 MiB blocks of untyped memory */
 
@@ -42,5 +46,20 @@ enum cleave_status rig_revoke(const struct cap_rig *rig, struct cnode *node, cap
                               uint64_t every);
 enum cleave_status rig_delete(const struct cap_rig *rig, struct cnode *node, cap_t source,
                               uint64_t every);
+
+/* Fails unless the untyped memory is whole and no pool is in it. */
+void rig_check_empty(const struct cap_rig *rig);
+
+/* The operation fails with `status`, blames `argument_`, and nothing in the tree has changed. For
+ * tests with a `struct cap_rig rig`. */
+#define CHECK_REFUSED(call, status_, argument_)                                                    \
+    do {                                                                                           \
+        uint64_t before_ = rig_state();                                                            \
+        rig.ctx->error = (struct mm_error){0};                                                     \
+        CHECK_STATUS(call, status_);                                                               \
+        CHECK_EQ(rig.ctx->error.status, status_);                                                  \
+        CHECK(rig.ctx->error.argument != NULL && strcmp(rig.ctx->error.argument, argument_) == 0); \
+        CHECK_EQ(rig_state(), before_);                                                            \
+    } while (0)
 
 #endif

@@ -137,7 +137,8 @@ TEST(meets_every_interleaving)
         distinct += __builtin_popcount(seen[i]);
     }
     CHECK_EQ(distinct, 70);
-    CHECK_EQ(sched.schedules, 70); /* each once, although a higher bound runs the lower ones again */
+    CHECK_EQ(sched.schedules,
+             70); /* each once, although a higher bound runs the lower ones again */
     sched.max_schedules = 10;
     CHECK(host_sched_explore(&sched));
     CHECK(!sched.complete);
@@ -155,10 +156,8 @@ static void stuck_body(struct mm_ctx *ctx, void *arg)
 
 TEST(finds_a_deadlock)
 {
-    struct host_sched sched = {.setup = toy_setup,
-                               .cpus = 2,
-                               .body = {stuck_body, stuck_body},
-                               .quiet = true};
+    struct host_sched sched = {
+        .setup = toy_setup, .cpus = 2, .body = {stuck_body, stuck_body}, .quiet = true};
     CHECK(!host_sched_explore(&sched));
     CHECK(strstr(sched.why, "deadlock") != NULL);
     sched.cpus = 3;

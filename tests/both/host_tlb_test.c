@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The hosted port's CPUs, model TLB and monitor, on tables made by hand with bits from the manuals. */
+/* The hosted port's CPUs, model TLB and monitor, on tables made by hand with bits from the manuals.
+ */
 #include "test.h"
 
 #include <pthread.h>
@@ -317,7 +318,8 @@ TEST(random_mode)
     CHECK(old > 10 && old < 90);
 }
 
-/* What an entry held between two changes may have been read by a CPU that did not access it then. */
+/* What an entry held between two changes may have been read by a CPU that did not access it then.
+ */
 TEST(speculation)
 {
     TEST_NEEDS_HOOKS();
@@ -425,7 +427,8 @@ TEST_TABLE(drop_before_flush, walk_cases)
     CHECK_EQ(host_log_count(HOST_KICK), 1);
 }
 
-/* Freed is freed: also what the tables still say, a part of a block, and a CPU that may come back. */
+/* Freed is freed: also what the tables still say, a part of a block, and a CPU that may come back.
+ */
 TEST_TABLE(free_before_flush, walk_cases)
 {
     TEST_NEEDS_HOOKS();
@@ -465,7 +468,8 @@ TEST(poison)
     CHECK_EQ(bytes[0], 1);
 }
 
-static void visit_point(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+static void visit_point(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                        void *arg)
 {
     (void)b;
     *(uint64_t *)arg += a;

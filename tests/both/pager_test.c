@@ -197,14 +197,14 @@ TEST(one_load_for_two_readers)
     struct space *a = fork_of(space);
     CHECK_STATUS(access_page(a, 1, ACCESS_READ, 0), CLEAVE_WAIT);
     CHECK_STATUS(access_page(space, 1, ACCESS_READ, 1), CLEAVE_WAIT);
-    CHECK_STATUS(access_page(space, 1, ACCESS_WRITE, 2), CLEAVE_WAIT);
+    CHECK_STATUS(access_page(a, 1, ACCESS_READ, 2), CLEAVE_WAIT);
     CHECK_EQ(serve(), 1);
     CHECK_EQ(woken[0], 1);
     CHECK_EQ(woken[1], 2);
     CHECK_EQ(woken[2], 3);
     check_reads(a, 1);
     check_reads(space, 1);
-    CHECK_OK(access_page(space, 1, ACCESS_WRITE, 2));
+    CHECK_EQ(serve(), 0);
 }
 
 TEST(destination_is_cleared_for_the_pager)
@@ -324,6 +324,19 @@ TEST(a_write_copies_what_the_base_has)
     CHECK_EQ(serve(), 0);
     CHECK_EQ(second->stats.pages_copied, 1);
     check_reads(first, 6);
+    check_audit();
+}
+
+TEST(a_writer_waits_for_a_readers_load)
+{
+    start_with_base();
+    CHECK_STATUS(access_page(first, 6, ACCESS_READ, 0), CLEAVE_WAIT);
+    CHECK_STATUS(access_page(second, 6, ACCESS_WRITE, 1), CLEAVE_WAIT);
+    CHECK_EQ(serve(), 1);
+    CHECK_EQ(wakes, 2);
+    guest_write(second, 6, 1);
+    check_reads(first, 6);
+    CHECK_EQ(serve(), 0);
     check_audit();
 }
 
@@ -603,14 +616,39 @@ TEST(huge_load)
     check_reads(a, page + level_pages(1) + 1);
 }
 
+/* Takes all memory but the frames, save one each, of two blocks. */
+static void take_all_blocks(void)
+{
+    struct payer hog = {.pool = pool};
+    pfn_t f, last[2] = {PFN_NONE, PFN_NONE};
+    pfn_t *frames = malloc((2 * level_pages(1) + 1) * sizeof(*frames));
+    unsigned count = 0;
+
+    while (pool_alloc(ctx, &hog, 1, FRAME_DATA, &f) == CLEAVE_OK) {
+        last[0] = last[1];
+        last[1] = f;
+    }
+    while (pool_alloc(ctx, &hog, 0, FRAME_DATA, &f) == CLEAVE_OK) {
+    }
+    frame_put(ctx, last[0], 1);
+    frame_put(ctx, last[1], 1);
+    while (pool_alloc(ctx, &hog, 0, FRAME_DATA, &f) == CLEAVE_OK) {
+        frames[count++] = f;
+    }
+    REQUIRE_EQ(count, 2 * level_pages(1));
+    while (count-- > 0) {
+        if ((frames[count].v & (level_pages(1) - 1)) != 0) {
+            frame_put(ctx, frames[count], 0);
+        }
+    }
+    free(frames);
+}
+
 TEST(huge_entry_without_a_block)
 {
     start_huge();
     uint64_t page = huge_at * level_pages(1);
-    struct payer hog = {.pool = pool};
-    pfn_t f;
-    while (pool_alloc(ctx, &hog, 1, FRAME_DATA, &f) == CLEAVE_OK) {
-    }
+    take_all_blocks();
     CHECK_STATUS(access_page(space, page + 1, ACCESS_READ, 0), CLEAVE_WAIT);
     CHECK_EQ(looked_up(space, page).level, 0);
     struct load_request request;
@@ -705,4 +743,35 @@ TEST(map_fails_cleanly)
         check_audit();
     }
     host_fail_allocation(0);
+}
+
+TEST(part_of_a_huge_entry_is_unmapped)
+{
+    start_huge();
+    uint64_t page = huge_at * level_pages(1);
+    REQUIRE_OK(space_unmap(ctx, space, gpa((page + 1) * PAGE_SIZE), PAGE_SIZE));
+    check_audit();
+    CHECK_EQ(looked_up(space, page).kind, PTE_KIND_PAGED);
+    CHECK_EQ(looked_up(space, page + 1).kind, PTE_KIND_ABSENT);
+    CHECK_STATUS(access_page(space, page + 2, ACCESS_READ, 0), CLEAVE_WAIT);
+    CHECK_EQ(serve(), 1);
+    check_reads(space, page + 2);
+}
+
+/* What was moved is not what the base has there, loaded or not. */
+TEST(moved_entries_are_not_the_bases)
+{
+    uint64_t copies;
+    start_with_base();
+    REQUIRE_OK(pager_prefetch(ctx, pager, snapshot, gpa(2 * PAGE_SIZE)));
+    CHECK_EQ(serve(), 1);
+    REQUIRE_OK(space_unmap(ctx, first, gpa(2 * PAGE_SIZE), PAGE_SIZE));
+    REQUIRE_OK(space_move(ctx, first, gpa(3 * PAGE_SIZE), gpa(2 * PAGE_SIZE), PAGE_SIZE, &copies));
+    CHECK_STATUS(access_page(first, 2, ACCESS_READ, 0), CLEAVE_WAIT);
+    struct load_request request;
+    if (CHECK(take(&request))) {
+        CHECK_EQ(request.offset, OFFSET + 3);
+        CHECK_OK(pager_done(ctx, pager, request.id, true));
+    }
+    check_audit();
 }

@@ -102,13 +102,16 @@ static bool same_region(const struct region *a, const struct region *b)
 static unsigned expected_summary(const struct region *r)
 {
     unsigned bits = 0;
+    if (r->policy == REGION_NONE) {
+        return 0;
+    }
     bits |= r->armed || !(r->rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u;
     bits |= r->rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC;
-    bits |= r->policy == REGION_WIPE || r->policy == REGION_ABSENT ||
-                    r->policy == REGION_DEVICE || r->policy == REGION_FOREIGN
+    bits |= r->policy == REGION_WIPE || r->policy == REGION_ABSENT || r->policy == REGION_DEVICE ||
+                    r->policy == REGION_FOREIGN
                 ? REGION_HAS_FORK
                 : 0u;
-    bits |= r->policy != REGION_NONE ? REGION_HAS_MEMORY : 0u;
+    bits |= REGION_HAS_MEMORY;
     bits |= r->notify ? REGION_HAS_NOTIFY : 0u;
     bits |= r->policy == REGION_PAGED ? REGION_HAS_PAGED : 0u;
     bits |= r->policy == REGION_SHARED ? REGION_HAS_SHARED : 0u;
@@ -279,9 +282,9 @@ struct step {
 static enum cleave_status do_step(const struct step *step)
 {
     struct gfn_range range = {bound[step->from], bound[step->to]};
-    return step->set ? region_set(ctx, &pool->payer, &step->m->tree, range, &step->region)
-                     : region_edit(ctx, &pool->payer, &step->m->tree, range, edit_region,
-                                   &step->edit);
+    return step->set
+               ? region_set(ctx, &pool->payer, &step->m->tree, range, &step->region)
+               : region_edit(ctx, &pool->payer, &step->m->tree, range, edit_region, &step->edit);
 }
 
 static void do_model(const struct step *step)
@@ -396,8 +399,7 @@ TEST(random_against_array)
         if (i % 20 == 0) {
             unsigned a = (unsigned)below(intervals);
             unsigned b = (unsigned)below(intervals);
-            check_find(step.m, bound[a < b ? a : b], bound[a < b ? b : a],
-                       1u << below(7));
+            check_find(step.m, bound[a < b ? a : b], bound[a < b ? b : a], 1u << below(7));
             check_all();
         }
     }
@@ -450,8 +452,8 @@ TEST(exclusive_change_takes_no_memory)
     host_fail_allocation(1);
     CHECK_OK(region_edit(ctx, &pool->payer, &tree, pages(1, 1), edit_region, &arm));
     CHECK_OK(region_set(ctx, &pool->payer, &tree, pages(3, 1), &plain));
-    CHECK_OK(region_set(ctx, &pool->payer, &tree, pages(0, 4),
-                        &(struct region){.policy = REGION_NONE}));
+    CHECK_OK(
+        region_set(ctx, &pool->payer, &tree, pages(0, 4), &(struct region){.policy = REGION_NONE}));
     host_fail_allocation(0);
     CHECK_EQ(tree, REGION_WORD_NONE);
     CHECK_EQ(pool->kind[FRAME_REGION], 0);
@@ -469,8 +471,8 @@ TEST(shared_change_to_one_leaf_takes_no_memory)
     host_fail_allocation(1);
     CHECK_OK(region_set(ctx, &pool->payer, &fork, pages(1, 2), &plain));
     CHECK_EQ(fork, tree);
-    CHECK_OK(region_set(ctx, &pool->payer, &fork, pages(0, 3),
-                        &(struct region){.policy = REGION_NONE}));
+    CHECK_OK(
+        region_set(ctx, &pool->payer, &fork, pages(0, 3), &(struct region){.policy = REGION_NONE}));
     CHECK_EQ(fork, REGION_WORD_NONE);
     CHECK_STATUS(region_set(ctx, &pool->payer, &tree, pages(0, 0), &plain), CLEAVE_OK);
     host_fail_allocation(0);
@@ -537,7 +539,10 @@ TEST(overflow_changes_nothing)
     uint64_t free = pool->free;
     region_word_t tree = model[1].tree;
 
-    step = (struct step){.m = &model[1], .from = intervals - 2, .to = intervals - 1, .set = true,
+    step = (struct step){.m = &model[1],
+                         .from = intervals - 2,
+                         .to = intervals - 1,
+                         .set = true,
                          .region = {.policy = REGION_READ_ONLY, .rights = RIGHT_READ}};
     *count = UINT32_MAX;
     CHECK_STATUS(do_step(&step), CLEAVE_OVERFLOW);

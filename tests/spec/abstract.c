@@ -83,12 +83,15 @@ static bool all_zero(const unsigned char *bytes, uint64_t size)
 
 /* What the entry allows and where it leads, against what the reference says the guest has. */
 static const char *compare_entry(const struct ref *ref, const struct ref_page *page,
-                                 const struct abs_page *found, bool frozen)
+                                 const struct abs_page *found, bool frozen, bool taken)
 {
     bool write = (found->rights & REF_WRITE) != 0;
 
     if (page->policy == REF_NONE) {
         return found->present || found->paged ? "an entry where no memory is" : NULL;
+    }
+    if (taken) {
+        return found->present ? "a page that was taken back" : NULL;
     }
     if (!found->present) {
         bool zeros = page->policy != REF_DEVICE && page->policy != REF_FOREIGN &&
@@ -159,7 +162,10 @@ bool abs_compare(const struct ref *ref, unsigned which, const struct space *spac
         }
         struct ref_page page = ref_page(ref, which, at);
         const char *what = compare_region(ref, &page, &region);
-        what = what ? what : compare_entry(ref, &page, &found, space->state == SPACE_FROZEN);
+        bool taken = page.policy == REF_FOREIGN &&
+                     !ref_map_at((struct ref *)(uintptr_t)ref, which, at);
+        what = what ? what
+                    : compare_entry(ref, &page, &found, space->state == SPACE_FROZEN, taken);
         if (what) {
             describe(ref, &page, &found, at, what, text);
             return false;

@@ -66,6 +66,7 @@ struct world {
     struct ref *ref;
     struct space *space[REF_SPACES];
     bool changing[REF_SPACES]; /* a preempted call has to be finished: the content is between two */
+    bool promised[REF_SPACES]; /* forked with a reservation, and not given more memory since */
     uint32_t pin[REF_PINS];
     struct spec_channel channel[SPEC_CHANNELS];
     unsigned channels; /* made so far */
@@ -80,6 +81,7 @@ struct world {
     void *scratch;
     uint64_t scratch_bytes;
     uint64_t free_before; /* unreserved frames before the call */
+    bool injected;        /* an allocation of an earlier part of the call was made to fail */
     char log[SPEC_LOG][SPEC_LINE];
     /* Pages that the step may have changed: what a quick comparison looks at. */
     uint64_t touched_start, touched_end;
@@ -113,6 +115,10 @@ void spec_touch(struct world *w, uint64_t start, uint64_t end);
  * the same. Running dry is allowed instead of success when fewer than `need` frames were there. */
 bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expected,
                 struct space *payer, uint64_t need);
+/* Would `need` more frames pass the quota of a space? */
+bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_t need);
+/* An allocation of this call was made to fail. */
+bool spec_injected(const struct world *w);
 /* Frames that are free and not reserved. */
 uint64_t spec_free(const struct world *w);
 /* Between two parts of a preempted call: now and then does something else elsewhere. */

@@ -73,6 +73,7 @@ bool ops_again(struct world *w, enum cleave_status status, unsigned space, unsig
 void ops_before(struct world *w)
 {
     w->free_before = spec_free(w);
+    w->injected = false;
     host_fail_allocation(spec_chance(w, 24) ? 1 + spec_below(w, 12) : 0);
 }
 
@@ -122,6 +123,7 @@ static void op_create(struct world *w)
         w->ref->commit = true;
         (void)ref_create(w->ref, s);
         w->space[s]->grain = (uint8_t)spec_below(w, 3);
+        w->promised[s] = false;
     }
 }
 
@@ -148,6 +150,9 @@ static void cancel_wait(struct world *w, struct spec_vcpu *vcpu)
 void ops_forget_space(struct world *w, unsigned s)
 {
     w->forgotten++;
+    if (w->ref->space[s].life == REF_DYING) {
+        ops_forget_events(w, w->space[s]->id);
+    }
     for (unsigned cpu = 1; cpu < SPEC_VCPUS; cpu++) {
         if (w->vcpu[cpu].space == s) {
             cancel_wait(w, &w->vcpu[cpu]);
@@ -155,6 +160,18 @@ void ops_forget_space(struct world *w, unsigned s)
             w->vcpu[cpu].space = REF_SPACES;
         }
     }
+}
+
+/* A mapper of this space's pages is going away, and the maps with it: they may be there or not. */
+static bool maps_uncertain(const struct world *w, unsigned s)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        const struct ref_map *map = &w->ref->map[i];
+        if (map->live && map->owner == s && w->ref->space[map->mapper].life == REF_DYING) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The first call makes the space dying; it may stay so for some steps. */
@@ -174,6 +191,7 @@ static void op_destroy(struct world *w)
     do {
         ops_budget(w);
         got = space_destroy(w->ctx, w->space[s]);
+        ops_take_back(w, s, got == CLEAVE_OK);
     } while (!leave && ops_again(w, got, s, &calls));
     if (got == CLEAVE_AGAIN) {
         return;
@@ -201,6 +219,7 @@ static void op_set_region(struct world *w)
     enum cleave_status got =
         space_set_region(w->ctx, w->space[s], gpa(range.at), range.size, &core);
     ops_touch(w, &range);
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40 + 3 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_set_region(w->ref, s, range.at, range.size, &region);
@@ -224,6 +243,7 @@ static void op_protect(struct world *w)
     enum cleave_status got =
         space_protect(w->ctx, w->space[s], gpa(range.at), range.size, rights);
     ops_touch(w, &range);
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_protect(w->ref, s, range.at, range.size, rights);
@@ -248,6 +268,7 @@ static void op_populate(struct world *w)
         got = space_populate(w->ctx, w->space[s], gpa(range.at), range.size);
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
+    w->promised[s] = false;
     (void)spec_agree(w, got, expected, w->space[s], 40 + 3 * ops_pages(&range));
 }
 
@@ -280,6 +301,7 @@ static void op_map(struct world *w)
     ops_touch(w, &range);
     /* A block needs neighbouring frames: there may be none long before the pool is empty. */
     uint64_t need = order == 0 ? 40 : 40 + 8 * level_pages(order) + w->pool->frames / 2;
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], need)) {
         w->ref->commit = true;
         (void)ref_map(w->ref, s, range.at, order, &region);
@@ -307,6 +329,7 @@ static void op_map_device(struct world *w)
     enum cleave_status got = space_map_device(w->ctx, w->space[s], gpa(range.at), range.size,
                                               w->device, rights, refuse);
     ops_touch(w, &range);
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40)) {
         w->ref->commit = true;
         (void)ref_map_device(w->ref, s, range.at, range.size, w->device.v, rights, refuse);
@@ -331,6 +354,7 @@ static void op_unmap(struct world *w)
         got = space_unmap(w->ctx, w->space[s], gpa(range.at), range.size);
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40)) {
         w->ref->commit = true;
         (void)ref_unmap(w->ref, s, range.at, range.size);
@@ -392,8 +416,7 @@ static void check_bytes(struct world *w, unsigned s, struct spec_range range, ui
     }
 }
 
-/* True when the tables have a page of the range that is still to be loaded. */
-static bool any_paged(struct world *w, unsigned s, struct spec_range range)
+bool ops_any_paged(struct world *w, unsigned s, struct spec_range range)
 {
     uint64_t end = (range.at + range.size + PAGE_SIZE - 1) >> PAGE_SHIFT;
     for (uint64_t page = range.at >> PAGE_SHIFT; page < end; page++) {
@@ -404,14 +427,14 @@ static bool any_paged(struct world *w, unsigned s, struct spec_range range)
     return false;
 }
 
-/* Cuts a range after its first page where someone has to be asked before one of them is written. */
-static struct spec_range cut_where_asked(struct world *w, unsigned s, struct spec_range range)
+struct spec_range ops_cut_where_asked(struct world *w, unsigned s, struct spec_range range)
 {
     uint64_t end = (range.at + range.size + PAGE_SIZE - 1) >> PAGE_SHIFT;
     for (uint64_t page = range.at >> PAGE_SHIFT; page < end; page++) {
         struct ref_page found = ref_page(w->ref, s, page);
         uint64_t first = PAGE_SIZE - (range.at & (PAGE_SIZE - 1));
-        if ((ref_armed(w->ref, &found) || found.policy == REF_PAGED) && range.size > first) {
+        if ((ref_armed(w->ref, &found) || found.policy == REF_PAGED ||
+             found.policy == REF_FOREIGN) && range.size > first) {
             range.size = first;
         }
     }
@@ -432,7 +455,7 @@ static void op_read(struct world *w)
     ops_before(w);
     enum cleave_status got =
         space_read(w->ctx, w->space[s], gpa(range.at), bytes, range.size, NULL);
-    if (got == CLEAVE_WAIT && any_paged(w, s, range)) {
+    if (got == CLEAVE_WAIT && ops_any_paged(w, s, range)) {
         return;
     }
     if (spec_agree(w, got, expected, w->space[s], 40)) {
@@ -447,7 +470,7 @@ static void op_write(struct world *w)
     if (s == REF_SPACES) {
         return;
     }
-    struct spec_range range = cut_where_asked(w, s, pick_bytes(w, s));
+    struct spec_range range = ops_cut_where_asked(w, s, pick_bytes(w, s));
     uint64_t page = range.at >> PAGE_SHIFT;
     uint64_t expected_done, done = 0;
     spec_say(w, "write %u 0x%" PRIx64 "+0x%" PRIx64, s, range.at, range.size);
@@ -459,7 +482,7 @@ static void op_write(struct world *w)
         expected = CLEAVE_OK;
         expected_done = range.size;
     }
-    bool paged = any_paged(w, s, range);
+    bool paged = ops_any_paged(w, s, range);
     ops_before(w);
     enum cleave_status got =
         space_write(w->ctx, w->space[s], gpa(range.at), bytes, range.size, NULL, &done);
@@ -508,14 +531,14 @@ static bool may_wait(struct world *w, struct spec_vcpu *vcpu, enum cleave_status
     vcpu->pending = true;
     switch (vcpu->wait.kind) {
     case WAIT_NONE: /* it had nothing to wait with, or was woken at once */
-        return expected == CLEAVE_WAIT || paged || host_allocation_failed() ||
+        return expected == CLEAVE_WAIT || paged || spec_injected(w) ||
                w->free_before < need;
     case WAIT_MEMORY:
         w->exhausted++;
         if (spec_chance(w, 2)) {
             cancel_wait(w, vcpu);
         }
-        return host_allocation_failed() || w->free_before < need;
+        return spec_injected(w) || (w->free_before < need && !w->promised[vcpu->space]);
     case WAIT_VERDICT:
     case WAIT_RING:
         return expected == CLEAVE_WAIT;
@@ -540,7 +563,7 @@ static bool access_page(struct world *w, unsigned cpu, struct spec_range range, 
     if (expected == CLEAVE_WAIT) {
         expected = ops_foresee_notice(w, s, page);
     }
-    bool paged = expected == CLEAVE_OK && any_paged(w, s, range);
+    bool paged = expected == CLEAVE_OK && ops_any_paged(w, s, range);
     fill(w, bytes, range.size);
     host_cpu_set_wait(cpu, vcpu->pending || spec_chance(w, 2) ? &vcpu->wait : NULL);
     vcpu->pending = false;
@@ -619,13 +642,13 @@ static void op_make_exclusive(struct world *w)
     uint64_t left = (w->ref->pages << PAGE_SHIFT) - range.at;
     range.size *= 1 + spec_below(w, 4);
     range.size = range.size < left ? range.size : left;
-    range = cut_where_asked(w, s, range);
+    range = ops_cut_where_asked(w, s, range);
     uint64_t page = range.at >> PAGE_SHIFT;
     uint64_t end = (range.at + range.size) >> PAGE_SHIFT;
     spec_say(w, "make_exclusive %u [0x%" PRIx64 ", 0x%" PRIx64 ")", s, page, end);
     enum cleave_status expected = ref_make_exclusive(w->ref, s, page, end);
     expected = expected == CLEAVE_WAIT ? ops_foresee_notice(w, s, page) : expected;
-    bool paged = any_paged(w, s, range);
+    bool paged = ops_any_paged(w, s, range);
     ops_before(w);
     enum cleave_status got =
         space_make_exclusive(w->ctx, w->space[s], (struct gfn_range){gfn(page), gfn(end)}, NULL);
@@ -697,8 +720,10 @@ static void op_fork(struct world *w)
     enum cleave_status expected = ref_fork(w->ref, s, child, asked, FORK_MAX, options.base);
     ops_before(w);
     enum cleave_status got = space_fork(w->ctx, w->space[s], asked, &options, made);
-    if (got != expected && expected == CLEAVE_OK &&
-        ((got == CLEAVE_QUOTA && options.limit < 60) || (got == CLEAVE_RESERVE && options.reserve))) {
+    bool renews = w->space[s]->reserve_goal > 0;
+    bool poor = got == CLEAVE_QUOTA &&
+                (options.limit < 60 || (renews && spec_out_of_quota(w, w->space[s], 1000)));
+    if (expected == CLEAVE_OK && (poor || (got == CLEAVE_RESERVE && (options.reserve || renews)))) {
         w->exhausted++;
         return;
     }
@@ -708,6 +733,7 @@ static void op_fork(struct world *w)
         (void)ref_fork(w->ref, s, child, count, FORK_MAX, options.base);
         for (unsigned i = 0; i < count; i++) {
             w->space[child[i]] = made[i];
+            w->promised[child[i]] = options.reserve;
         }
     }
 }
@@ -728,6 +754,7 @@ static void op_snapshot(struct world *w)
     if (spec_agree(w, got, expected, NULL, 60 + 8 * ops_pinned_pages(w, s))) {
         w->ref->commit = true;
         (void)ref_snapshot(w->ref, s, child);
+        w->promised[child] = false;
     }
 }
 
@@ -737,7 +764,7 @@ static void op_reset(struct world *w)
     struct gfn_range keep[3];
     unsigned kept = 0;
 
-    if (s == REF_SPACES) {
+    if (s == REF_SPACES || maps_uncertain(w, s)) {
         return;
     }
     while (spec_chance(w, 3) && kept < 3) {
@@ -756,6 +783,7 @@ static void op_reset(struct world *w)
         got = space_reset(w->ctx, w->space[s], kept ? keep : NULL, kept);
     } while (ops_again(w, got, s, &calls));
     spec_touch(w, 0, w->ref->pages < 2048 ? w->ref->pages : 2048);
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 60)) {
         w->ref->commit = true;
         (void)ref_reset(w->ref, s);
@@ -826,7 +854,7 @@ static void op_diff(struct world *w)
 static void op_move(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
-    if (s == REF_SPACES) {
+    if (s == REF_SPACES || maps_uncertain(w, s)) {
         return;
     }
     struct spec_range range = spec_pick_any_range(w, s);
@@ -859,6 +887,7 @@ static void op_move(struct world *w)
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     ops_touch(w, &(struct spec_range){to, range.size});
+    w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 60 + 3 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_move(w->ref, s, range.at, to, range.size);
@@ -952,6 +981,7 @@ void spec_end(struct world *w)
     for (unsigned cpu = 1; cpu < SPEC_VCPUS; cpu++) {
         host_cpu_stop(cpu);
     }
+    ops_end_hold(w);
     for (unsigned i = 0; i < REF_SPACES; i++) {
         unsigned s = spec_pick_space(w, SPEC_ANY);
         if (s == REF_SPACES) {
@@ -965,6 +995,7 @@ void spec_end(struct world *w)
         do {
             w->ctx->budget = 1 + spec_below(w, 1000);
             got = space_destroy(w->ctx, w->space[s]);
+            ops_take_back(w, s, got == CLEAVE_OK);
         } while (got == CLEAVE_AGAIN && ++calls < 1000000);
         if (got != CLEAVE_OK) {
             spec_fail(w, "status %u of the last destroy of space %u", got, s);

@@ -27,6 +27,17 @@ void ops_touch(struct world *w, const struct spec_range *range);
 enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page);
 /* After a write to a page, before the reference makes it: the subscriber was told. */
 void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status got);
+/* Cuts a range after its first page where someone has to be asked before one of them is written. */
+struct spec_range ops_cut_where_asked(struct world *w, unsigned s, struct spec_range range);
+/* True when the tables have a page of the range that is still to be loaded. */
+bool ops_any_paged(struct world *w, unsigned s, struct spec_range range);
+/* A dying owner takes its pages back from their mappers: the reference follows what has happened so
+ * far; with `all`, it must have happened. */
+void ops_take_back(struct world *w, unsigned owner, bool all);
+/* Ends all pins. */
+void ops_end_hold(struct world *w);
+/* Events of a dying space are gone. */
+void ops_forget_events(struct world *w, uint32_t id);
 /* Ends channels and pager. */
 void ops_end_notify(struct world *w);
 

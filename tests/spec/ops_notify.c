@@ -64,8 +64,19 @@ static struct spec_channel *channel_of(struct world *w, const struct ref_page *p
     return NULL;
 }
 
+/* A write through a foreign map is told of as the owner's. */
+static void resolve(struct world *w, unsigned *s, uint64_t *page)
+{
+    const struct ref_map *map = ref_map_at(w->ref, *s, *page);
+    if (map && !map->detached) {
+        *s = map->owner;
+        *page = map->at;
+    }
+}
+
 enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page)
 {
+    resolve(w, &s, &page);
     struct ref_page found = ref_page(w->ref, s, page);
     struct spec_channel *c = channel_of(w, &found);
 
@@ -80,6 +91,7 @@ enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page
 
 void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status got)
 {
+    resolve(w, &s, &page);
     struct ref_page found = ref_page(w->ref, s, page);
     struct spec_channel *c = channel_of(w, &found);
 
@@ -91,15 +103,13 @@ void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status g
     bool room = c->max_dirty == 0 || dirty + (c->asynchronous ? 0 : c->events) < c->max_dirty;
     room = room && c->events < CHANNEL_EVENTS;
     take_events(w, c);
-    if (got != CLEAVE_OK && got != CLEAVE_WAIT) {
-        return;
-    }
-    if (room && !has_event(c, w->space[s]->id, page)) {
+    bool sent = has_event(c, w->space[s]->id, page);
+    if (room && !sent && (got == CLEAVE_OK || got == CLEAVE_WAIT)) {
         spec_fail(w, "a write to armed page 0x%" PRIx64 " of space %u sent no event", page, s);
     }
     if (c->asynchronous) {
-        c->events = 0; /* told is all there is to it */
-        if (got == CLEAVE_OK) {
+        c->events = 0; /* told is all there is to it, also when the write then fails */
+        if (sent) {
             ref_allow(w->ref, s, start, start + grain_of(c), c->number);
         }
     }
@@ -181,6 +191,7 @@ static void op_arm(struct world *w)
         if (turn == 1) {
             break;
         }
+        w->promised[s] = false;
         ops_before(w);
         enum cleave_status got =
             what < 2   ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
@@ -193,6 +204,20 @@ static void op_arm(struct world *w)
     }
     if (what == 4) {
         drop_disarmed(w, c, s);
+    }
+}
+
+void ops_forget_events(struct world *w, uint32_t id)
+{
+    for (unsigned k = 0; k < SPEC_CHANNELS; k++) {
+        struct spec_channel *c = &w->channel[k];
+        for (unsigned i = 0; c->core && i < c->events;) {
+            if (c->event[i].space == id) {
+                c->event[i] = c->event[--c->events];
+            } else {
+                i++;
+            }
+        }
     }
 }
 
@@ -326,11 +351,9 @@ static void op_map_paged(struct world *w)
     w->ref->commit = false;
     enum cleave_status expected =
         ref_map_paged(w->ref, s, range.at, range.size, &region, stored_content, &stored);
-    if (expected == CLEAVE_OK && order == 1 && (range.at | range.size) % level_size(1) != 0) {
-        expected = CLEAVE_ALIGN;
-    }
     enum cleave_status got;
     unsigned calls = 0;
+    w->promised[s] = false;
     ops_before(w);
     do {
         ops_budget(w);

@@ -204,9 +204,75 @@ void ref_free(struct ref *ref)
     free(ref);
 }
 
+/* --- Foreign maps ----------------------------------------------------------------------------- */
+
+struct ref_map *ref_map_at(struct ref *ref, unsigned mapper, uint64_t to)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        struct ref_map *map = &ref->map[i];
+        if (map->live && map->mapper == mapper && map->to == to) {
+            return map;
+        }
+    }
+    return NULL;
+}
+
+static const struct ref_map *map_at(const struct ref *ref, unsigned mapper, uint64_t to)
+{
+    return ref_map_at((struct ref *)(uintptr_t)ref, mapper, to);
+}
+
+/* The pages are about to go: maps of them keep their content. */
+static void detach_maps(struct ref *ref, unsigned owner, struct span span)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        struct ref_map *map = &ref->map[i];
+        if (map->live && !map->detached && map->owner == owner && map->at >= span.start &&
+            map->at < span.end) {
+            struct ref_page *page = memory_page(ref->space[map->mapper].memory, map->to);
+            page->cell = cell_hold(memory_read(ref->space[owner].memory, map->at).cell);
+            map->detached = true;
+        }
+    }
+}
+
+/* All maps that a space has of others are gone. */
+static void forget_maps(struct ref *ref, unsigned mapper)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        if (ref->map[i].mapper == mapper) {
+            ref->map[i].live = false;
+        }
+    }
+}
+
+static bool has_maps(const struct ref *ref, unsigned owner)
+{
+    bool found = false;
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        found |= ref->map[i].live && ref->map[i].owner == owner;
+    }
+    return found;
+}
+
+/* Where the content of a page is kept: with its owner, for a foreign map. */
+static struct ref_page *backing(struct ref *ref, unsigned space, uint64_t page)
+{
+    const struct ref_map *map = map_at(ref, space, page);
+    return map && !map->detached ? memory_page(ref->space[map->owner].memory, map->at)
+                                 : memory_page(ref->space[space].memory, page);
+}
+
 struct ref_page ref_page(const struct ref *ref, unsigned space, uint64_t page)
 {
-    return memory_read(ref->space[space].memory, page);
+    struct ref_page found = memory_read(ref->space[space].memory, page);
+    const struct ref_map *map =
+        found.policy == REF_FOREIGN ? map_at(ref, space, page) : NULL;
+
+    if (map && !map->detached) {
+        found.cell = memory_read(ref->space[map->owner].memory, map->at).cell;
+    }
+    return found;
 }
 
 const unsigned char *ref_bytes(const struct ref *ref, const struct ref_page *page)
@@ -311,6 +377,7 @@ enum cleave_status ref_destroy_begin(struct ref *ref, unsigned space)
 
 void ref_destroy_end(struct ref *ref, unsigned space)
 {
+    forget_maps(ref, space);
     memory_free(ref, ref->space[space].memory);
     memory_free(ref, ref->space[space].base);
     ref->space[space] = (struct ref_space){REF_UNUSED, NULL, NULL};
@@ -503,6 +570,9 @@ enum cleave_status ref_map_paged(struct ref *ref, unsigned space, uint64_t at, u
                                  void *arg)
 {
     enum cleave_status status = ref_range(ref, at, size);
+    if (!status && (at | size) % (ref->page_size << (ref->fan_out * region->order)) != 0) {
+        status = CLEAVE_ALIGN;
+    }
     status = status ? status : region_check(region, BIT(REF_PAGED));
     status = status ? status : changeable(ref, space);
     if (status) {
@@ -541,6 +611,7 @@ enum cleave_status ref_unmap(struct ref *ref, unsigned space, uint64_t at, uint6
         return CLEAVE_BUSY;
     }
     if (ref->commit) {
+        detach_maps(ref, space, span);
         edit_pages(ref, memory, span, true, edit_remove, NULL);
     }
     return CLEAVE_OK;
@@ -561,6 +632,20 @@ enum cleave_status ref_access(const struct ref *ref, unsigned space, uint64_t pa
     if (found.policy == REF_NONE || !(found.rights & need[access])) {
         return CLEAVE_FAULT;
     }
+    if (found.policy == REF_FOREIGN) {
+        const struct ref_map *map = map_at(ref, space, page);
+        if (!map) {
+            return CLEAVE_FAULT;
+        }
+        if (access != REF_ACCESS_WRITE) {
+            return CLEAVE_OK;
+        }
+        if (map->detached) {
+            return map->written ? CLEAVE_OK : CLEAVE_FAULT;
+        }
+        status = ref_access(ref, map->owner, map->at, access);
+        return status == CLEAVE_OK || status == CLEAVE_WAIT ? status : CLEAVE_FAULT;
+    }
     return access == REF_ACCESS_WRITE && ref_armed(ref, &found) ? CLEAVE_WAIT : CLEAVE_OK;
 }
 
@@ -576,7 +661,9 @@ enum cleave_status ref_read(const struct ref *ref, unsigned space, uint64_t at, 
         uint64_t step = ref->page_size - offset;
         struct ref_page page =
             memory_read(ref->space[space].memory, (at + *done) / ref->page_size);
-        if (page.policy == REF_NONE || page.policy == REF_DEVICE) {
+        bool gone = page.policy == REF_FOREIGN &&
+                    !map_at(ref, space, (at + *done) / ref->page_size);
+        if (page.policy == REF_NONE || page.policy == REF_DEVICE || gone) {
             return CLEAVE_FAULT;
         }
         *done += step < size - *done ? step : size - *done;
@@ -607,7 +694,11 @@ enum cleave_status ref_write(struct ref *ref, unsigned space, uint64_t at, const
         step = step < size - *done ? step : size - *done;
         if (ref->commit && offset < ref->page_bytes) {
             uint64_t kept = ref->page_bytes - offset;
-            struct ref_page *to = memory_page(ref->space[space].memory, page);
+            struct ref_page *to = backing(ref, space, page);
+            struct ref_map *map = ref_map_at(ref, space, page);
+            if (map) {
+                map->written = true;
+            }
             memcpy(ref_bytes_for_change(ref, to) + offset, (const char *)from + *done,
                    step < kept ? step : kept);
         }
@@ -691,10 +782,11 @@ enum cleave_status ref_reset(struct ref *ref, unsigned space)
     if (!which->base) {
         return CLEAVE_NO_BASE;
     }
-    if (ref_pinned(ref, space, 0, ref->pages)) {
+    if (ref_pinned(ref, space, 0, ref->pages) || has_maps(ref, space)) {
         return CLEAVE_BUSY;
     }
     if (ref->commit) {
+        forget_maps(ref, space);
         memory_free(ref, which->memory);
         which->memory = memory_forked(ref, which->base);
     }
@@ -737,6 +829,19 @@ enum cleave_status ref_move(struct ref *ref, unsigned space, uint64_t from, uint
     if (!all_are(memory, target, BIT(REF_NONE))) {
         return CLEAVE_EXISTS;
     }
+    for (uint64_t p = source.start; p < source.end; p++) {
+        struct ref_page page = memory_read(memory, p);
+        if (page.policy == REF_NONE || page.policy == REF_FOREIGN) {
+            return page.policy == REF_NONE ? CLEAVE_NOT_MAPPED : CLEAVE_POLICY;
+        }
+    }
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        const struct ref_map *map = &ref->map[i];
+        if (map->live && !map->detached && map->owner == space && map->at >= source.start &&
+            map->at < source.end) {
+            return CLEAVE_BUSY;
+        }
+    }
     if (ref_pinned(ref, space, source.start, source.end)) {
         return CLEAVE_BUSY;
     }
@@ -761,14 +866,26 @@ bool ref_pinned(const struct ref *ref, unsigned space, uint64_t start, uint64_t 
     return false;
 }
 
+/* What a pin of one page answers. */
+static enum cleave_status pin_page(const struct ref *ref, unsigned space, uint64_t at, bool write)
+{
+    enum cleave_status status = changeable(ref, space);
+    struct ref_page page = ref_page(ref, space, at);
+
+    if (!status && (page.policy == REF_DEVICE || page.policy == REF_FOREIGN)) {
+        return CLEAVE_POLICY;
+    }
+    return status ? status : ref_access(ref, space, at, write ? REF_ACCESS_WRITE : REF_ACCESS_READ);
+}
+
 enum cleave_status ref_pin_pages(struct ref *ref, unsigned space, uint64_t at, uint64_t size,
                                  bool write, unsigned pin)
 {
-    enum cleave_status status = changeable_range(ref, space, at, size);
+    enum cleave_status status = ref_range(ref, at, size);
     struct span span = span_of(ref, at, size);
 
     for (uint64_t p = span.start; !status && p < span.end; p++) {
-        status = ref_access(ref, space, p, write ? REF_ACCESS_WRITE : REF_ACCESS_READ);
+        status = pin_page(ref, space, p, write);
     }
     if (!status && ref->commit) {
         struct ref_pin *made = &ref->pin[pin];
@@ -797,43 +914,77 @@ void ref_unpin(struct ref *ref, unsigned pin)
 enum cleave_status ref_foreign_map(struct ref *ref, unsigned owner, uint64_t at, unsigned mapper,
                                    uint64_t to)
 {
-    enum cleave_status status = changeable_range(ref, owner, at, ref->page_size);
-    status = status ? status : changeable_range(ref, mapper, to, ref->page_size);
+    enum cleave_status status = ref_range(ref, at, ref->page_size);
+    status = status ? status : ref_range(ref, to, ref->page_size);
+    if (!status && owner == mapper) {
+        status = CLEAVE_INVALID;
+    }
+    status = status ? status : changeable(ref, owner);
+    status = status ? status : changeable(ref, mapper);
     if (status) {
         return status;
     }
     uint64_t page = at / ref->page_size;
-    struct ref_page *from = memory_page(ref->space[owner].memory, page);
+    struct ref_page from = ref_page(ref, owner, page);
     struct ref_page *map = memory_page(ref->space[mapper].memory, to / ref->page_size);
     if (map->policy != REF_NONE) {
         return CLEAVE_EXISTS;
     }
-    if (!(BIT(from->policy) & (FIRST_TOUCH | BIT(REF_PAGED))) || !(from->rights & REF_READ)) {
+    if (!(BIT(from.policy) & (FIRST_TOUCH | BIT(REF_PAGED))) || !(from.rights & REF_READ)) {
         return CLEAVE_FAULT;
     }
+    unsigned i = 0;
+    while (i < REF_MAPS && ref->map[i].live) {
+        i++;
+    }
+    if (i == REF_MAPS) {
+        return CLEAVE_COUNT;
+    }
     if (ref->commit) {
-        (void)ref_bytes_for_change(ref, from);
-        *map = (struct ref_page){.policy = REF_FOREIGN,
-                                 .rights = REF_READ | REF_WRITE,
-                                 .cell = cell_hold(from->cell)};
+        *map = (struct ref_page){.policy = REF_FOREIGN, .rights = REF_READ | REF_WRITE};
+        ref->map[i] = (struct ref_map){.live = true,
+                                       .owner = owner,
+                                       .mapper = mapper,
+                                       .at = page,
+                                       .to = to / ref->page_size};
     }
     return CLEAVE_OK;
 }
 
 enum cleave_status ref_foreign_unmap(struct ref *ref, unsigned mapper, uint64_t to)
 {
-    enum cleave_status status = changeable_range(ref, mapper, to, ref->page_size);
+    enum cleave_status status = ref_range(ref, to, ref->page_size);
     if (status) {
         return status;
     }
-    struct ref_page *map = memory_page(ref->space[mapper].memory, to / ref->page_size);
-    if (map->policy != REF_FOREIGN) {
+    struct ref_page *page = ref->space[mapper].memory
+                                ? memory_page(ref->space[mapper].memory, to / ref->page_size)
+                                : NULL;
+    if (!page || page->policy != REF_FOREIGN) {
         return CLEAVE_NOT_MAPPED;
     }
-    if (ref->commit) {
-        edit_remove(ref, map, 0, NULL);
+    status = changeable(ref, mapper);
+    if (!status && ref->commit) {
+        struct ref_map *map = ref_map_at(ref, mapper, to / ref->page_size);
+        edit_remove(ref, page, 0, NULL);
+        if (map) {
+            map->live = false;
+        }
     }
-    return CLEAVE_OK;
+    return status;
+}
+
+void ref_map_taken(struct ref *ref, struct ref_map *map, bool region)
+{
+    struct ref_page *page = memory_page(ref->space[map->mapper].memory, map->to);
+    struct ref_page kept = *page;
+
+    map->live = false;
+    edit_remove(ref, page, 0, NULL);
+    if (region) {
+        kept.cell = NULL;
+        *page = kept;
+    }
 }
 
 /* --- Notification ----------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 
 #define REF_SPACES 12
 #define REF_PINS 32
+#define REF_MAPS 64
 #define REF_CHANNELS 256 /* that a world can have in its life */
 #define REF_CHUNK 64 /* pages that are kept as one record while they are all alike */
 
@@ -75,6 +76,15 @@ struct ref_pin {
     struct ref_cell **cell; /* of each page: what the device sees */
 };
 
+/* Page `at` of `owner` as page `to` of `mapper`. */
+struct ref_map {
+    bool live;
+    bool detached; /* the owner's page is gone: the mapper keeps what it was */
+    bool written;  /* through the map */
+    unsigned owner, mapper;
+    uint64_t at, to;
+};
+
 struct ref {
     bool commit;
     uint64_t page_bytes; /* of content kept per page */
@@ -84,6 +94,7 @@ struct ref {
     unsigned fan_out;     /* log2 of the pages in a leaf of order 1 */
     struct ref_space space[REF_SPACES];
     struct ref_pin pin[REF_PINS];
+    struct ref_map map[REF_MAPS];
     bool channel[REF_CHANNELS]; /* exists */
 };
 
@@ -92,7 +103,7 @@ struct ref *ref_new(uint64_t page_size, uint64_t page_bytes, uint64_t guest_page
                     unsigned fan_out);
 void ref_free(struct ref *ref);
 
-/* The page as it is now; its content (page_bytes long, zeros where it holds no cell). */
+/* The page as it is now (of a foreign map, with the owner's content); its content (page_bytes long, zeros where it holds no cell). */
 struct ref_page ref_page(const struct ref *ref, unsigned space, uint64_t page);
 const unsigned char *ref_bytes(const struct ref *ref, const struct ref_page *page);
 /* The page for changes: what the mutation tests of the comparison use. */
@@ -169,6 +180,11 @@ bool ref_pinned(const struct ref *ref, unsigned space, uint64_t start, uint64_t 
 enum cleave_status ref_foreign_map(struct ref *ref, unsigned owner, uint64_t at, unsigned mapper,
                                    uint64_t to);
 enum cleave_status ref_foreign_unmap(struct ref *ref, unsigned mapper, uint64_t to);
+/* The map at page `to` of `mapper`; null where none is. */
+struct ref_map *ref_map_at(struct ref *ref, unsigned mapper, uint64_t to);
+/* The dying owner has taken its page back: the mapper's page is nothing any more, or an empty foreign
+ * region (`region`). */
+void ref_map_taken(struct ref *ref, struct ref_map *map, bool region);
 
 enum cleave_status ref_arm(struct ref *ref, unsigned space, uint64_t at, uint64_t size,
                            unsigned channel);

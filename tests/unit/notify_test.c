@@ -12,9 +12,9 @@
 #include "test.h"
 
 #define BLOCK (UINT64_C(1) << (PAGE_SHIFT + LEVEL_BITS))
-#define BASE (4 * BLOCK)      /* of the memory under test: BLOCKS blocks */
+#define BASE (4 * BLOCK) /* of the memory under test: BLOCKS blocks */
 #define BLOCKS 4u
-#define LOOSE (BASE + BLOCK)  /* a block of 4 KiB leaves; the others are 2 MiB leaves */
+#define LOOSE (BASE + BLOCK) /* a block of 4 KiB leaves; the others are 2 MiB leaves */
 #define VCPUS 20u
 
 static struct mm_ctx *ctx;
@@ -635,6 +635,25 @@ TEST(validated_after_the_wait)
     check_audit();
 }
 
+/* What the writer found in the tree may have changed before it asks: then it looks again. */
+TEST_TABLE(stale_question_is_not_asked, shapes)
+{
+    gfn_t at = gfn(row->at >> PAGE_SHIFT);
+
+    for (unsigned asynchronous = 0; asynchronous < 2; asynchronous++) {
+        set_up_policy(row->policy, &(struct channel_options){.grain = row->grain,
+                                                             .asynchronous = asynchronous != 0});
+        arm(row->at, BLOCK);
+        struct region region = region_get(space->regions, at);
+        CHECK(region.armed);
+        CHECK_OK(channel_disarm(ctx, channel, space, gpa(row->at), BLOCK));
+        CHECK_OK(channel_notify(ctx, space, at, &region, &waits[3]));
+        CHECK_EQ(waits[3].kind, WAIT_NONE);
+        nothing_next();
+        CHECK_EQ(channel_dirty(ctx, channel), 0);
+    }
+}
+
 /* What is unmapped while it is dirty no longer counts. */
 TEST(unmap_forgets_what_is_dirty)
 {
@@ -872,4 +891,147 @@ TEST(every_allocation_fails)
         check_audit();
     }
     CHECK_LE(TABLE_LEVELS * (CALLS - 2), failures);
+}
+
+/* --- Schedules -------------------------------------------------------------------------------- */
+
+static uint64_t seen;              /* what the subscriber read after it had rearmed */
+static enum cleave_status written; /* what became of the writer's store */
+static enum cleave_status destroyed;
+
+/* The page is dirty, told of and taken; the writer's CPU may write it without a fault. */
+static void setup_dirty(void *arg)
+{
+    struct event event;
+
+    (void)arg;
+    set_up(&(struct channel_options){.asynchronous = true});
+    REQUIRE_OK(channel_arm(ctx, channel, space, gpa(LOOSE), BLOCK));
+    REQUIRE_OK(store(LOOSE, 1));
+    REQUIRE(channel_next(ctx, channel, &event));
+}
+
+static void body_rearm(struct mm_ctx *own, void *arg)
+{
+    (void)arg;
+    REQUIRE_OK(channel_rearm(own, channel, space, gpa(LOOSE), page));
+    REQUIRE_OK(space_read(own, space, gpa(LOOSE), &seen, sizeof(seen), NULL));
+}
+
+static void body_store(struct mm_ctx *own, void *arg)
+{
+    uint64_t value = 2;
+
+    (void)arg;
+    while ((written = host_cpu_write(1, gpa(LOOSE), &value, sizeof(value))) == CLEAVE_WAIT) {
+        while (__atomic_load_n(&waits[1].kind, __ATOMIC_ACQUIRE) != WAIT_NONE) {
+            port_relax(own);
+        }
+    }
+}
+
+/* What the subscriber did not see is told of. */
+static bool check_no_byte_missed(void *arg)
+{
+    struct event event;
+
+    (void)arg;
+    return written == CLEAVE_OK && load(space, LOOSE) == 2 &&
+           (seen == 2 || channel_next(ctx, channel, &event));
+}
+
+TEST(no_write_is_missed_by_rearm)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = setup_dirty,
+                               .cpus = 2,
+                               .body = {body_rearm, body_store},
+                               .check = check_no_byte_missed,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+    CHECK_LE(10, sched.schedules);
+}
+
+static void setup_armed(void *arg)
+{
+    (void)arg;
+    set_up(&(struct channel_options){.grain = 0});
+    REQUIRE_OK(channel_arm(ctx, channel, space, gpa(LOOSE), BLOCK));
+}
+
+/* Decides the writer's question: allows it, or denies it when `arg` is set. */
+static void body_decide(struct mm_ctx *own, void *arg)
+{
+    enum verdict verdict = arg ? VERDICT_DENY : VERDICT_ALLOW;
+    struct event event;
+
+    while (!channel_next(own, channel, &event)) {
+        port_relax(own);
+    }
+    REQUIRE_OK(channel_verdict(own, channel, event.id, verdict));
+}
+
+static bool check_decided(void *arg)
+{
+    return written == (arg ? CLEAVE_DENIED : CLEAVE_OK) && load(space, LOOSE) == (arg ? 0 : 2);
+}
+
+TEST(no_wake_is_lost)
+{
+    TEST_NEEDS_HOOKS();
+    for (unsigned deny = 0; deny < 2; deny++) {
+        struct host_sched sched = {.setup = setup_armed,
+                                   .cpus = 2,
+                                   .body = {body_decide, body_store},
+                                   .check = check_decided,
+                                   .arg = deny ? &sched : NULL,
+                                   .max_preemptions = 2};
+        CHECK(host_sched_explore(&sched));
+        CHECK(sched.complete);
+    }
+}
+
+static struct space *victim;
+
+/* A child has an event taken, which is about to be allowed. */
+static void setup_victim(void *arg)
+{
+    setup_armed(arg);
+    victim = fork_space();
+    REQUIRE(fault(victim, LOOSE, 2) == CLEAVE_WAIT);
+    REQUIRE(next().space == victim->id);
+}
+
+static void body_allow(struct mm_ctx *own, void *arg)
+{
+    (void)arg;
+    written = channel_verdict(own, channel, 1, VERDICT_ALLOW);
+}
+
+static void body_destroy(struct mm_ctx *own, void *arg)
+{
+    (void)arg;
+    do {
+        destroyed = space_destroy(own, victim);
+    } while (destroyed == CLEAVE_AGAIN);
+}
+
+static bool check_victim(void *arg)
+{
+    (void)arg;
+    return destroyed == CLEAVE_OK && (written == CLEAVE_OK || written == CLEAVE_INVALID) &&
+           waits[2].kind == WAIT_NONE && channel_dirty(ctx, channel) == 0;
+}
+
+TEST(verdict_races_with_destroy)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = setup_victim,
+                               .cpus = 2,
+                               .body = {body_allow, body_destroy},
+                               .check = check_victim,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
 }

@@ -1,0 +1,675 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The ordinary operations at every shape, on shared tables and in forks: map, unmap, protect, populate,
+ * look up, copy to and from guest memory. What is refused names its argument and changes nothing; what
+ * runs out of memory changes nothing that a guest can see.
+ */
+#include <string.h>
+
+#include "notify.h"
+#include "pin.h"
+#include "scene.h"
+
+static const struct shape_row shapes[] = SHAPE_ROWS;
+
+static const struct region private_region = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+
+/* --- What stands in each page, kept beside the core -------------------------------------------- */
+
+#define GONE UINT64_MAX /* no region */
+
+/* The shape's samples in the shape's space and, when `shared`, in a fork of it. */
+static struct book {
+    struct space *space[2];
+    unsigned spaces, samples;
+    uint64_t sample[SCENE_SAMPLES], tag[2][SCENE_SAMPLES];
+} book;
+
+static void book_start(enum shape shape, bool shared)
+{
+    memset(&book, 0, sizeof(book));
+    scene_shape(shape);
+    book.samples = scene_samples(book.sample);
+    book.space[0] = scene.space;
+    book.spaces = shared ? 2 : 1;
+    for (unsigned i = 0; i < book.samples; i++) {
+        book.tag[0][i] = book.tag[1][i] = SCENE_TAG(book.sample[i]);
+    }
+    if (shared) {
+        book.space[1] = scene_fork(scene.space);
+    }
+}
+
+static void book_check(void)
+{
+    for (unsigned s = 0; s < book.spaces; s++) {
+        for (unsigned i = 0; i < book.samples; i++) {
+            if (book.tag[s][i] == GONE) {
+                unsigned char byte;
+                CHECK_STATUS(scene_access(book.space[s], book.sample[i], ACCESS_READ), CLEAVE_FAULT);
+                CHECK_STATUS(space_read(scene.ctx, book.space[s], PAGE(book.sample[i]), &byte, 1,
+                                        NULL),
+                             CLEAVE_FAULT);
+                CHECK_EQ(scene_lookup(book.space[s], book.sample[i]).kind, PTE_KIND_ABSENT);
+            } else {
+                scene_check(book.space[s], book.sample[i], book.tag[s][i]);
+            }
+        }
+    }
+    scene_audit();
+}
+
+static void book_set(unsigned s, uint64_t page, uint64_t pages, uint64_t tag)
+{
+    for (unsigned i = 0; i < book.samples; i++) {
+        if (book.sample[i] >= page && book.sample[i] < page + pages) {
+            book.tag[s][i] = tag;
+        }
+    }
+}
+
+/* Ranges inside a shape: a page, across a boundary, a block, all but an end, all. */
+static const struct {
+    int64_t start, end; /* pages; negative: from the end */
+} parts[] = {{0, 1}, {1, 2}, {-1, 0}, {1, -1}};
+#define PARTS 6u
+static bool part(unsigned n, uint64_t *page, uint64_t *pages)
+{
+    uint64_t first, end;
+    if (n < sizeof(parts) / sizeof(parts[0])) {
+        first = parts[n].start < 0 ? scene.pages - 1 : (uint64_t)parts[n].start;
+        end = parts[n].end <= 0 ? scene.pages + (uint64_t)parts[n].end : (uint64_t)parts[n].end;
+    } else if (n == 4) {
+        first = BLOCK / 2;
+        end = BLOCK + BLOCK / 2;
+    } else {
+        first = n == 5 ? BLOCK : 0;
+        end = n == 5 ? 2 * BLOCK : scene.pages;
+    }
+    *page = scene.base + first;
+    *pages = end - first;
+    return n <= PARTS;
+}
+
+/* --- Unmap ---------------------------------------------------------------------------------------- */
+
+TEST_TABLE(unmap, shapes)
+{
+    uint64_t page, pages;
+    for (unsigned shared = 0; shared < 2; shared++) {
+        for (unsigned n = 0; part(n, &page, &pages); n++) {
+            test_case("part %u, shared %u", n, shared);
+            book_start(row->shape, shared != 0);
+            uint64_t free = scene.pool->free;
+            REQUIRE_OK(space_unmap(scene.ctx, book.space[0], PAGE(page), BYTES(pages)));
+            book_set(0, page, pages, GONE);
+            book_check();
+            if (!shared && scene.other == NULL && pages >= BLOCK && scene.pages < GIGA) {
+                CHECK(scene.pool->free + ROOT_LEVEL + 2 >= free + pages); /* the frames came back */
+            }
+            /* Twice is the same: the range may contain holes. */
+            REQUIRE_OK(space_unmap(scene.ctx, book.space[0], PAGE(page), BYTES(pages)));
+            book_check();
+            if (shared) { /* then in the other one, which had it all */
+                REQUIRE_OK(space_unmap(scene.ctx, book.space[1], PAGE(page), BYTES(pages)));
+                book_set(1, page, pages, GONE);
+                book_check();
+            }
+            /* What is mapped there again has none of the old bytes. */
+            REQUIRE_OK(space_set_region(scene.ctx, book.space[0], PAGE(page), BYTES(pages),
+                                        &private_region));
+            book_set(0, page, pages, 0);
+            book_check();
+            scene_end();
+        }
+    }
+}
+
+/* T-X6, XSA-247: a part of a block is to be unmapped and there is no frame for the table that splits
+ * it: nothing is unmapped, nothing freed; the guest keeps what it has. */
+TEST_TABLE(x6_unmapping_a_part_with_every_allocation_failing, shapes)
+{
+    uint64_t page, pages;
+    for (unsigned n = 0; part(n, &page, &pages); n++) {
+        for (unsigned shared = 0; shared < 2; shared++) {
+            book_start(row->shape, shared != 0);
+            for (uint64_t k = 1;; k++) {
+                test_case("part %u, shared %u, allocation %d", n, shared, (int)k);
+                struct scene_state before = scene_state();
+                host_fail_allocation(k);
+                enum cleave_status status =
+                    space_unmap(scene.ctx, book.space[0], PAGE(page), BYTES(pages));
+                bool failed = host_allocation_failed();
+                host_fail_allocation(0);
+                if (!failed) {
+                    CHECK_OK(status);
+                    break;
+                }
+                CHECK_STATUS(status, CLEAVE_NO_MEMORY);
+                struct scene_state after = scene_state();
+                SCENE_CHECK_SAME_VIEW(before, after);
+                CHECK(after.free <= before.free);
+                scene_audit();
+            }
+            book_set(0, page, pages, GONE);
+            book_check();
+            scene_end();
+        }
+    }
+}
+
+/* The same with a pool that really is empty. */
+static uint64_t drain(pfn_t *last)
+{
+    struct payer hog = {.pool = scene.pool};
+    uint64_t taken = 0;
+    for (unsigned order = LEAF_ORDERS; order-- > 0;) {
+        pfn_t f;
+        while (pool_alloc(scene.ctx, &hog, order, FRAME_DATA, &f) == CLEAVE_OK) {
+            taken += level_pages(order);
+            *last = order == 0 ? f : *last;
+        }
+    }
+    return taken;
+}
+
+static const struct shape_row huge_shapes[] = {
+    {"2m", SHAPE_2M}, {"1g", SHAPE_1G}, {"split-1g", SHAPE_SPLIT_1G}, {"partly", SHAPE_PARTLY}};
+TEST_TABLE(x6_unmapping_a_part_with_an_empty_pool, huge_shapes)
+{
+    pfn_t last = PFN_NONE;
+    book_start(row->shape, true);
+    CHECK(drain(&last) > 0);
+    REQUIRE_EQ(scene.pool->free, 0);
+    struct scene_state before = scene_state();
+    CHECK_STATUS(space_unmap(scene.ctx, scene.space, PAGE(scene.base + 1), BYTES(1)),
+                 CLEAVE_NO_MEMORY);
+    struct scene_state after = scene_state();
+    SCENE_CHECK_SAME_VIEW(before, after);
+    CHECK_EQ(after.free, 0);
+    for (unsigned i = 0; i < book.samples; i++) {
+        scene_look(book.space[0], book.sample[i], book.tag[0][i]);
+        scene_look(book.space[1], book.sample[i], book.tag[1][i]);
+    }
+    CHECK_EQ(scene_lookup(scene.space, scene.base + 1).region.policy, REGION_PRIVATE);
+    /* With all of it unmapped no split is needed. */
+    REQUIRE_OK(space_unmap(scene.ctx, scene.space, PAGE(0), BYTES(GUEST_PAGES)));
+    CHECK_EQ(scene_lookup(scene.space, scene.base + 1).region.policy, REGION_NONE);
+}
+
+/* --- Protect ------------------------------------------------------------------------------------- */
+
+TEST_TABLE(protect, shapes)
+{
+    static const unsigned rights[] = {RIGHT_READ, RIGHT_READ | RIGHT_WRITE, RIGHT_READ | RIGHT_EXEC,
+                                      RIGHT_ALL};
+    uint64_t page, pages;
+    for (unsigned shared = 0; shared < 2; shared++) {
+        book_start(row->shape, shared != 0);
+        for (unsigned n = 0; part(n, &page, &pages); n++) {
+            for (unsigned r = 0; r < 4; r++) {
+                test_case("part %u, rights %u, shared %u", n, rights[r], shared);
+                REQUIRE_OK(space_protect(scene.ctx, book.space[0], PAGE(page), BYTES(pages),
+                                         rights[r]));
+                host_tlb_check(); /* what was taken away is gone when it returns (I5) */
+                for (unsigned i = 0; i < book.samples; i++) {
+                    uint64_t at = book.sample[i];
+                    bool in = at >= page && at < page + pages;
+                    unsigned may = in ? rights[r] : RIGHT_ALL;
+                    CHECK_STATUS(scene_access(book.space[0], at, ACCESS_EXEC),
+                                 may & RIGHT_EXEC ? CLEAVE_OK : CLEAVE_FAULT);
+                    if (may & RIGHT_WRITE) {
+                        book.tag[0][i]++;
+                        scene_write(book.space[0], at, book.tag[0][i]);
+                    } else {
+                        CHECK_STATUS(scene_access(book.space[0], at, ACCESS_WRITE), CLEAVE_FAULT);
+                    }
+                }
+                if (r % 2 == 0) {
+                    book_check();
+                }
+            }
+            REQUIRE_OK(space_protect(scene.ctx, book.space[0], PAGE(page), BYTES(pages),
+                                     RIGHT_ALL));
+        }
+        book_check();
+        if (shared) { /* the other one's rights never changed */
+            scene_write(book.space[1], book.sample[0], 4);
+            book.tag[1][0] = 4;
+            book_check();
+        }
+        scene_end();
+    }
+}
+
+TEST_TABLE(protect_with_every_allocation_failing, shapes)
+{
+    book_start(row->shape, true);
+    for (uint64_t k = 1;; k++) {
+        test_case("allocation %d", (int)k);
+        struct scene_state before = scene_state();
+        host_fail_allocation(k);
+        enum cleave_status status = space_protect(scene.ctx, book.space[0], PAGE(scene.base + 1),
+                                                  BYTES(BLOCK), RIGHT_READ);
+        bool failed = host_allocation_failed();
+        host_fail_allocation(0);
+        scene_audit();
+        if (!failed) {
+            CHECK_OK(status);
+            break;
+        }
+        CHECK_STATUS(status, CLEAVE_NO_MEMORY);
+        struct scene_state after = scene_state();
+        SCENE_CHECK_SAME_VIEW(before, after);
+    }
+    book_check();
+    scene_end();
+}
+
+/* --- Map and populate ------------------------------------------------------------------------------ */
+
+/* Leaves of each order, zeroed although the frames were used before. */
+TEST(map_leaves_of_each_order)
+{
+    scene_start(TABLE_ENTRIES > 4 ? 0 : 96);
+    unsigned orders = TABLE_ENTRIES > 4 ? 2 : 3; /* a real 1 GiB leaf takes long to zero */
+    struct space *dirty = scene_space();
+    scene_memory(dirty, 0, 4 * BLOCK, 1);
+    for (uint64_t i = 0; i < 4 * BLOCK; i++) {
+        scene_write(dirty, i, 0x5ec7e7);
+    }
+    scene_destroy(dirty);
+    for (unsigned order = 0; order < orders; order++) {
+        const struct region region = {
+            .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = (uint8_t)order};
+        struct space *space = scene_space();
+        for (unsigned i = 0; i < 3; i++) {
+            gpa_t at = gpa(level_size(order) * (1 + 2 * i));
+            uint64_t free = scene.pool->free;
+            REQUIRE_OK(space_map(scene.ctx, space, at, order, &region));
+            CHECK(free - scene.pool->free >= level_pages(order));
+            scene_audit();
+            struct mapping m = scene_lookup(space, at.v >> PAGE_SHIFT);
+            CHECK_EQ(m.kind, PTE_KIND_LEAF);
+            CHECK_EQ(m.level, order);
+            CHECK(m.exclusive);
+            CHECK(m.rights & RIGHT_WRITE);
+            for (uint64_t p = 0; p < level_pages(order); p++) {
+                scene_look(space, (at.v >> PAGE_SHIFT) + p, 0);
+            }
+            scene_write(space, at.v >> PAGE_SHIFT, 4);
+            CHECK_STATUS(space_map(scene.ctx, space, at, order, &region), CLEAVE_EXISTS);
+            scene_check(space, at.v >> PAGE_SHIFT, 4);
+        }
+        CHECK_EQ(scene_usage(space).mapped[order], 3 * level_size(order));
+        CHECK_EQ(scene_usage(space).exclusive, 3 * level_size(order));
+        scene_destroy(space);
+        scene_audit();
+    }
+    scene_end();
+}
+
+TEST(map_a_giant_for_real)
+{
+    const struct region region = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 2};
+    scene_start_with(2 * TABLE_ENTRIES, &(struct host_options){.backing_huge = true});
+    struct space *space = scene_space();
+    enum cleave_status status;
+    unsigned calls = 0;
+    do {
+        scene.ctx->budget = GIGA / 8; /* it is preemptible: zeroed a little at a time */
+        status = space_map(scene.ctx, space, PAGE(GIGA), 2, &region);
+        scene.ctx->budget = UINT64_MAX;
+        scene_audit();
+        calls++;
+    } while (status == CLEAVE_AGAIN && calls < 100);
+    CHECK_OK(status);
+    CHECK(calls >= 8);
+    CHECK_EQ(scene_lookup(space, GIGA).level, 2);
+    scene_check(space, 2 * GIGA - 1, 0);
+    scene_end();
+}
+
+/* A range that does not begin or end at a large boundary gets small leaves at its ends. */
+TEST(populate_uses_the_largest_leaves)
+{
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_region(space, 1, 4 * BLOCK, REGION_PRIVATE, RIGHT_ALL, 1);
+    REQUIRE_OK(space_populate(scene.ctx, space, PAGE(1), BYTES(4 * BLOCK)));
+    scene_audit();
+    struct space_usage usage = scene_usage(space);
+    CHECK_EQ(usage.mapped[1], BYTES(3 * BLOCK));
+    CHECK_EQ(usage.mapped[0], BYTES(BLOCK));
+    CHECK_EQ(space->stats.zeroed, 4 * BLOCK);
+    /* Again: nothing is left to be done, and what is there stays. */
+    scene_write(space, 1, 6);
+    uint64_t free = scene.pool->free;
+    REQUIRE_OK(space_populate(scene.ctx, space, PAGE(1), BYTES(4 * BLOCK)));
+    CHECK_EQ(scene.pool->free, free);
+    scene_check(space, 1, 6);
+    CHECK_STATUS(space_populate(scene.ctx, space, PAGE(0), BYTES(2)), CLEAVE_NOT_MAPPED);
+    scene_end();
+}
+
+TEST(populate_with_every_allocation_failing)
+{
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_region(space, 1, 2 * BLOCK, REGION_PRIVATE, RIGHT_ALL, 1);
+    for (uint64_t k = 1; k < 3 * BLOCK; k += k < 16 ? 1 : BLOCK / 4) {
+        struct space *child = scene_fork(space); /* on shared tables */
+        struct scene_state before = scene_state();
+        host_fail_allocation(k);
+        enum cleave_status status =
+            space_populate(scene.ctx, child, PAGE(1), BYTES(2 * BLOCK));
+        host_fail_allocation(0);
+        /* A block that is not to be had is made of small leaves. */
+        CHECK(status == CLEAVE_OK || status == CLEAVE_NO_MEMORY);
+        struct scene_state after = scene_state();
+        SCENE_CHECK_SAME_VIEW(before, after);
+        scene_audit();
+        REQUIRE_OK(space_populate(scene.ctx, child, PAGE(1), BYTES(2 * BLOCK)));
+        scene_destroy(child);
+    }
+    scene_end();
+}
+
+/* --- Copy to and from guest memory ------------------------------------------------------------------ */
+
+TEST_TABLE(read_and_write_any_bytes, shapes)
+{
+    unsigned char bytes[2 * PAGE_SIZE], found[2 * PAGE_SIZE];
+    uint64_t done;
+    scene_shape(row->shape);
+    struct space *child = scene_fork(scene.space);
+    for (unsigned i = 0; i < sizeof(bytes); i++) {
+        bytes[i] = (unsigned char)(i * 7 + 1);
+    }
+    static const uint64_t sizes[] = {0, 1, 7, 8, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1,
+                                     2 * PAGE_SIZE};
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        for (uint64_t offset = 0; offset < 3; offset++) {
+            gpa_t at = gpa(BYTES(scene.base + BLOCK - 1) + offset * 5);
+            test_case("size %d, offset %d", (int)sizes[i], (int)offset);
+            bytes[0]++;
+            REQUIRE_OK(space_write(scene.ctx, child, at, bytes, sizes[i], NULL, &done));
+            CHECK_EQ(done, sizes[i]);
+            REQUIRE_OK(space_read(scene.ctx, child, at, found, sizes[i], NULL));
+            CHECK_EQ(memcmp(found, bytes, sizes[i]), 0);
+            if (sizes[i] > 0) { /* its guest sees it as well */
+                REQUIRE_OK(host_cpu_read(scene_cpu(child), at, found, sizes[i]));
+                CHECK_BYTES(found, bytes, sizes[i]);
+            }
+        }
+    }
+    scene_look(scene.space, scene.base + BLOCK - 1, SCENE_TAG(scene.base + BLOCK - 1));
+    scene_look(scene.space, scene.base + BLOCK, SCENE_TAG(scene.base + BLOCK));
+    scene_audit();
+    /* Past the memory's end: what comes before is written, and said. */
+    gpa_t end = PAGE(scene.base + scene.pages);
+    CHECK_STATUS(space_write(scene.ctx, child, gpa(end.v - 8), bytes, 16, NULL, &done),
+                 CLEAVE_FAULT);
+    CHECK_EQ(done, 8);
+    CHECK_STATUS(space_read(scene.ctx, child, gpa(end.v - 8), found, 16, NULL), CLEAVE_FAULT);
+    /* A snapshot is read, not written. */
+    struct space *snapshot = scene_snapshot(child);
+    scene_look(snapshot, scene.base, SCENE_TAG(scene.base));
+    CHECK_STATUS(space_write(scene.ctx, snapshot, PAGE(scene.base), bytes, 1, NULL, &done),
+                 CLEAVE_FROZEN);
+    CHECK_EQ(done, 0);
+    scene_end();
+}
+
+TEST(reading_a_hole_fills_nothing)
+{
+    unsigned char found[PAGE_SIZE], zero[PAGE_SIZE] = {0};
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_region(space, 0, 2, REGION_PRIVATE, RIGHT_ALL, 0);
+    struct scene_state before = scene_state();
+    REQUIRE_OK(space_read(scene.ctx, space, gpa(PAGE_SIZE / 2), found, PAGE_SIZE, NULL));
+    CHECK_BYTES(found, zero, PAGE_SIZE);
+    struct scene_state after = scene_state();
+    SCENE_CHECK_SAME(before, after);
+    scene_end();
+}
+
+/* --- Lookup and usage --------------------------------------------------------------------------------- */
+
+static const struct usage_case {
+    const char *label;
+    enum shape shape;
+    unsigned level; /* of the first page's leaf */
+} usages[] = {
+    {"4k", SHAPE_4K, 0},           {"2m", SHAPE_2M, 1},   {"1g", SHAPE_1G, 2},
+    {"split-2m", SHAPE_SPLIT_2M, 0}, {"split-1g", SHAPE_SPLIT_1G, 1}, {"partly", SHAPE_PARTLY, 0},
+};
+TEST_TABLE(lookup_and_usage, usages)
+{
+    scene_shape(row->shape);
+    struct mapping m = scene_lookup(scene.space, scene.base);
+    CHECK_EQ(m.kind, PTE_KIND_LEAF);
+    CHECK_EQ(m.level, row->level);
+    CHECK_EQ(m.region.policy, REGION_PRIVATE);
+    CHECK_EQ(m.exclusive, true);
+    struct host_walk hardware = host_walk(scene.space->root, PAGE(scene.base));
+    CHECK_EQ(hardware.frame, m.frame.v);
+    CHECK_EQ(hardware.rights, m.rights);
+    CHECK_EQ(hardware.level, m.level);
+    struct space_usage usage = scene_usage(scene.space);
+    CHECK_EQ(usage.mapped[0] + usage.mapped[1] + usage.mapped[2], BYTES(scene.pages));
+    CHECK_EQ(usage.exclusive + usage.shared, BYTES(scene.pages));
+    CHECK_EQ(usage.shared == 0, scene.other == NULL);
+    struct space *child = scene_fork(scene.space);
+    CHECK_EQ(scene_lookup(scene.space, scene.base).exclusive, false);
+    CHECK_EQ(scene_usage(child).exclusive, 0);
+    CHECK_EQ(scene_usage(scene.space).shared, BYTES(scene.pages));
+    scene_write(child, scene.base, 1);
+    CHECK_EQ(scene_usage(child).exclusive, BYTES(1));
+    CHECK(scene_lookup(child, scene.base).exclusive);
+    /* Preempted at every entry it says the same. */
+    struct space_usage again = {0}, whole = scene_usage(child);
+    gfn_t from = gfn(0);
+    enum cleave_status status;
+    do {
+        scene.ctx->budget = 1;
+        status = space_usage(scene.ctx, child, &from, &again);
+    } while (status == CLEAVE_AGAIN);
+    scene.ctx->budget = UINT64_MAX;
+    CHECK_OK(status);
+    CHECK_EQ(memcmp(&again, &whole, sizeof(whole)), 0);
+    scene_end();
+}
+
+/* --- Bad input ------------------------------------------------------------------------------------ */
+
+static struct space *victim;
+static struct scene_state untouched;
+
+static void refused(enum cleave_status actual, enum cleave_status expected, const char *argument,
+                    const char *what)
+{
+    test_case("%s", what);
+    CHECK_STATUS(actual, expected);
+    CHECK_EQ(scene.ctx->error.status, expected);
+    CHECK(scene.ctx->error.argument != NULL && strcmp(scene.ctx->error.argument, argument) == 0);
+    struct scene_state now = scene_state();
+    SCENE_CHECK_SAME(untouched, now);
+    host_check_locks();
+}
+#define REFUSED(call, status, argument) refused(call, status, argument, #call)
+
+/* Every operation that takes a range, with one that it must refuse. */
+static void refuse_range(gpa_t at, uint64_t size, enum cleave_status status, const char *argument)
+{
+    uint32_t id;
+    struct mm_ctx *ctx = scene.ctx;
+    REFUSED(space_unmap(ctx, victim, at, size), status, argument);
+    REFUSED(space_protect(ctx, victim, at, size, RIGHT_READ), status, argument);
+    REFUSED(space_populate(ctx, victim, at, size), status, argument);
+    REFUSED(space_set_region(ctx, victim, at, size, &private_region), status, argument);
+    REFUSED(space_map_device(ctx, victim, at, size, pfn(1), RIGHT_READ, false), status, argument);
+    REFUSED(space_pin(ctx, victim, at, size, true, &id), status, argument);
+}
+
+TEST_TABLE(bad_ranges_are_refused, shapes)
+{
+    const uint64_t width = UINT64_C(1) << GUEST_BITS;
+    scene_shape(row->shape);
+    victim = scene.space;
+    (void)scene_fork(victim);
+    untouched = scene_state();
+    refuse_range(gpa(1), PAGE_SIZE, CLEAVE_ALIGN, "at");
+    refuse_range(gpa(BYTES(scene.base) + PAGE_SIZE - 1), PAGE_SIZE, CLEAVE_ALIGN, "at");
+    refuse_range(PAGE(scene.base), 1, CLEAVE_ALIGN, "size");
+    refuse_range(PAGE(scene.base), PAGE_SIZE + 1, CLEAVE_ALIGN, "size");
+    refuse_range(PAGE(scene.base), UINT64_MAX, CLEAVE_ALIGN, "size");
+    refuse_range(PAGE(scene.base), 0, CLEAVE_COUNT, "size");
+    refuse_range(PAGE(scene.base), UINT64_MAX - PAGE_SIZE + 1, CLEAVE_WRAP, "size");
+    refuse_range(gpa(UINT64_MAX - PAGE_SIZE + 1), 2 * PAGE_SIZE, CLEAVE_WRAP, "size");
+    refuse_range(gpa(width), PAGE_SIZE, CLEAVE_RANGE, "at");
+    refuse_range(gpa(UINT64_C(1) << 63), PAGE_SIZE, CLEAVE_RANGE, "at");
+    refuse_range(gpa(width - PAGE_SIZE), 2 * PAGE_SIZE, CLEAVE_RANGE, "size");
+    refuse_range(gpa(0), width + PAGE_SIZE, CLEAVE_RANGE, "size");
+    scene_end();
+}
+
+TEST(bad_orders_rights_and_policies_are_refused)
+{
+    scene_start(0);
+    victim = scene_space();
+    scene_memory(victim, 0, BLOCK, 1);
+    scene_write(victim, 0, 1);
+    scene_region(victim, BLOCK, 1, REGION_READ_ONLY, RIGHT_READ, 0);
+    scene_region(victim, BLOCK + 1, 1, REGION_SHARED, RIGHT_ALL, 0);
+    untouched = scene_state();
+    struct mm_ctx *ctx = scene.ctx;
+    const gpa_t free = PAGE(2 * BLOCK);
+    static const unsigned orders[] = {3, 4, 9, 18, 255, UINT32_MAX};
+    for (unsigned i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+        struct region region = private_region;
+        REFUSED(space_map(ctx, victim, free, orders[i], &private_region), CLEAVE_ORDER, "order");
+        REFUSED(space_collapse(ctx, victim, gpa(0), orders[i]), CLEAVE_ORDER, "level");
+        region.order = (uint8_t)orders[i];
+        REFUSED(space_map(ctx, victim, free, 0, &region), CLEAVE_ORDER, "region.order");
+        REFUSED(space_set_region(ctx, victim, free, PAGE_SIZE, &region), CLEAVE_ORDER,
+                "region.order");
+    }
+    REFUSED(space_collapse(ctx, victim, gpa(0), 0), CLEAVE_ORDER, "level");
+    for (unsigned rights = 0; rights < 256; rights++) {
+        bool legal = rights == 1 || rights == 3 || rights == 5 || rights == 7;
+        struct region region = {.policy = REGION_PRIVATE, .rights = (uint8_t)rights};
+        if (!legal) {
+            REFUSED(space_protect(ctx, victim, gpa(0), PAGE_SIZE, rights), CLEAVE_RIGHTS, "rights");
+            REFUSED(space_set_region(ctx, victim, free, PAGE_SIZE, &region), CLEAVE_RIGHTS,
+                    "region.rights");
+            REFUSED(space_map(ctx, victim, free, 0, &region), CLEAVE_RIGHTS, "region.rights");
+        }
+    }
+    REFUSED(space_protect(ctx, victim, PAGE(BLOCK), PAGE_SIZE, RIGHT_READ | RIGHT_WRITE),
+            CLEAVE_RIGHTS, "rights");
+    static const unsigned policies[] = {REGION_NONE,    REGION_DEVICE, REGION_PAGED,
+                                        REGION_FOREIGN, REGION_POLICIES, 255};
+    for (unsigned i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+        struct region region = {.policy = (enum region_policy)policies[i], .rights = RIGHT_ALL};
+        REFUSED(space_set_region(ctx, victim, free, PAGE_SIZE, &region), CLEAVE_POLICY,
+                "region.policy");
+        REFUSED(space_map(ctx, victim, free, 0, &region), CLEAVE_POLICY, "region.policy");
+    }
+    struct region writable = {.policy = REGION_READ_ONLY, .rights = RIGHT_READ | RIGHT_WRITE};
+    REFUSED(space_set_region(ctx, victim, free, PAGE_SIZE, &writable), CLEAVE_RIGHTS,
+            "region.rights");
+    struct region armed = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .armed = true};
+    REFUSED(space_set_region(ctx, victim, free, PAGE_SIZE, &armed), CLEAVE_INVALID,
+            "region.channel");
+    /* There already, not there, in between; shared memory becomes private only. */
+    struct region wipe = {.policy = REGION_WIPE, .rights = RIGHT_ALL};
+    REFUSED(space_map(ctx, victim, gpa(0), 0, &private_region), CLEAVE_EXISTS, "at");
+    REFUSED(space_set_region(ctx, victim, gpa(0), BYTES(3 * BLOCK), &wipe), CLEAVE_EXISTS, "at");
+    REFUSED(space_set_region(ctx, victim, PAGE(BLOCK + 1), PAGE_SIZE, &wipe), CLEAVE_POLICY,
+            "region.policy");
+    REFUSED(space_protect(ctx, victim, gpa(0), BYTES(3 * BLOCK), RIGHT_READ), CLEAVE_NOT_MAPPED,
+            "at");
+    REFUSED(space_populate(ctx, victim, free, PAGE_SIZE), CLEAVE_NOT_MAPPED, "at");
+    REFUSED(space_map_device(ctx, victim, gpa(0), PAGE_SIZE, pfn(1), RIGHT_READ, false),
+            CLEAVE_EXISTS, "at");
+    REFUSED(space_map_device(ctx, victim, free, PAGE_SIZE, scene.pool->start, RIGHT_READ, false),
+            CLEAVE_EXISTS, "frame");
+    REFUSED(space_map_device(ctx, victim, free, 2 * PAGE_SIZE, pfn(UINT32_MAX), RIGHT_READ, false),
+            CLEAVE_RANGE, "frame");
+    REFUSED(space_map_device(ctx, victim, free, PAGE_SIZE, pfn(1), RIGHT_ALL, false), CLEAVE_RIGHTS,
+            "rights");
+    scene_end();
+}
+
+/* T-X8: every address modulo the largest leaf against every order: only what fits is mapped. */
+TEST(x8_misaligned_leaves_are_refused)
+{
+    scene_start(TABLE_ENTRIES > 4 ? 0 : 96);
+    victim = scene_space();
+    untouched = scene_state();
+    for (uint64_t page = 0; page < (TABLE_ENTRIES > 4 ? 2 * BLOCK : 2 * GIGA); page++) {
+        for (unsigned order = 1; order <= 18; order++) {
+            bool known = order < LEAF_ORDERS;
+            if (known && page % level_pages(order) == 0) {
+                continue;
+            }
+            REFUSED(space_map(scene.ctx, victim, PAGE(page), order, &private_region),
+                    known ? CLEAVE_ALIGN : CLEAVE_ORDER, known ? "at" : "order");
+            if (known) {
+                REFUSED(space_collapse(scene.ctx, victim, PAGE(page), order), CLEAVE_ALIGN, "at");
+            }
+        }
+    }
+    scene_end();
+}
+
+TEST(dying_frozen_and_busy_spaces_are_refused)
+{
+    static const struct {
+        enum space_state state;
+        enum space_op op;
+        enum cleave_status status;
+    } cases[] = {{SPACE_DYING, OP_NONE, CLEAVE_DYING},
+                 {SPACE_DEAD, OP_NONE, CLEAVE_DYING},
+                 {SPACE_FROZEN, OP_NONE, CLEAVE_FROZEN},
+                 {SPACE_ALIVE, OP_MOVE, CLEAVE_BUSY}};
+    struct mm_ctx *ctx;
+    unsigned char byte = 0;
+    uint32_t id;
+
+    scene_start(0);
+    ctx = scene.ctx;
+    victim = scene_space();
+    scene_memory(victim, 0, BLOCK, 1);
+    struct space *target = scene_space();
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        enum cleave_status status = cases[i].status;
+        victim->state = (uint8_t)cases[i].state;
+        victim->op = (uint8_t)cases[i].op;
+        untouched = scene_state();
+        REFUSED(space_unmap(ctx, victim, gpa(0), PAGE_SIZE), status, "space");
+        REFUSED(space_protect(ctx, victim, gpa(0), PAGE_SIZE, RIGHT_READ), status, "space");
+        REFUSED(space_populate(ctx, victim, gpa(0), PAGE_SIZE), status, "space");
+        REFUSED(space_set_region(ctx, victim, gpa(0), PAGE_SIZE, &private_region), status, "space");
+        REFUSED(space_map(ctx, victim, PAGE(BLOCK), 0, &private_region), status, "space");
+        REFUSED(space_map_device(ctx, victim, PAGE(BLOCK), PAGE_SIZE, pfn(1), RIGHT_READ, false),
+                status, "space");
+        REFUSED(space_pin(ctx, victim, gpa(0), PAGE_SIZE, true, &id), status, "space");
+        if (status != CLEAVE_BUSY) {
+            REFUSED(space_fault(ctx, victim, gpa(0), ACCESS_WRITE, NULL), status, "space");
+            REFUSED(host_cpu_run(0, victim), status, "space");
+            REFUSED(space_collapse(ctx, victim, gpa(0), 1), status, "space");
+        }
+        if (status == CLEAVE_DYING) {
+            struct mapping m;
+            REFUSED(space_read(ctx, victim, gpa(0), &byte, 1, NULL), status, "space");
+            REFUSED(space_lookup(ctx, victim, gpa(0), &m), status, "space");
+        }
+    }
+    victim->state = SPACE_ALIVE;
+    victim->op = OP_NONE;
+    (void)target;
+    scene_end();
+}
