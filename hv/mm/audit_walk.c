@@ -156,7 +156,8 @@ static bool check_leaf_shape(struct audit *audit, pte_t e, unsigned level)
     pte_t kind = e & PTE_DEVICE ? pt_format.device_bits : pt_format.leaf_bits;
     pte_t marks = e & PTE_MARKS;
     pte_t legal = kind | pt_format.address | pt_format.write | pt_format.exec | pt_format.accessed |
-                  pt_format.dirty | PTE_MARKS | (level > 0 ? pt_format.huge : 0);
+                  pt_format.dirty | PTE_MARKS | (level > 0 ? pt_format.huge : 0) |
+                  (pte_writable(e) ? 0 : PTE_PENDING);
     uint64_t frame = (e & pt_format.address) >> 12;
 
     if (level >= LEAF_ORDERS) {

@@ -161,12 +161,8 @@ static struct space *first_space(struct mm_ctx *ctx, struct pool *pool)
  * reaping, and whatever was made in it without a capability, which makes it busy. */
 static enum cleave_status close_pool(struct mm_ctx *ctx, struct pool *pool)
 {
-    while (__atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0) {
-        if (ctx->budget == 0) {
-            return CLEAVE_AGAIN;
-        }
-        table_reap_some(ctx, pool, 1);
-        (void)mm_spend(ctx, TABLE_ENTRIES);
+    if (!table_reap(ctx, pool)) {
+        return CLEAVE_AGAIN;
     }
     struct space *space = first_space(ctx, pool);
     if (space != NULL) {

@@ -177,7 +177,7 @@ static enum cleave_status install_missing(struct collapse *c, pfn_t table)
         pte_t *slot = &table_slots(table)[level_slot(item->at, 0)];
         pte_t now = pte_read(slot);
         pte_t new = (pte_without_write(item->from) & ~pt_format.address) |
-                    (uint64_t)item->to.v << 12;
+                    (uint64_t)item->to.v << 12 | PTE_PENDING;
         if (((now ^ item->from) & ~flags) != 0 || !pte_replace(c->ctx, slot, now, new)) {
             c->space->stats.lost_races++;
             status = mm_fail(c->ctx, CLEAVE_BUSY, "at", item->at.v << PAGE_SHIFT, 1, 0);
@@ -207,8 +207,14 @@ static enum cleave_status replace_table(struct collapse *c, struct walk *walk)
     }
     unsigned rights = c->region.rights;
     rights &= machine.huge_exec ? RIGHT_ALL : ~(unsigned)RIGHT_EXEC;
-    pte_t leaf = pte_make_leaf(c->target, c->level, rights, 0);
     c->table = pte_pfn(walk->entry);
+    const pte_t *slots = table_slots(c->table);
+    pte_t pending = 0;
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        pending |= pte_read(&slots[i]) & PTE_PENDING;
+    }
+    rights &= pending ? ~(unsigned)RIGHT_WRITE : RIGHT_ALL; /* the next write flushes first */
+    pte_t leaf = pte_make_leaf(c->target, c->level, rights, pending);
     while (!pte_replace(c->ctx, walk->slot, walk->entry, leaf)) {
         walk->entry = pte_read(walk->slot); /* accessed was set */
     }

@@ -24,7 +24,7 @@ enum need {
     NEED_FILL,
     NEED_LOAD,
     NEED_FOREIGN,
-    NEED_FOLLOW,
+    NEED_CONFIRM,
     NEED_ERROR
 };
 
@@ -40,6 +40,12 @@ struct fault {
     struct gfn_range extent;
     struct flush_batch batch;
     struct prepared prepared;
+    struct {
+        gfn_t at;
+        pte_t leaf;
+    } pending[PREPARED_MAX]; /* leaves that may have their write bit once the batch is flushed */
+    unsigned pending_count;
+    unsigned pending_level;
     pte_t paged; /* NEED_LOAD */
     unsigned paged_level;
 };
@@ -61,6 +67,13 @@ static unsigned leaf_rights(const struct fault *f, unsigned level)
         rights &= ~(unsigned)RIGHT_EXEC;
     }
     return rights;
+}
+
+/* Has the leaf of `level` at `at` the faulting page's region throughout? */
+static bool in_extent(const struct fault *f, gfn_t at, unsigned level)
+{
+    gfn_t first = level_align(at, level);
+    return first.v >= f->extent.start.v && first.v + level_pages(level) <= f->extent.end.v;
 }
 
 /* --- Preparing frames under the table lock, filling them without ------------------------------- */
@@ -90,7 +103,7 @@ static enum cleave_status alloc_copy(struct fault *f, const struct walk *walk, g
 static bool copies_along(struct fault *f, const struct walk *walk, gfn_t at)
 {
     pte_t e = pte_read(&table_slots(walk->table)[level_slot(at, 0)]);
-    return at.v >= f->extent.start.v && at.v < f->extent.end.v && pte_is_leaf(e, 0) &&
+    return in_extent(f, at, 0) && pte_is_leaf(e, 0) &&
            !(e & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN)) && !pte_writable(e) &&
            !frame_is_exclusive(f->ctx, pte_pfn(e), 0, 0);
 }
@@ -134,8 +147,7 @@ static enum need prepare_first_touch(struct fault *f, const struct walk *walk)
     unsigned order = f->region.order < 1 ? 0 : 1; /* larger ones come from space_map() */
     for (order = order < walk->level ? order : walk->level;; order--) {
         gfn_t first = level_align(f->at, order);
-        bool fits = first.v >= f->extent.start.v &&
-                    first.v + level_pages(order) <= f->extent.end.v;
+        bool fits = in_extent(f, first, order);
         pfn_t to;
         enum cleave_status status = CLEAVE_NO_MEMORY;
         if (fits) {
@@ -153,15 +165,19 @@ static enum need prepare_first_touch(struct fault *f, const struct walk *walk)
 
 /* --- Putting prepared frames in place ----------------------------------------------------------- */
 
-/* Replaces one entry by its prepared leaf if it still is what was copied. */
+/* Replaces one entry by its prepared leaf if it still is what was copied. A leaf that takes the place
+ * of another frame is not writable before every CPU has forgotten that one: else one vcpu could read
+ * old bytes after another has written new ones. */
 static bool commit_one(struct fault *f, const struct walk *walk, struct prepared_item *item,
                        unsigned rights)
 {
     pte_t *slot = &table_slots(walk->table)[level_slot(item->at, item->level)];
+    bool copy = item->from != 0;
     pte_t leaf = pte_make_leaf(item->to, item->level, rights, 0);
     pte_t now = pte_read(slot);
     const pte_t flags = pt_format.accessed | pt_format.dirty;
 
+    leaf = copy ? pte_without_write(leaf) | PTE_PENDING : leaf;
     do {
         if (((now ^ item->from) & ~flags) != 0) {
             return false;
@@ -169,13 +185,17 @@ static bool commit_one(struct fault *f, const struct walk *walk, struct prepared
     } while (!pte_replace(f->ctx, slot, now, leaf) && (now = pte_read(slot), true));
     frame_set_rmap(item->to, item->level, walk->table, level_slot(item->at, item->level));
     item->to = PFN_NONE;
-    if (now != 0) {
-        flush_drop_frames(&f->batch, pte_pfn(now), item->level, 1);
-        f->space->stats.pages_copied += item->level == 0;
-        f->space->stats.blocks_copied += item->level == 1;
-    } else {
+    if (!copy) {
         f->space->stats.zeroed += level_pages(item->level);
+        return true;
     }
+    flush_drop_frames(&f->batch, pte_pfn(now), item->level, 1);
+    f->space->stats.pages_copied += item->level == 0;
+    f->space->stats.blocks_copied += item->level == 1;
+    f->pending[f->pending_count].at = item->at;
+    f->pending[f->pending_count].leaf = leaf;
+    f->pending_count++;
+    f->pending_level = item->level;
     return true;
 }
 
@@ -187,7 +207,6 @@ static enum need commit(struct fault *f)
     bool hole = p->item[0].from == 0;
     unsigned flags = (hole ? WALK_MAKE : 0u) | (f->access == ACCESS_WRITE ? WALK_WRITE : 0u);
     struct walk walk;
-    bool follow = f->space->foreign_count != 0 && !hole;
     bool done = false;
 
     enum cleave_status status = walk_exclusive(f->ctx, f->space, f->payer, f->at, level, flags,
@@ -196,10 +215,9 @@ static enum need commit(struct fault *f)
         return fail(f, status);
     }
     if (walk.level == level) {
-        unsigned rights = leaf_rights(f, level);
-        rights &= follow ? ~(unsigned)RIGHT_WRITE : RIGHT_ALL;
         for (unsigned i = 0; i < p->count; i++) {
-            bool installed = commit_one(f, &walk, &p->item[i], rights);
+            bool installed = in_extent(f, p->item[i].at, level) &&
+                             commit_one(f, &walk, &p->item[i], leaf_rights(f, level));
             done = i == 0 ? installed : done;
         }
         collapse_note(f->space, &walk);
@@ -207,9 +225,43 @@ static enum need commit(struct fault *f)
     walk_end(f->ctx, &walk);
     if (!done) {
         f->space->stats.lost_races++;
+        f->pending_count = 0; /* neighbours wait for their own faults */
         return NEED_AGAIN;
     }
-    return follow ? NEED_FOLLOW : NEED_NOTHING;
+    return hole ? NEED_NOTHING : NEED_CONFIRM;
+}
+
+/* The flush is done: gives the pending leaves their write bits where nothing changed meanwhile. */
+static enum need confirm(struct fault *f)
+{
+    const pte_t flags = pt_format.accessed | pt_format.dirty;
+    unsigned count = f->pending_count;
+    struct walk walk;
+
+    f->pending_count = 0;
+    enum cleave_status status = walk_exclusive(f->ctx, f->space, f->payer, f->at, f->pending_level,
+                                               WALK_WRITE, &f->batch, &walk);
+    if (status != CLEAVE_OK) {
+        return fail(f, status);
+    }
+    bool may = walk.level == f->pending_level && (leaf_rights(f, walk.level) & RIGHT_WRITE);
+    for (unsigned i = 0; i < count && may; i++) {
+        gfn_t at = f->pending[i].at;
+        pte_t leaf = f->pending[i].leaf;
+        pte_t *slot = &table_slots(walk.table)[level_slot(at, walk.level)];
+        pte_t now = pte_read(slot);
+        uint64_t own = attachments_at(f->space, at, pte_pfn(leaf));
+        if (((now ^ leaf) & ~flags) != 0 || !in_extent(f, at, walk.level) ||
+            !frame_is_exclusive(f->ctx, pte_pfn(leaf), walk.level, own)) {
+            continue;
+        }
+        while (((now ^ leaf) & ~flags) == 0 &&
+               !pte_replace(f->ctx, slot, now, pte_with_write(now & ~PTE_PENDING))) {
+            now = pte_read(slot);
+        }
+    }
+    walk_end(f->ctx, &walk);
+    return NEED_NOTHING;
 }
 
 /* --- Writes ------------------------------------------------------------------------------------- */
@@ -235,6 +287,35 @@ static enum need split(struct fault *f, struct walk *walk)
     return status == CLEAVE_OK ? NEED_AGAIN : fail(f, status);
 }
 
+/* Is the walk's leaf held by this space alone, its own pins and foreign maps apart? */
+static bool exclusive_leaf(struct fault *f, const struct walk *walk)
+{
+    pfn_t frame = pfn_add(pte_pfn(walk->entry), f->at.v & (level_pages(walk->level) - 1));
+    uint64_t own = attachments_at(f->space, f->at, frame);
+    return frame_is_exclusive(f->ctx, pte_pfn(walk->entry), walk->level, own);
+}
+
+/* The walk's leaf is shared: prepares a copy, or splits it. */
+static enum need copy_leaf(struct fault *f, struct walk *walk)
+{
+    gfn_t first = level_align(f->at, walk->level);
+
+    f->pending_count = 0;
+    if (walk->level == 0) {
+        return prepare_grain(f, walk);
+    }
+    if (walk->level == 1 && f->region.whole && f->payer->reserved == 0 &&
+        f->space->attachment_count == 0 && in_extent(f, first, 1)) {
+        pfn_t to;
+        if (pool_alloc(f->ctx, f->payer, 1, FRAME_DATA, &to) == CLEAVE_OK) {
+            enum cleave_status status =
+                prepared_add(f->ctx, &f->prepared, first, 1, walk->entry, to);
+            return status == CLEAVE_OK ? NEED_FILL : fail(f, status);
+        }
+    }
+    return split(f, walk);
+}
+
 /* The walk stands on a leaf, all tables above are exclusive and writable. */
 static enum need write_leaf(struct fault *f, struct walk *walk)
 {
@@ -255,32 +336,23 @@ static enum need write_leaf(struct fault *f, struct walk *walk)
     if (mixed) {
         return split(f, walk);
     }
+    if (walk->entry & PTE_PENDING) {
+        /* Another vcpu's copy, or one that a fork left so: flush, then as if it were ours. */
+        flush_need(&f->batch);
+        f->pending[0].at = f->at;
+        f->pending[0].leaf = walk->entry & ~(pt_format.accessed | pt_format.dirty);
+        f->pending_count = 1;
+        f->pending_level = walk->level;
+        return exclusive_leaf(f, walk) ? NEED_CONFIRM : copy_leaf(f, walk);
+    }
     if (walk->entry & (PTE_SHARED | PTE_DEVICE)) {
         while (!pte_replace(f->ctx, walk->slot, walk->entry, pte_with_write(walk->entry))) {
             walk->entry = pte_read(walk->slot);
         }
         return NEED_NOTHING;
     }
-    uint64_t own = attachments_at(f->space, f->at, pfn_add(pte_pfn(walk->entry),
-                                                           f->at.v - first.v));
-    if (frame_is_exclusive(f->ctx, pte_pfn(walk->entry), walk->level, own)) {
-        return give_write(f, walk);
-    }
-    if (walk->level == 0) {
-        return prepare_grain(f, walk);
-    }
-    if (walk->level == 1 && f->region.whole && f->payer->reserved == 0 &&
-        f->space->attachment_count == 0) {
-        pfn_t to;
-        if (pool_alloc(f->ctx, f->payer, 1, FRAME_DATA, &to) == CLEAVE_OK) {
-            enum cleave_status status =
-                prepared_add(f->ctx, &f->prepared, first, 1, walk->entry, to);
-            return status == CLEAVE_OK ? NEED_FILL : fail(f, status);
-        }
-    }
-    return split(f, walk);
+    return exclusive_leaf(f, walk) ? give_write(f, walk) : copy_leaf(f, walk);
 }
-
 static enum need step_write(struct fault *f)
 {
     struct walk walk;
@@ -411,6 +483,9 @@ static enum need fault_round(struct fault *f)
     if (f->prepared.count != 0) {
         return commit(f);
     }
+    if (f->pending_count != 0) {
+        return confirm(f);
+    }
     switch (f->access) {
     case ACCESS_READ:
         return step_read(f);
@@ -442,7 +517,7 @@ static enum cleave_status out_of_memory(struct fault *f)
     struct walk walk;
     read_lock(f->ctx, &f->space->lock, RANK_SPACE);
     walk_find(f->ctx, f->space, f->at, 0, &walk);
-    uint64_t need = table_level(walk.locked) + 1u;
+    uint64_t need = f->region.armed ? TABLE_LEVELS : table_level(walk.locked) + 1u;
     walk_end(f->ctx, &walk);
     read_unlock(f->ctx, &f->space->lock, RANK_SPACE);
     f->wait->space = f->space;
@@ -469,6 +544,11 @@ static enum cleave_status between_rounds(struct fault *f, enum need need)
         return CLEAVE_AGAIN;
     case NEED_NOTIFY:
         status = channel_notify(f->ctx, f->space, f->at, &f->region, f->wait);
+        if (status == CLEAVE_NO_MEMORY) {
+            f->status = status; /* for nodes of the region tree */
+            prepared_drop(f->ctx, &f->prepared);
+            return out_of_memory(f);
+        }
         return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
     case NEED_LOAD:
         status =
@@ -477,10 +557,12 @@ static enum cleave_status between_rounds(struct fault *f, enum need need)
         return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
     case NEED_FOREIGN:
         return foreign_write(f->ctx, f->space, f->at, f->wait);
-    case NEED_FOLLOW:
-        foreign_follow(f->ctx, f->space, f->at);
+    case NEED_CONFIRM:
         prepared_drop(f->ctx, &f->prepared);
-        return CLEAVE_AGAIN; /* now with its write bit */
+        for (unsigned i = 0; i < f->pending_count && f->space->foreign_count != 0; i++) {
+            foreign_follow(f->ctx, f->space, f->pending[i].at);
+        }
+        return CLEAVE_AGAIN;
     case NEED_ERROR:
         prepared_drop(f->ctx, &f->prepared);
         return out_of_memory(f);
@@ -489,9 +571,13 @@ static enum cleave_status between_rounds(struct fault *f, enum need need)
 }
 
 /* What became of an earlier wait of this vcpu for this page: consumed here. */
-static enum cleave_status take_outcome(struct mm_ctx *ctx, struct vcpu_wait *wait, gfn_t at)
+static enum cleave_status take_outcome(struct mm_ctx *ctx, struct space *space,
+                                       struct vcpu_wait *wait, gfn_t at)
 {
     enum wait_outcome outcome = wait->outcome;
+    if (outcome != WAIT_RETRY && wait->space != space) {
+        return CLEAVE_OK; /* of the space whose page a foreign map is of: asked again below */
+    }
     wait->outcome = WAIT_RETRY;
     if (outcome == WAIT_RETRY || wait->at.v != at.v) {
         return CLEAVE_OK;
@@ -529,6 +615,7 @@ enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at
     f.access = access;
     f.payer = &space->payer;
     f.prepared.count = 0;
+    f.pending_count = 0;
     space->stats.faults++;
     switch (access) {
     case ACCESS_READ:
@@ -542,7 +629,7 @@ enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at
         break;
     }
     if (wait != NULL) {
-        enum cleave_status outcome = take_outcome(ctx, wait, f.at);
+        enum cleave_status outcome = take_outcome(ctx, space, wait, f.at);
         if (outcome != CLEAVE_OK) {
             return outcome;
         }

@@ -77,7 +77,7 @@ static void flush_all(struct mm_ctx *ctx, struct space *space)
             port_relax(ctx);
         }
     }
-    space->stats.flushes++;
+    __atomic_fetch_add(&space->stats.flushes, 1, __ATOMIC_RELAXED);
 }
 
 void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch)

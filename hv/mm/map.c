@@ -4,6 +4,8 @@
  * can fail and no guest can see (tables copied, leaves split, frames had), then the change.
  */
 #include "map.h"
+#include "notify.h"
+#include "attachment.h"
 #include "table.h"
 
 /* --- Boundaries and ranges ---------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
  */
 #include "fork.h"
 #include "pin.h"
+#include "pager.h"
 #include "table.h"
 #include "unshare.h"
 
@@ -248,6 +249,9 @@ static void put_entry(struct move *m, gfn_t at, unsigned level, pte_t e)
     struct walk walk;
     walk_find(m->ctx, m->space, at, level, &walk);
     MM_CHECK(walk.exclusive && walk.level == level);
+    if (pte_kind(e, level) == PTE_KIND_PAGED) {
+        e = paged_own(m->space, e); /* the base has something else here */
+    }
     MM_CHECK(pte_replace(m->ctx, walk.slot, 0, e));
     if (pte_is_leaf(e, level) && pte_counted(e)) {
         frame_set_rmap(pte_pfn(e), level, walk.table, level_slot(at, level));

