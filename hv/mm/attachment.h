@@ -20,8 +20,8 @@ void attachment_end(struct mm_ctx *ctx, struct space *space);
 /* An id that no attachment of any space has. */
 uint32_t attachment_new_id(void);
 
-/* Takes or drops the references of a record. CLEAVE_OVERFLOW: none taken. No CPU holds a translation
- * by them. */
+/* Takes or drops the references of a record. CLEAVE_OVERFLOW: none taken. No CPU holds a
+ * translation by them. */
 enum cleave_status attachment_get(struct mm_ctx *ctx, const struct attachment *a) MUST_CHECK;
 void attachment_put(struct mm_ctx *ctx, const struct attachment *a);
 

@@ -121,7 +121,7 @@ static bool check_map(struct audit *audit, const struct run *run)
 {
     uint64_t bits = 0;
     for (unsigned w = 0; w < RUN_WORDS; w++) {
-        bits += (uint64_t)__builtin_popcountll(run->free[w]);
+        bits += bits_count(run->free[w]);
     }
     for (unsigned i = TABLE_ENTRIES; i < RUN_WORDS * 64; i++) {
         bits += map_bit(run, i) ? TABLE_ENTRIES : 0;

@@ -219,7 +219,7 @@ unsigned channel_find_event(const struct channel *channel, uint64_t id)
 bool channel_below_limit(const struct channel *channel)
 {
     uint64_t may =
-        channel->asynchronous ? 0 : (uint64_t)__builtin_popcount(channel_used_slots(channel));
+        channel->asynchronous ? 0 : bits_count(channel_used_slots(channel));
     return channel->max_dirty == 0 || channel->dirty + may < channel->max_dirty;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Where two spaces of a family differ. Both trees are walked in step under the readers' side of both
- * spaces' locks; what both share (one table, one block, one frame) is passed over whole. At each step
- * both walks hold a table lock, so that no entry that is looked at can be dropped meanwhile.
+ * Where two spaces of a family differ. Both trees are walked in step under the readers' side of
+ * both spaces' locks; what both share (one table, one block, one frame) is passed over whole. At
+ * each step both walks hold a table lock, so that no entry that is looked at can be dropped
+ * meanwhile.
  */
 #include "fork.h"
 #include "table.h"
@@ -14,9 +15,9 @@ struct differ {
     struct mm_ctx *ctx;
     struct space *space[2]; /* in address order */
     struct diff *diff;
-    gfn_t at;    /* everything before is decided */
-    gfn_t limit; /* up to here, pages are holes that read alike in both, or mapped in both */
-    bool apart;  /* up to `limit`, one space has memory where the other has none */
+    gfn_t at;          /* everything before is decided */
+    gfn_t limit;       /* up to here, pages are holes that read alike in both, or mapped in both */
+    bool apart;        /* up to `limit`, one space has memory where the other has none */
     uint64_t compared; /* pages whose bytes were compared since the walks began */
     struct walk walk[2];
 };
@@ -46,7 +47,8 @@ static bool policy_fills(enum region_policy policy)
     return false;
 }
 
-/* Sets `limit` and `apart` from `at` on. Stops early, which is correct too, when the budget is gone. */
+/* Sets `limit` and `apart` from `at` on. Stops early, which is correct too, when the budget is
+ * gone. */
 static void compare_regions(struct differ *d)
 {
     gfn_t at = d->at;
@@ -59,8 +61,7 @@ static void compare_regions(struct differ *d)
         struct gfn_range extent[2];
         bool fills[2];
         for (unsigned i = 0; i < 2; i++) {
-            fills[i] = policy_fills(
-                region_get_extent(d->space[i]->regions, at, &extent[i]).policy);
+            fills[i] = policy_fills(region_get_extent(d->space[i]->regions, at, &extent[i]).policy);
         }
         bool apart = fills[0] != fills[1];
         if (at.v != d->at.v && apart != d->apart) {
@@ -124,8 +125,8 @@ static bool comparable(const struct walk *walk)
     return pte_is_leaf(e, walk->level) && pte_counted(e);
 }
 
-/* Compares the pages [at, end) of two entries one by one. Stops for want of budget or room, or after
- * a chunk; `at` says where. False when the call has to stop. */
+/* Compares the pages [at, end) of two entries one by one. Stops for want of budget or room, or
+ * after a chunk; `at` says where. False when the call has to stop. */
 static bool compare_bytes(struct differ *d, gfn_t end)
 {
     while (d->at.v < end.v && d->compared < DIFF_CHUNK) {
@@ -183,8 +184,8 @@ static enum verdict compare_entries(const struct differ *d, gfn_t *end)
     return page_meaning(a, d->at) == page_meaning(b, d->at) ? SAME : DIFFERENT;
 }
 
-/* Decides the pages from `at` as far as both walks' present entries reach; `*descend`: it takes walks
- * to lower entries. False when the call has to stop. */
+/* Decides the pages from `at` as far as both walks' present entries reach; `*descend`: it takes
+ * walks to lower entries. False when the call has to stop. */
 static bool decide(struct differ *d, bool *descend)
 {
     gfn_t end;
@@ -217,8 +218,8 @@ static void look_again(struct walk *walk, gfn_t at)
     walk->entry = pte_read(walk->slot);
 }
 
-/* Goes on within the two tables that the walks hold until one of them ends or a lower table has to be
- * entered; `*descend` as above. */
+/* Goes on within the two tables that the walks hold until one of them ends or a lower table has to
+ * be entered; `*descend` as above. */
 static bool scan_tables(struct differ *d, bool *descend)
 {
     unsigned level = d->walk[0].level < d->walk[1].level ? d->walk[0].level : d->walk[1].level;
@@ -237,8 +238,8 @@ static bool scan_tables(struct differ *d, bool *descend)
     }
 }
 
-/* One round from `at`: from the roots down until something is decided. Each walk passes over what is
- * decided at its level and then goes down at the first entry that is not. */
+/* One round from `at`: from the roots down until something is decided. Each walk passes over what
+ * is decided at its level and then goes down at the first entry that is not. */
 static bool diff_round(struct differ *d)
 {
     bool go_on = true;

@@ -295,6 +295,14 @@ static bool exclusive_leaf(struct fault *f, const struct walk *walk)
     return frame_is_exclusive(f->ctx, pte_pfn(walk->entry), walk->level, own);
 }
 
+/* Does a foreign map of the page still show the frame that another vcpu's copy replaced? */
+static bool unsettled(struct fault *f, const struct walk *walk)
+{
+    pfn_t frame = pfn_add(pte_pfn(walk->entry), f->at.v & (level_pages(walk->level) - 1));
+    return f->space->foreign_count != 0 &&
+           attachments_at(f->space, f->at, frame) == ATTACHMENTS_UNSETTLED;
+}
+
 /* The walk's leaf is shared: prepares a copy, or splits it. */
 static enum need copy_leaf(struct fault *f, struct walk *walk)
 {
@@ -336,14 +344,15 @@ static enum need write_leaf(struct fault *f, struct walk *walk)
     if (mixed) {
         return split(f, walk);
     }
-    if (walk->entry & PTE_PENDING) {
+    bool follow = unsettled(f, walk);
+    if ((walk->entry & PTE_PENDING) || follow) {
         /* Another vcpu's copy, or one that a fork left so: flush, then as if it were ours. */
         flush_need(&f->batch);
         f->pending[0].at = f->at;
         f->pending[0].leaf = walk->entry & ~(pt_format.accessed | pt_format.dirty);
         f->pending_count = 1;
         f->pending_level = walk->level;
-        return exclusive_leaf(f, walk) ? NEED_CONFIRM : copy_leaf(f, walk);
+        return follow || exclusive_leaf(f, walk) ? NEED_CONFIRM : copy_leaf(f, walk);
     }
     if (walk->entry & (PTE_SHARED | PTE_DEVICE)) {
         while (!pte_replace(f->ctx, walk->slot, walk->entry, pte_with_write(walk->entry))) {
@@ -528,6 +537,17 @@ static enum cleave_status out_of_memory(struct fault *f)
     return CLEAVE_WAIT;
 }
 
+/* After a subscriber or pager was asked: walk again, wait for memory that it lacked, or end. */
+static enum cleave_status fault_outcome(struct fault *f, enum cleave_status status)
+{
+    if (status != CLEAVE_NO_MEMORY) {
+        return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
+    }
+    f->status = status;
+    prepared_drop(f->ctx, &f->prepared);
+    return out_of_memory(f);
+}
+
 /* Does, without locks, what a round asked for. CLEAVE_AGAIN: walk again. */
 static enum cleave_status between_rounds(struct fault *f, enum need need)
 {
@@ -544,17 +564,11 @@ static enum cleave_status between_rounds(struct fault *f, enum need need)
         return CLEAVE_AGAIN;
     case NEED_NOTIFY:
         status = channel_notify(f->ctx, f->space, f->at, &f->region, f->wait);
-        if (status == CLEAVE_NO_MEMORY) {
-            f->status = status; /* for nodes of the region tree */
-            prepared_drop(f->ctx, &f->prepared);
-            return out_of_memory(f);
-        }
-        return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
+        return fault_outcome(f, status);
     case NEED_LOAD:
-        status =
-            pager_fault(f->ctx, f->space, f->at, f->access == ACCESS_WRITE, f->paged,
-                        f->paged_level, f->wait);
-        return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
+        status = pager_fault(f->ctx, f->space, f->at, f->access == ACCESS_WRITE, f->paged,
+                             f->paged_level, f->wait);
+        return fault_outcome(f, status);
     case NEED_FOREIGN:
         return foreign_write(f->ctx, f->space, f->at, f->wait);
     case NEED_CONFIRM:

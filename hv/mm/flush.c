@@ -22,7 +22,8 @@ void flush_drop_frames(struct flush_batch *batch, pfn_t f, unsigned order, uint6
 {
     uint64_t pages = level_pages(order);
     unsigned i = batch->count;
-    if (i > 0 && !batch->drop[i - 1].table && batch->drop[i - 1].order == order &&
+    if (i > 0 && order < LEAF_ORDERS - 1 && !batch->drop[i - 1].table &&
+        batch->drop[i - 1].order == order &&
         batch->drop[i - 1].frame.v + batch->drop[i - 1].parts * pages == f.v &&
         f.v % level_pages(order + 1) != 0) {
         batch->drop[i - 1].parts = (uint16_t)(batch->drop[i - 1].parts + parts);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Foreign maps: pages of one space in the tables of another, the mapper. The owner's record and the
- * mapper's PTE_FOREIGN leaf share one reference on the 4 KiB frame; the mapper's region word names the
- * owner. Both sides change under RANK_FOREIGN and the writers' side of both spaces' locks, taken in
- * address order.
+ * mapper's PTE_FOREIGN leaf share one reference on the 4 KiB frame; the mapper's region word names
+ * the owner. Both sides change under RANK_FOREIGN and the writers' side of both spaces' locks,
+ * taken in address order.
  *
  *   owner                                 mapper
  *     leaf ----> frame <---- leaf           REGION_FOREIGN {owner}
@@ -92,7 +92,8 @@ static struct attachment *find_record(struct space *owner, const struct space *m
     return a;
 }
 
-/* The frame that the owner has at the record's page now; PFN_NONE when it has none that is its own. */
+/* The frame that the owner has at the record's page now; PFN_NONE when it has none that is its own.
+ */
 static pfn_t owner_frame(struct mm_ctx *ctx, struct space *owner, const struct attachment *a)
 {
     unsigned level;
@@ -105,8 +106,9 @@ static pfn_t owner_frame(struct mm_ctx *ctx, struct space *owner, const struct a
 
 /* --- The mapper's leaf ------------------------------------------------------------------------ */
 
-/* Replaces the mapper's leaf, which is there, and returns what it was. Its table is the mapper's own, but
- * perhaps for holders that are dead and not yet reaped: a fork takes foreign leaves out of its copy. */
+/* Replaces the mapper's leaf, which is there, and returns what it was. Its table is the mapper's
+ * own, but perhaps for holders that are dead and not yet reaped: a fork takes foreign leaves out of
+ * its copy. */
 static pte_t replace_leaf(struct mm_ctx *ctx, struct space *mapper, gfn_t at, pte_t leaf)
 {
     struct walk walk;
@@ -168,8 +170,9 @@ static enum cleave_status check_owner(struct mm_ctx *ctx, const struct space *ow
     return CLEAVE_OK;
 }
 
-/* Where the owner shares the table of the page, its leaf there loses its write bit (which a cleared bit
- * above hides already): the last holder of the table must not find it while the map has a reference. */
+/* Where the owner shares the table of the page, its leaf there loses its write bit (which a cleared
+ * bit above hides already): the last holder of the table must not find it while the map has a
+ * reference. */
 static void protect_shared(struct mm_ctx *ctx, struct space *owner, gfn_t at)
 {
     struct walk walk;
@@ -180,8 +183,8 @@ static void protect_shared(struct mm_ctx *ctx, struct space *owner, gfn_t at)
     walk_end(ctx, &walk);
 }
 
-/* Takes memory and references for the map `a`, in the order in which they can be given back, and makes
- * the leaf. Both locks are held. */
+/* Takes memory and references for the map `a`, in the order in which they can be given back, and
+ * makes the leaf. Both locks are held. */
 static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
                                       const struct attachment *a, struct flush_batch *batch)
 {
@@ -329,12 +332,11 @@ enum cleave_status foreign_unmap(struct mm_ctx *ctx, struct space *mapper, gpa_t
 
 /* --- When the owner's page changes ------------------------------------------------------------ */
 
-/* The first record of the range for which `wanted` holds. RANK_FOREIGN is held: foreign records stay
- * where they are when the owner's lock is let go. */
-static struct attachment *find_wanted(struct mm_ctx *ctx, struct space *owner,
-                                      struct gfn_range range,
-                                      bool (*wanted)(struct mm_ctx *ctx, struct space *owner,
-                                                     const struct attachment *a))
+/* The first record of the range for which `wanted` holds. RANK_FOREIGN is held: foreign records
+ * stay where they are when the owner's lock is let go. */
+static struct attachment *
+find_wanted(struct mm_ctx *ctx, struct space *owner, struct gfn_range range,
+            bool (*wanted)(struct mm_ctx *ctx, struct space *owner, const struct attachment *a))
 {
     struct attachment *a = NULL;
     write_lock(ctx, &owner->lock, RANK_SPACE);
@@ -403,8 +405,8 @@ void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range r
 
 /* --- Writes through a map --------------------------------------------------------------------- */
 
-/* May the mapper write to the record's page: nobody else sees it but the owner, or it is shared memory,
- * and no subscriber has to be asked first? Both locks are held. */
+/* May the mapper write to the record's page: nobody else sees it but the owner, or it is shared
+ * memory, and no subscriber has to be asked first? Both locks are held. */
 static enum cleave_status check_write(struct mm_ctx *ctx, struct space *owner,
                                       const struct attachment *a, bool *ready)
 {
@@ -416,7 +418,7 @@ static enum cleave_status check_write(struct mm_ctx *ctx, struct space *owner,
         return mm_fail(ctx, CLEAVE_FAULT, "at", a->mapper_at.v << PAGE_SHIFT, 1, 0);
     }
     walk_find(ctx, owner, a->at, 0, &walk);
-    if (pte_is_leaf(walk.entry, walk.level) && !region.armed) {
+    if (pte_is_leaf(walk.entry, walk.level) && !(walk.entry & PTE_PENDING) && !region.armed) {
         pfn_t page = pfn_add(pte_pfn(walk.entry), a->at.v & (level_pages(walk.level) - 1));
         bool alone = (walk.entry & PTE_SHARED) ||
                      (walk.exclusive &&
@@ -435,8 +437,8 @@ static enum cleave_status give_write(struct mm_ctx *ctx, struct attachment *a)
     struct walk walk;
 
     flush_begin(&batch, mapper);
-    enum cleave_status status = walk_exclusive(ctx, mapper, &mapper->payer, a->mapper_at, 0,
-                                               WALK_WRITE, &batch, &walk);
+    enum cleave_status status =
+        walk_exclusive(ctx, mapper, &mapper->payer, a->mapper_at, 0, WALK_WRITE, &batch, &walk);
     if (status == CLEAVE_OK) {
         MM_CHECK(walk.level == 0 && (walk.entry & PTE_FOREIGN));
         a->written = 1;
@@ -450,8 +452,8 @@ static enum cleave_status give_write(struct mm_ctx *ctx, struct attachment *a)
     return status;
 }
 
-/* One round under the locks: writes may pass (`*ready`), or the page `*page` of the owner, which the
- * caller then holds, has first to be broken out. */
+/* One round under the locks: writes may pass (`*ready`), or the page `*page` of the owner, which
+ * the caller then holds, has first to be broken out. */
 static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
                                        struct space **owner, gfn_t *page, bool *ready)
 {
@@ -562,8 +564,8 @@ static bool is_any(struct mm_ctx *ctx, struct space *owner, const struct attachm
     return true;
 }
 
-/* Takes one page of a dying owner back from its mapper; false when there is none. The mapper keeps an
- * empty foreign region where it has no memory to change that. */
+/* Takes one page of a dying owner back from its mapper; false when there is none. The mapper keeps
+ * an empty foreign region where it has no memory to change that. */
 static bool take_back(struct mm_ctx *ctx, struct space *owner)
 {
     const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};

@@ -312,7 +312,8 @@ static bool publish_leaf(struct mm_ctx *ctx, const struct walk *walk, pte_t page
     if ((lacks & REGION_HAS_NO_WRITE) || !walk->exclusive) {
         rights &= ~(unsigned)RIGHT_WRITE;
     }
-    if ((lacks & REGION_HAS_NO_EXEC) || (walk->level > 0 && !machine.huge_exec)) {
+    if ((lacks & REGION_HAS_NO_EXEC) || !walk->exclusive || /* others may not have the right */
+        (walk->level > 0 && !machine.huge_exec)) {
         rights &= ~(unsigned)RIGHT_EXEC;
     }
     if (!pte_replace(ctx, walk->slot, paged, pte_make_leaf(frame, walk->level, rights, 0))) {

@@ -264,10 +264,8 @@ enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gf
 {
     enum cleave_status status = CLEAVE_OK;
     gfn_t at = range.start;
+    /* What is filled already is passed over for nothing, so that a call with any budget fills more. */
     while (status == CLEAVE_OK && at.v < range.end.v) {
-        if (!mm_spend(ctx, 1)) {
-            return CLEAVE_AGAIN;
-        }
         status = fill_hole(ctx, space, at, range, region, &at);
     }
     return status;

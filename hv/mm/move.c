@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Moving a range of guest-physical memory, under the writers' side of the space's lock. First all that
- * can fail and that no guest can see: shared frames are copied, leaves split to what fits at both
- * ends, tables made at the target, the new region tree built beside the old. Then entries and regions
- * move, which cannot fail.
+ * Moving a range of guest-physical memory, under the writers' side of the space's lock. First all
+ * that can fail and that no guest can see: shared frames are copied, leaves split to what fits at
+ * both ends, tables made at the target, the new region tree built beside the old. Then entries and
+ * regions move, which cannot fail.
  */
 #include "fork.h"
-#include "pin.h"
 #include "pager.h"
+#include "pin.h"
 #include "table.h"
 #include "unshare.h"
 
@@ -26,8 +26,8 @@ static gfn_t target_of(const struct move *m, gfn_t at)
     return gfn(at.v - m->from.start.v + m->to.start.v);
 }
 
-/* Largest order, up to `limit`, of a leaf at source page `at` that has its alignment at both ends and
- * lies inside the range. */
+/* Largest order, up to `limit`, of a leaf at source page `at` that has its alignment at both ends
+ * and lies inside the range. */
 static unsigned moving_order(const struct move *m, gfn_t at, unsigned limit)
 {
     unsigned order = limit < LEAF_ORDERS - 1 ? limit : LEAF_ORDERS - 1;
@@ -102,8 +102,8 @@ static enum cleave_status check_regions(const struct move *m)
     return CLEAVE_OK;
 }
 
-/* Counts the leaves and paged entries as they would move; stops past the limit. A hole costs one look
- * at each table that leads to it. */
+/* Counts the leaves and paged entries as they would move; stops past the limit. A hole costs one
+ * look at each table that leads to it. */
 static enum cleave_status check_count(const struct move *m)
 {
     uint64_t leaves = 0;
@@ -117,8 +117,9 @@ static enum cleave_status check_count(const struct move *m)
         }
         leaves++;
         if (leaves > MOVE_MAX_LEAVES) {
-            return mm_fail(m->ctx, CLEAVE_COUNT, "size", (m->from.end.v - m->from.start.v) << PAGE_SHIFT,
-                           PAGE_SIZE, (at.v - m->from.start.v) << PAGE_SHIFT);
+            return mm_fail(m->ctx, CLEAVE_COUNT, "size",
+                           (m->from.end.v - m->from.start.v) << PAGE_SHIFT, PAGE_SIZE,
+                           (at.v - m->from.start.v) << PAGE_SHIFT);
         }
         at.v += level_pages(moving_order(m, at, level));
     }
@@ -141,7 +142,8 @@ static enum cleave_status prepare_target(struct move *m, gfn_t at, unsigned leve
     MM_CHECK(walk.level == level && !pte_is_leaf(walk.entry, level));
     pte_t old = pte_take(m->ctx, walk.slot);
     if (pte_is_table(old, level)) {
-        flush_drop_table(&m->batch, pte_pfn(old)); /* left over beneath REGION_NONE: nothing in it */
+        flush_drop_table(&m->batch,
+                         pte_pfn(old)); /* left over beneath REGION_NONE: nothing in it */
         m->pruned++;
     }
     walk_end(m->ctx, &walk);
@@ -222,8 +224,8 @@ static enum cleave_status prepare_regions(struct move *m)
 
 /* --- What cannot fail ------------------------------------------------------------------------- */
 
-/* Takes the entry at `at` out. The write and execute bits stay only as far as the region gives them:
- * a cleared bit above may have hidden them. */
+/* Takes the entry at `at` out. The write and execute bits stay only as far as the region gives
+ * them: a cleared bit above may have hidden them. */
 static pte_t take_entry(struct move *m, gfn_t at, unsigned *level)
 {
     struct walk walk;
@@ -314,7 +316,13 @@ static enum cleave_status move_locked(struct move *m)
     if (status != CLEAVE_OK) {
         return status;
     }
-    status = prepare_leaves(m);
+    if (m->space->attachment_count != 0) {
+        /* A pin's reference on a whole block would count for what moves away from it. */
+        status = attachments_split(m->ctx, m->space, &m->batch);
+    }
+    if (status == CLEAVE_OK) {
+        status = prepare_leaves(m);
+    }
     if (status == CLEAVE_OK) {
         status = prepare_regions(m);
     }

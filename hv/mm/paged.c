@@ -30,9 +30,9 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
     }
     flush_begin(&batch, space);
     read_lock(ctx, &space->lock, RANK_SPACE);
-    status = space->state == SPACE_ALIVE
+    status = space->state == SPACE_ALIVE || space->state == SPACE_FROZEN
                  ? walk_exclusive(ctx, space, payer, at, 1, 0, &batch, &walk)
-                 : mm_fail(ctx, CLEAVE_FROZEN, "space", space->id, 1, 0);
+                 : mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     if (status == CLEAVE_OK) {
         pte_t entry = pte_with_write(pte_make_table(table)); /* nothing beneath it is present */
         if (walk.level == 1 && walk.entry == paged && pte_replace(ctx, walk.slot, paged, entry)) {

@@ -15,7 +15,8 @@
 
 /* --- Records ---------------------------------------------------------------------------------- */
 
-static uint32_t last_id; /* atomic; ids are unique in the machine, so that a stale one hits nothing */
+static uint32_t
+    last_id; /* atomic; ids are unique in the machine, so that a stale one hits nothing */
 
 uint32_t attachment_new_id(void)
 {
@@ -80,8 +81,7 @@ struct attachment *attachment_next(struct space *space, struct attachment *previ
         return NULL;
     }
     for (struct attachment *a = previous != NULL ? previous + 1 : all; a < all + ATTACHMENTS; a++) {
-        if (a->kind != ATTACH_NONE && a->at.v < range.end.v &&
-            range.start.v < a->at.v + a->pages) {
+        if (a->kind != ATTACH_NONE && a->at.v < range.end.v && range.start.v < a->at.v + a->pages) {
             return a;
         }
     }
@@ -201,8 +201,8 @@ pte_t space_entry(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *l
 
 /* --- Pinning: what is done before the lock is taken ------------------------------------------- */
 
-/* The page is pinned by the path of a guest's write: for writing, or for reading where a write would
- * neither notify nor be refused. */
+/* The page is pinned by the path of a guest's write: for writing, or for reading where a write
+ * would neither notify nor be refused. */
 static bool by_write(const struct region *region, bool write)
 {
     return write || ((region->rights & RIGHT_WRITE) && !region->armed &&
@@ -242,8 +242,7 @@ static enum cleave_status look(struct mm_ctx *ctx, struct space *space, gfn_t at
     if (status == CLEAVE_OK) {
         walk_find(ctx, space, at, 0, &walk);
         walk_end(ctx, &walk);
-        if (pte_is_leaf(walk.entry, walk.level) &&
-            (!*fault_write || (walk.rights & RIGHT_WRITE))) {
+        if (pte_is_leaf(walk.entry, walk.level) && (!*fault_write || (walk.rights & RIGHT_WRITE))) {
             *next = gfn(level_align(at, walk.level).v + level_pages(walk.level));
         }
     }
@@ -318,8 +317,8 @@ static enum cleave_status pin_unshare(struct pin *pin)
 {
     for (gfn_t at = pin->range.start; at.v < pin->range.end.v && !pin->changed;) {
         struct standing now;
-        enum cleave_status status = leaf_unshare(pin->ctx, pin->space, at, LEAF_ORDERS - 1, false,
-                                                 &pin->batch, &now);
+        enum cleave_status status =
+            leaf_unshare(pin->ctx, pin->space, at, LEAF_ORDERS - 1, false, &pin->batch, &now);
         if (status != CLEAVE_OK) {
             return status;
         }
@@ -496,8 +495,9 @@ static enum cleave_status split_record(struct mm_ctx *ctx, struct attachment *a)
     return status;
 }
 
-/* A page that is only mapped by another space stays shared by the fork. Its leaf loses its write bit:
- * who alone holds the table one day must not find it there while the map still has its reference. */
+/* A page that is only mapped by another space stays shared by the fork. Its leaf loses its write
+ * bit: who alone holds the table one day must not find it there while the map still has its
+ * reference. */
 static void protect_leaf(struct mm_ctx *ctx, struct space *space, gfn_t at,
                          struct flush_batch *batch)
 {

@@ -18,14 +18,14 @@ enum attachment_kind { ATTACH_NONE = 0, ATTACH_PIN_READ, ATTACH_PIN_WRITE, ATTAC
  * order 0: one reference on each of `pages` consecutive frames from `frame`, which is that of `at`.
  */
 struct attachment {
-    uint8_t kind;      /* enum attachment_kind */
-    uint8_t order;     /* order of the references held */
-    uint8_t written;   /* ATTACH_FOREIGN: has been written through; a pin from then on */
-    uint8_t detached;  /* ATTACH_FOREIGN: the owner has unmapped the page; the map keeps its frame */
-    uint32_t id;       /* the holder's handle, named by CLEAVE_BUSY */
-    pfn_t frame;       /* block or first frame that is referenced */
-    uint32_t pages;    /* 4 KiB pages of it that are meant, from `at` */
-    gfn_t at;          /* first guest page in the owner's space */
+    uint8_t kind;     /* enum attachment_kind */
+    uint8_t order;    /* order of the references held */
+    uint8_t written;  /* ATTACH_FOREIGN: has been written through; a pin from then on */
+    uint8_t detached; /* ATTACH_FOREIGN: the owner has unmapped the page; the map keeps its frame */
+    uint32_t id;      /* the holder's handle, named by CLEAVE_BUSY */
+    pfn_t frame;      /* block or first frame that is referenced */
+    uint32_t pages;   /* 4 KiB pages of it that are meant, from `at` */
+    gfn_t at;         /* first guest page in the owner's space */
     struct space *mapper; /* ATTACH_FOREIGN */
     gfn_t mapper_at;
 };
@@ -63,8 +63,8 @@ enum cleave_status space_pin(struct mm_ctx *ctx, struct space *space, gpa_t at, 
                              bool write, uint32_t *id) MUST_CHECK;
 /* CLEAVE_INVALID for an id that names no pin of `space`. Works on a dying space. */
 enum cleave_status space_unpin(struct mm_ctx *ctx, struct space *space, uint32_t id) MUST_CHECK;
-/* Host frame of a pinned page (what a device is programmed with). CLEAVE_INVALID for an id that names
- * no pin, CLEAVE_NOT_MAPPED for a page that it does not pin. */
+/* Host frame of a pinned page (what a device is programmed with). CLEAVE_INVALID for an id that
+ * names no pin, CLEAVE_NOT_MAPPED for a page that it does not pin. */
 enum cleave_status space_pinned_frame(struct mm_ctx *ctx, struct space *space, uint32_t id,
                                       gpa_t at, pfn_t *out) MUST_CHECK;
 
@@ -84,33 +84,34 @@ enum cleave_status foreign_unmap(struct mm_ctx *ctx, struct space *mapper, gpa_t
 /* --- For fault.c ------------------------------------------------------------------------------ */
 
 /*
- * Attachments of `space` whose reference lies on the chain of the frame at `f` as `at` maps it: what
- * frame_is_exclusive() is given as `own`. Where a foreign map of page `at` still shows another frame
- * (a copy was broken and foreign_follow() is not done) it is ATTACHMENTS_UNSETTLED, with which no
- * frame is exclusive, so that nobody writes before the map has followed. The space's lock is held.
+ * Attachments of `space` whose reference lies on the chain of the frame at `f` as `at` maps it:
+ * what frame_is_exclusive() is given as `own`. Where a foreign map of page `at` still shows another
+ * frame (a copy was broken and foreign_follow() is not done) it is ATTACHMENTS_UNSETTLED, with
+ * which no frame is exclusive, so that nobody writes before the map has followed. The space's lock
+ * is held.
  */
 #define ATTACHMENTS_UNSETTLED UINT32_MAX
 uint64_t attachments_at(struct space *space, gfn_t at, pfn_t f);
 /*
- * Page `at` of `owner` may have got a new frame (installed without the write bit): every foreign map
- * of it that shows another frame is made to show the owner's, read-only, and flushed. No lock is
- * held. To be called, where `owner->foreign_count` is not 0, before such a page turns writable.
+ * Page `at` of `owner` may have got a new frame (installed without the write bit): every foreign
+ * map of it that shows another frame is made to show the owner's, read-only, and flushed. No lock
+ * is held. To be called, where `owner->foreign_count` is not 0, before such a page turns writable.
  */
 void foreign_follow(struct mm_ctx *ctx, struct space *owner, gfn_t at);
 
 /*
- * A write in `mapper` met the PTE_FOREIGN leaf of page `at`. Breaks the copy in the owner as a write
- * of the owner's would (and tells its subscriber), after which both show the same frame and the leaf
- * may write. CLEAVE_OK: execute the access again; CLEAVE_WAIT as for a fault; CLEAVE_FAULT where the
- * owner's region does not allow it or the page is no longer the owner's; CLEAVE_DENIED,
+ * A write in `mapper` met the PTE_FOREIGN leaf of page `at`. Breaks the copy in the owner as a
+ * write of the owner's would (and tells its subscriber), after which both show the same frame and
+ * the leaf may write. CLEAVE_OK: execute the access again; CLEAVE_WAIT as for a fault; CLEAVE_FAULT
+ * where the owner's region does not allow it or the page is no longer the owner's; CLEAVE_DENIED,
  * CLEAVE_NO_MEMORY, CLEAVE_QUOTA. No lock is held.
  */
 enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
                                  struct vcpu_wait *wait) MUST_CHECK;
 
-/* Pages of `range` of `owner` were armed or lost a right: foreign maps of them lose their write bit,
- * flushed; the next write through them asks again. To be called before the operation returns, with no
- * lock held. */
+/* Pages of `range` of `owner` were armed or lost a right: foreign maps of them lose their write
+ * bit, flushed; the next write through them asks again. To be called before the operation returns,
+ * with no lock held. */
 void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range range);
 
 /* --- For fork.c, space.c and audit.c ---------------------------------------------------------- */
@@ -127,10 +128,10 @@ struct attachment *attachment_pinning(struct space *space, struct gfn_range rang
 
 /*
  * Before a fork: makes the path to every pinned page exclusive and its leaf a 4 KiB leaf, and the
- * references of pins exact: those on a block are handed to exactly the parts that are pinned. Leaves
- * that are mapped by others lose their write bit. Pages of shared regions stay as they are. The space's lock is held for writing. `batch` may be finished
- * on the way; the caller finishes it at the end. On failure what has been split stays so, which no
- * space can tell.
+ * references of pins exact: those on a block are handed to exactly the parts that are pinned.
+ * Leaves that are mapped by others lose their write bit. Pages of shared regions stay as they are.
+ * The space's lock is held for writing. `batch` may be finished on the way; the caller finishes it
+ * at the end. On failure what has been split stays so, which no space can tell.
  */
 enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
                                      struct flush_batch *batch) MUST_CHECK;
@@ -141,8 +142,8 @@ void attachments_detach(struct space *space, struct gfn_range range);
 
 /*
  * The space is dying and no longer runs: drops its foreign maps of others, takes its own pages back
- * from their mappers, flushed, and frees the records. CLEAVE_AGAIN when the budget ran out. CLEAVE_BUSY (value: the id) while a DMA pin is
- * held. No lock is held.
+ * from their mappers, flushed, and frees the records. CLEAVE_AGAIN when the budget ran out.
+ * CLEAVE_BUSY (value: the id) while a DMA pin is held. No lock is held.
  */
 enum cleave_status attachments_destroy(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 

@@ -1,258 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Free memory of a pool by order. A 1 GiB run is free as a whole, or BROKEN with a map of its free
- * 2 MiB blocks; a 2 MiB run is free, WHOLE, or BROKEN with a map of its free frames; what is freed
- * joins upwards at once. Everything here is under the pool's lock.
+ * A pool hands out frames and blocks, charges them, takes them back, and follows blocks that
+ * dissolve and join; runs.c keeps what is free. Everything here is under the pool's lock.
  */
 #include "pool.h"
 
 #include "account.h"
+#include "runs.h"
 
 #define PARTS TABLE_ENTRIES
 
-static uint32_t run_index(const struct run *run, unsigned order)
-{
-    return (uint32_t)(run - machine.run[order]);
-}
-static pfn_t run_frame(const struct run *run, unsigned order)
-{
-    return pfn(run_index(run, order) << (LEVEL_BITS * order));
-}
-
-/* --- Lists of runs, linked by index + 1 ------------------------------------------------------- */
-
-static void list_push(uint32_t *head, struct run *run, unsigned order)
-{
-    MM_ASSERT(!run->listed);
-    run->next = *head;
-    run->prev = 0;
-    if (*head != 0) {
-        machine.run[order][*head - 1].prev = run_index(run, order) + 1;
-    }
-    *head = run_index(run, order) + 1;
-    run->listed = 1;
-}
-
-static void list_remove(uint32_t *head, struct run *run, unsigned order)
-{
-    MM_ASSERT(run->listed);
-    if (run->prev != 0) {
-        machine.run[order][run->prev - 1].next = run->next;
-    } else {
-        *head = run->next;
-    }
-    if (run->next != 0) {
-        machine.run[order][run->next - 1].prev = run->prev;
-    }
-    run->next = run->prev = 0;
-    run->listed = 0;
-}
-
-static struct run *list_first(uint32_t head, unsigned order)
-{
-    return head != 0 ? &machine.run[order][head - 1] : NULL;
-}
-
-/* --- Free maps -------------------------------------------------------------------------------- */
-
-static void map_fill(struct run *run)
-{
-    for (unsigned w = 0; w < RUN_WORDS; w++) {
-        unsigned bits = PARTS - w * 64;
-        run->free[w] = bits >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << bits) - 1;
-    }
-    run->free_count = PARTS;
-}
-static bool map_test(const struct run *run, unsigned part)
-{
-    return (run->free[part / 64] >> (part % 64) & 1) != 0;
-}
-static void map_take(struct run *run, unsigned part)
-{
-    MM_CHECK(map_test(run, part));
-    run->free[part / 64] &= ~(UINT64_C(1) << (part % 64));
-    run->free_count--;
-}
-static void map_give(struct run *run, unsigned part)
-{
-    MM_CHECK(!map_test(run, part));
-    run->free[part / 64] |= UINT64_C(1) << (part % 64);
-    run->free_count++;
-}
-static unsigned map_first(const struct run *run)
-{
-    unsigned w = 0;
-    while (run->free[w] == 0) {
-        w++;
-    }
-    return w * 64 + (unsigned)__builtin_ctzll(run->free[w]);
-}
-
-static unsigned part_of(pfn_t f, unsigned order)
-{
-    return (unsigned)(f.v >> (LEVEL_BITS * order)) & (PARTS - 1);
-}
-
-/* --- Whose memory ----------------------------------------------------------------------------- */
-
+/* A pool is named by the frame of its object, its first. */
 static pfn_t pool_frame(const struct pool *pool) { return pool->start; }
-
-struct pool *pool_of(pfn_t f)
-{
-    uint32_t owner = run_of(f, 2)->pool;
-    owner = owner != 0 ? owner : run_of(f, 1)->pool;
-    return owner != 0 ? frame_address(pfn(owner)) : NULL;
-}
-
-/* The run that maps the free 2 MiB blocks around `f`: the machine's when the whole 1 GiB is ours. */
-static struct run *giga_of(struct pool *pool, pfn_t f)
-{
-    struct run *run = run_of(f, 2);
-    if (run->pool != 0) {
-        return run;
-    }
-    return &pool->edge[run == run_of(pool->start, 2) ? 0 : 1];
-}
-static bool is_edge(const struct pool *pool, const struct run *giga)
-{
-    return giga == &pool->edge[0] || giga == &pool->edge[1];
-}
-
-/* --- Free blocks ------------------------------------------------------------------------------ */
-
-static void break_free_giga(struct pool *pool, struct run *giga)
-{
-    list_remove(&pool->giga_free, giga, 2);
-    map_fill(giga);
-    giga->state = RUN_BROKEN;
-    list_push(&pool->giga_partial, giga, 2);
-}
-
-static void take_block(struct pool *pool, struct run *giga, unsigned part)
-{
-    map_take(giga, part);
-    if (giga->free_count == 0 && !is_edge(pool, giga)) {
-        list_remove(&pool->giga_partial, giga, 2);
-    }
-}
-
-/* A free 2 MiB block, off the free maps; PFN_NONE when there is none. Edges first, so that 1 GiB
- * runs stay whole. */
-static pfn_t find_block(struct pool *pool)
-{
-    for (unsigned i = 0; i < 2; i++) {
-        if (pool->edge[i].free_count != 0) {
-            unsigned part = map_first(&pool->edge[i]);
-            pfn_t base = i == 0 ? pool->start : pool->end;
-            take_block(pool, &pool->edge[i], part);
-            uint64_t giga = base.v & ~(level_pages(2) - 1);
-            return pfn((uint32_t)(giga + part * level_pages(1)));
-        }
-    }
-    if (pool->giga_partial == 0 && pool->giga_free != 0) {
-        break_free_giga(pool, list_first(pool->giga_free, 2));
-    }
-    struct run *giga = list_first(pool->giga_partial, 2);
-    if (giga == NULL) {
-        return PFN_NONE;
-    }
-    unsigned part = map_first(giga);
-    take_block(pool, giga, part);
-    return pfn_add(run_frame(giga, 2), part * level_pages(1));
-}
-
-static void give_block(struct pool *pool, pfn_t block)
-{
-    struct run *giga = giga_of(pool, block);
-    map_give(giga, part_of(block, 1));
-    if (is_edge(pool, giga)) {
-        return;
-    }
-    if (giga->free_count == 1) {
-        list_push(&pool->giga_partial, giga, 2);
-    }
-    if (giga->free_count == PARTS) {
-        list_remove(&pool->giga_partial, giga, 2);
-        giga->state = RUN_NONE;
-        list_push(&pool->giga_free, giga, 2);
-    }
-}
-
-/* A free block becomes a BROKEN run with all its frames free. */
-static struct run *break_free_block(struct pool *pool, pfn_t block)
-{
-    struct run *run = run_of(block, 1);
-    map_fill(run);
-    run->state = RUN_BROKEN;
-    list_push(&pool->block_partial, run, 1);
-    return run;
-}
-
-static void end_aside(struct pool *pool, struct run *run)
-{
-    list_remove(&pool->block_aside, run, 1);
-    pool->aside -= run->free_count;
-    run->owner = 0;
-    run->state = RUN_BROKEN;
-    if (run->free_count == PARTS) {
-        run->state = RUN_NONE;
-        give_block(pool, run_frame(run, 1));
-    } else if (run->free_count != 0) {
-        list_push(&pool->block_partial, run, 1);
-    }
-}
-
-/* A run with free frames; set-aside runs are given back only when nothing else is left. */
-static struct run *find_partial(struct pool *pool)
-{
-    if (pool->block_partial == 0) {
-        pfn_t block = find_block(pool);
-        if (block.v != 0) {
-            return break_free_block(pool, block);
-        }
-        while (pool->block_partial == 0 && pool->block_aside != 0) {
-            end_aside(pool, list_first(pool->block_aside, 1));
-        }
-        if (pool->block_partial == 0 && (block = find_block(pool)).v != 0) {
-            return break_free_block(pool, block);
-        }
-    }
-    return list_first(pool->block_partial, 1);
-}
-
-static void take_frame(struct pool *pool, struct run *run, unsigned part)
-{
-    map_take(run, part);
-    if (run->state == RUN_ASIDE) {
-        pool->aside--;
-    } else if (run->free_count == 0) {
-        list_remove(&pool->block_partial, run, 1);
-    }
-}
-
-/* Puts `count` frames, whose bits are set in word `w`, back into the map of their run. */
-static void give_frames(struct pool *pool, struct run *run, unsigned w, uint64_t bits)
-{
-    unsigned count = 0;
-    for (uint64_t left = bits; left != 0; left &= left - 1) {
-        count++;
-    }
-    MM_CHECK((run->free[w] & bits) == 0);
-    run->free[w] |= bits;
-    run->free_count = (uint16_t)(run->free_count + count);
-    if (run->state == RUN_ASIDE) {
-        pool->aside += count;
-        return;
-    }
-    if (!run->listed) {
-        list_push(&pool->block_partial, run, 1);
-    }
-    if (run->free_count == PARTS) {
-        list_remove(&pool->block_partial, run, 1);
-        run->state = RUN_NONE;
-        give_block(pool, run_frame(run, 1));
-    }
-}
 
 /* --- Handing out ------------------------------------------------------------------------------ */
 
@@ -277,7 +36,8 @@ static enum cleave_status may_charge(struct mm_ctx *ctx, struct payer *payer, ui
 }
 
 /* Books a frame or block that has just left the free maps. */
-static void charge(struct payer *payer, pfn_t f, unsigned order, enum frame_kind kind, bool reserved)
+static void charge(struct payer *payer, pfn_t f, unsigned order, enum frame_kind kind,
+                   bool reserved)
 {
     struct pool *pool = payer->pool;
     uint64_t pages = level_pages(order);
@@ -302,28 +62,28 @@ static void charge(struct payer *payer, pfn_t f, unsigned order, enum frame_kind
 static pfn_t take_order(struct pool *pool, unsigned order)
 {
     if (order == 0) {
-        struct run *run = find_partial(pool);
+        struct run *run = runs_find_partial(pool);
         if (run == NULL) {
             return PFN_NONE;
         }
-        unsigned part = map_first(run);
-        take_frame(pool, run, part);
-        return pfn_add(run_frame(run, 1), part);
+        unsigned part = runs_map_first(run);
+        runs_take_frame(pool, run, part);
+        return pfn_add(runs_frame(run, 1), part);
     }
     if (order == 1) {
-        pfn_t block = find_block(pool);
+        pfn_t block = runs_find_block(pool);
         if (block.v != 0) {
             run_of(block, 1)->state = RUN_WHOLE;
         }
         return block;
     }
-    struct run *giga = list_first(pool->giga_free, 2);
+    struct run *giga = runs_first(pool->giga_free, 2);
     if (giga == NULL) {
         return PFN_NONE;
     }
-    list_remove(&pool->giga_free, giga, 2);
+    runs_remove(&pool->giga_free, giga, 2);
     giga->state = RUN_WHOLE;
-    return run_frame(giga, 2);
+    return runs_frame(giga, 2);
 }
 
 enum cleave_status pool_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned order,
@@ -363,13 +123,14 @@ enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t 
     }
     spin_lock(ctx, &pool->lock, RANK_POOL);
     enum cleave_status status = CLEAVE_OK;
-    if ((run->state != RUN_BROKEN && run->state != RUN_ASIDE) || !map_test(run, part_of(f, 0))) {
+    if ((run->state != RUN_BROKEN && run->state != RUN_ASIDE) ||
+        !runs_map_test(run, runs_part(f, 0))) {
         status = mm_fail(ctx, CLEAVE_NO_MEMORY, "frame", f.v, 1, 0);
     } else {
         status = may_charge(ctx, payer, 1, &reserved);
     }
     if (status == CLEAVE_OK) {
-        take_frame(pool, run, part_of(f, 0));
+        runs_take_frame(pool, run, runs_part(f, 0));
         charge(payer, f, 0, kind, reserved);
     }
     spin_unlock(ctx, &pool->lock, RANK_POOL);
@@ -401,15 +162,15 @@ void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order)
     frame_set_kind(d, FRAME_FREE, 0);
     d->rmap = 0;
     if (order == 0) {
-        unsigned part = part_of(f, 0);
-        give_frames(pool, run, part / 64, UINT64_C(1) << (part % 64));
+        unsigned part = runs_part(f, 0);
+        runs_give_frames(pool, run, part / 64, UINT64_C(1) << (part % 64));
     } else {
         MM_CHECK(run->state == RUN_WHOLE);
         run->state = RUN_NONE;
         if (order == 1) {
-            give_block(pool, f);
+            runs_give_block(pool, f);
         } else {
-            list_push(&pool->giga_free, run, 2);
+            runs_push(&pool->giga_free, run, 2);
         }
     }
     pool_wake(ctx, pool);
@@ -444,7 +205,7 @@ void pool_break_block(struct mm_ctx *ctx, pfn_t block)
             port_point(ctx, POINT_FREE, block.v + i, 0);
             frame_set_kind(d, FRAME_FREE, 0);
             d->rmap = 0;
-            map_give(run, i);
+            runs_map_give(run, i);
             freed++;
         } else {
             frame_set_kind(d, FRAME_DATA, account);
@@ -452,7 +213,7 @@ void pool_break_block(struct mm_ctx *ctx, pfn_t block)
     }
     frame_set_kind(head, FRAME_FREE, 0);
     if (freed != 0) {
-        list_push(&pool->block_partial, run, 1);
+        runs_push(&pool->block_partial, run, 1);
         uncharge(ctx, pool, account, FRAME_DATA, freed);
         pool_wake(ctx, pool);
     }
@@ -514,7 +275,7 @@ enum cleave_status pool_join(struct mm_ctx *ctx, pfn_t f, unsigned order)
         status = mm_fail(ctx, CLEAVE_BUSY, "block", f.v, 1, 0);
     } else {
         if (run->state == RUN_ASIDE) {
-            list_remove(&pool->block_aside, run, 1);
+            runs_remove(&pool->block_aside, run, 1);
             run->owner = 0;
         }
         frame_set_kind(frame_of(f, order), FRAME_DATA, parts[0].account);
@@ -538,13 +299,13 @@ bool pool_is_aside(pfn_t block, pfn_t owner)
 pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner)
 {
     spin_lock(ctx, &pool->lock, RANK_POOL);
-    pfn_t block = find_block(pool);
+    pfn_t block = runs_find_block(pool);
     if (block.v != 0) {
         struct run *run = run_of(block, 1);
-        map_fill(run);
+        runs_map_fill(run);
         run->state = RUN_ASIDE;
         run->owner = owner.v;
-        list_push(&pool->block_aside, run, 1);
+        runs_push(&pool->block_aside, run, 1);
         pool->aside += PARTS;
     }
     spin_unlock(ctx, &pool->lock, RANK_POOL);
@@ -558,7 +319,7 @@ void pool_defer_table(struct mm_ctx *ctx, struct pool *pool, pfn_t table)
     pfn_t aside = pfn(frame_of(table, 0)->rmap);
     spin_lock(ctx, &pool->lock, RANK_POOL);
     if (pool_is_aside(aside, table)) {
-        end_aside(pool, run_of(aside, 1));
+        runs_end_aside(pool, run_of(aside, 1));
     }
     frame_of(table, 0)->rmap = pool->reap_tables;
     pool->reap_tables = table.v;
@@ -596,13 +357,13 @@ static void claim_runs(struct pool *pool)
         if (giga_inside(pool, giga)) {
             run->pool = pool_frame(pool).v;
             run->state = RUN_NONE;
-            list_push(&pool->giga_free, run, 2);
+            runs_push(&pool->giga_free, run, 2);
             continue;
         }
         for (uint64_t b = giga; b < giga + level_pages(2); b += level_pages(1)) {
             if (b >= pool->start.v && b < pool->end.v) {
                 run_of(pfn((uint32_t)b), 1)->pool = pool_frame(pool).v;
-                map_give(giga_of(pool, pfn((uint32_t)b)), part_of(pfn((uint32_t)b), 1));
+                runs_map_give(runs_giga(pool, pfn((uint32_t)b)), runs_part(pfn((uint32_t)b), 1));
             }
         }
     }
@@ -611,13 +372,13 @@ static void claim_runs(struct pool *pool)
 /* Takes the first frame for the pool object, which is being filled in. */
 static void claim_object(struct pool *pool)
 {
-    struct run *giga = giga_of(pool, pool->start);
-    if (!is_edge(pool, giga)) {
-        break_free_giga(pool, giga);
+    struct run *giga = runs_giga(pool, pool->start);
+    if (!runs_is_edge(pool, giga)) {
+        runs_break_giga(pool, giga);
     }
-    take_block(pool, giga, part_of(pool->start, 1));
-    struct run *run = break_free_block(pool, pool->start);
-    take_frame(pool, run, 0);
+    runs_take_block(pool, giga, runs_part(pool->start, 1));
+    struct run *run = runs_break_block(pool, pool->start);
+    runs_take_frame(pool, run, 0);
     frame_set_kind(frame_of(pool->start, 0), FRAME_OBJECT, 0);
     frame_of(pool->start, 0)->count = 1;
     run->used++;
@@ -631,7 +392,8 @@ enum cleave_status pool_create(struct mm_ctx *ctx, pfn_t start, pfn_t end, struc
     uint64_t block = level_pages(1);
     if (start.v % block != 0 || end.v % block != 0) {
         uint64_t bad = start.v % block != 0 ? start.v : end.v;
-        return mm_fail(ctx, CLEAVE_ALIGN, start.v % block != 0 ? "start" : "end", bad, block, block);
+        return mm_fail(ctx, CLEAVE_ALIGN, start.v % block != 0 ? "start" : "end", bad, block,
+                       block);
     }
     if (end.v > machine.frames || start.v == 0) {
         return mm_fail(ctx, CLEAVE_RANGE, start.v == 0 ? "start" : "end",

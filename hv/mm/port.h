@@ -41,7 +41,7 @@ void port_starved(struct space *space);
 /* True when the next allocation is to be refused (failure injection). Production ports: false. */
 bool port_refuse_allocation(void);
 
-/* A number that guests cannot predict; picks the run that copies go to. */
+/* A number that guests cannot predict. */
 uint64_t port_random(void);
 
 /* The state is corrupt: print and stop the machine. Never called for what a guest can cause. */

@@ -221,6 +221,20 @@ void space_discard(struct mm_ctx *ctx, struct space *space)
     finish_destroy(ctx, space);
 }
 
+/* Gives up one hold of an immutable space unless it is the last: true when it is, and the caller has to
+ * destroy the space. */
+static bool last_holder(struct space *space)
+{
+    uint32_t holders = __atomic_load_n(&space->holders, __ATOMIC_ACQUIRE);
+    while (holders > 1) {
+        if (__atomic_compare_exchange_n(&space->holders, &holders, holders - 1, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Ends a base whose last fork goes; a base has no base of its own. */
 static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
 {
@@ -228,12 +242,10 @@ static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
     if (base == NULL) {
         return CLEAVE_OK;
     }
-    if (__atomic_load_n(&base->holders, __ATOMIC_ACQUIRE) > 1 &&
-        __atomic_fetch_sub(&base->holders, 1, __ATOMIC_ACQ_REL) > 1) {
+    if (!last_holder(base)) {
         space->base = NULL;
         return CLEAVE_OK;
     }
-    base->holders = 1;
     enum cleave_status status = space_destroy(ctx, base);
     if (status == CLEAVE_OK) {
         space->base = NULL;
@@ -243,11 +255,8 @@ static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
 
 enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space)
 {
-    if (space->state == SPACE_FROZEN &&
-        __atomic_load_n(&space->holders, __ATOMIC_ACQUIRE) > 1) {
-        /* Forks still go back to it: it ends with the last of them. */
-        __atomic_fetch_sub(&space->holders, 1, __ATOMIC_ACQ_REL);
-        return CLEAVE_OK;
+    if (space->state == SPACE_FROZEN && !last_holder(space)) {
+        return CLEAVE_OK; /* forks still go back to it: it ends with the last of them */
     }
     if (space->state != SPACE_DYING) {
         const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};

@@ -2,7 +2,7 @@
 /*
  * A space is a guest-physical address space: a tree of nested page tables, a region tree, and the
  * account that pays for both. This header holds the object and the operations that concern one
- * space; fork.h, snapshot.h, fault.h, notify.h, pager.h, pin.h and move.h hold the others.
+ * space; fork.h, fault.h, notify.h, pager.h and pin.h hold the others.
  *
  * Arguments: addresses and sizes are in bytes and must be multiples of the page size; ranges are
  * [at, at + size). Common errors, always with nothing changed: CLEAVE_ALIGN, CLEAVE_COUNT (size 0),
@@ -128,7 +128,7 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
 
 /* Fills the holes of [at, at + size) with zeroed frames now, using leaves as large as the region's
  * order, alignment and the pool allow. Every page must have a region of a kind that first touch
- * fills. All or nothing. Preemptible. */
+ * fills. What was filled before an error stays, which no guest can tell. Preemptible. */
 enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                   uint64_t size) MUST_CHECK;
 

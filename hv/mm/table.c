@@ -5,6 +5,8 @@
  */
 #include "table.h"
 
+#include "pager.h"
+
 enum cleave_status table_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned level, pfn_t *out)
 {
     enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_TABLE, out);
@@ -165,7 +167,7 @@ enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, str
     }
     pte_t *slots = table_slots(table);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        slots[i] = paged ? pte_make_paged(pte_paged_payload(leaf) + i * level_pages(level - 1))
+        slots[i] = paged ? paged_part(leaf, i)
                          : pte_split_leaf(leaf, level, i);
     }
     status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;

@@ -65,6 +65,16 @@ static inline gfn_t level_align(gfn_t f, unsigned level)
     return gfn(f.v & ~(level_pages(level) - 1u));
 }
 
+/* Bits set in `word`; compilers call a library for it that the hypervisor does not have. */
+static inline unsigned bits_count(uint64_t word)
+{
+    unsigned count = 0;
+    for (; word != 0; word &= word - 1) {
+        count++;
+    }
+    return count;
+}
+
 /* Access rights of a leaf or region; a right set without READ is no legal set but 0. */
 enum { RIGHT_READ = 1, RIGHT_WRITE = 2, RIGHT_EXEC = 4, RIGHT_ALL = 7 };
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The early copy of pins and moves. Everything here is under the writers' side of a space's lock. */
+/* The early copy of pins and moves. Everything here is under the writers' side of a space's lock.
+ */
 #include "unshare.h"
 
 #include "pin.h"
 #include "table.h"
 
-/* A free frame or block that the walk's leaf is copied to; PFN_NONE when it is to be split instead. */
+/* A free frame or block that the walk's leaf is copied to; PFN_NONE when it is to be split instead.
+ */
 static enum cleave_status destination(struct mm_ctx *ctx, struct space *space,
                                       const struct walk *walk, bool whole, uint64_t own, pfn_t *to)
 {
@@ -36,8 +38,8 @@ static void replace_leaf(struct mm_ctx *ctx, struct walk *walk, pfn_t to, struct
     port_copy_pages(frame_address(to), frame_address(from), level_pages(walk->level));
     do {
         old = pte_read(walk->slot);
-        leaf = (pte_without_write(old) & ~(pt_format.address | pt_format.dirty)) |
-               (uint64_t)to.v << 12;
+        leaf = (pte_without_write(old) & ~(pt_format.address | pt_format.dirty)) | (uint64_t)to.v
+                                                                                       << 12;
     } while (!pte_replace(ctx, walk->slot, old, leaf));
     frame_set_rmap(to, walk->level, walk->table, level_slot(walk->at, walk->level));
     flush_drop_frames(batch, from, walk->level, 1);
@@ -69,6 +71,11 @@ static enum cleave_status unshare_entry(struct mm_ctx *ctx, struct space *space,
     }
     if (to.v != 0) {
         replace_leaf(ctx, walk, to, batch);
+    }
+    if (pte_is_leaf(walk->entry, walk->level) && (walk->entry & PTE_PENDING)) {
+        /* The caller flushes before any vcpu can fault again. */
+        walk->entry = pte_clear_bits(ctx, walk->slot, PTE_PENDING) & ~PTE_PENDING;
+        flush_need(batch);
     }
     *out = (struct standing){walk->level, walk->entry, to};
     return CLEAVE_OK;

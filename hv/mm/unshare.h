@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Copy-on-write broken under the space's own lock, for pins and moves: no access, no right given. */
+/* Copy-on-write broken under the space's own lock, for pins and moves: no access, no right given.
+ */
 #ifndef MM_UNSHARE_H
 #define MM_UNSHARE_H
 
@@ -19,13 +20,13 @@ struct standing {
 
 /*
  * Makes every table on the way to `at` exclusive and the leaf or paged entry there one of at most
- * `order`, split where it is larger. With `whole` or without, a leaf whose frames others reference is
- * copied: a 4 KiB one; a 2 MiB one with `whole` if a block is free; larger ones are split first. The
- * copy has the leaf's rights but for the write right. Leaves of shared regions, device and foreign
- * ones are not copied. A hole stays one, and nothing is done to its tables.
+ * `order`, split where it is larger. With `whole` or without, a leaf whose frames others reference
+ * is copied: a 4 KiB one; a 2 MiB one with `whole` if a block is free; larger ones are split first.
+ * The copy has the leaf's rights but for the write right. Leaves of shared regions, device and
+ * foreign ones are not copied. A hole stays one, and nothing is done to its tables.
  *
- * The space's lock is held for writing. `batch` is finished here when it is short of room, and by the
- * caller at the end. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW: what was split or made
+ * The space's lock is held for writing. `batch` is finished here when it is short of room, and by
+ * the caller at the end. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW: what was split or made
  * exclusive stays so, which no space can tell.
  */
 enum cleave_status leaf_unshare(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned order,

@@ -6,6 +6,7 @@
 #include "host.h"
 #include "pin.h"
 #include "shapes.h"
+#include "table.h"
 #include "test.h"
 
 #define PAGE_A (SHAPE_AT + PAGE_SIZE) /* a tagged page of the owner */
@@ -132,7 +133,8 @@ TEST_TABLE(a_write_breaks_the_copy, shape_cases)
     check_all();
 }
 
-/* T-C4: the child's page is mapped, the child unmaps it, the parent writes: the map keeps the bytes. */
+/* T-C4: the child's page is mapped, the child unmaps it, the parent writes: the map keeps the
+ * bytes. */
 TEST_TABLE(outlives_the_owners_unmap, shape_cases)
 {
     set_up(row->shape);
@@ -155,6 +157,38 @@ TEST_TABLE(outlives_the_owners_unmap, shape_cases)
     CHECK_STATUS(host_cpu_read(1, gpa(WINDOW), &value, sizeof(value)), CLEAVE_FAULT);
     check_all();
 }
+
+/* The same where the owner's whole table goes, which a fork shares: the fork is then its only
+ * holder, finds its leaves as the owner left them, and must still not write under the map. */
+static void last_holder_of_a_table(enum shape shape, bool map_first)
+{
+    set_up(shape);
+    if (map_first) {
+        REQUIRE_OK(map(PAGE_A, WINDOW));
+    }
+    struct space *child = shape_fork(shaped.space);
+    if (!map_first) {
+        REQUIRE_OK(map(PAGE_A, WINDOW));
+    }
+    check_all();
+    CHECK_OK(space_unmap(shaped.ctx, shaped.space, gpa(SHAPE_AT), shaped.bytes));
+    if (shaped.fork != NULL) {
+        shape_destroy(shaped.fork);
+    }
+    while (!table_reap(shaped.ctx, shaped.pool)) {
+    }
+    check_all();
+    shape_write(child, PAGE_A, NEW_VALUE);
+    CHECK_EQ(mapper_read(WINDOW), shape_tag(1));
+    CHECK_EQ(shape_read(child, PAGE_A), NEW_VALUE);
+    check_all();
+}
+
+TEST_TABLE(shares_with_the_last_holder_of_a_table, shape_cases)
+{
+    last_holder_of_a_table(row->shape, true);
+}
+TEST_TABLE(is_made_on_a_shared_table, shape_cases) { last_holder_of_a_table(row->shape, false); }
 
 /* Shared memory needs no copy, and a right that the owner lost is asked for again. */
 TEST(writes_to_shared_memory_and_asks_again)
@@ -312,8 +346,7 @@ TEST(refuses_bad_arguments)
         check_all();
     }
     test_case("spaces");
-    CHECK_STATUS(foreign_map(shaped.ctx, mapper, gpa(PAGE_A), mapper, gpa(WINDOW)),
-                 CLEAVE_INVALID);
+    CHECK_STATUS(foreign_map(shaped.ctx, mapper, gpa(PAGE_A), mapper, gpa(WINDOW)), CLEAVE_INVALID);
     REQUIRE_OK(space_snapshot(shaped.ctx, shaped.space, UINT64_MAX, &snapshot));
     CHECK_STATUS(foreign_map(shaped.ctx, snapshot, gpa(PAGE_A), mapper, gpa(WINDOW)),
                  CLEAVE_FROZEN);
@@ -330,10 +363,7 @@ TEST(refuses_bad_arguments)
 
 static enum cleave_status try_map(void) { return map(PAGE_A, WINDOW); }
 static enum cleave_status try_write(void) { return mapper_write(WINDOW, NEW_VALUE); }
-static enum cleave_status try_unmap(void)
-{
-    return foreign_unmap(shaped.ctx, mapper, gpa(WINDOW));
-}
+static enum cleave_status try_unmap(void) { return foreign_unmap(shaped.ctx, mapper, gpa(WINDOW)); }
 
 /* Runs `step` with every allocation failing in turn, until it succeeds. */
 static void fail_each(enum cleave_status (*step)(void), bool changes)

@@ -12,7 +12,7 @@
 #include "shapes.h"
 #include "test.h"
 
-#define PAGE_A (SHAPE_AT + PAGE_SIZE)      /* a tagged page */
+#define PAGE_A (SHAPE_AT + PAGE_SIZE) /* a tagged page */
 #define NEW_VALUE UINT64_C(0x1234567890abcdef)
 
 /* What a device sees at page `at` of a pin. */
@@ -76,7 +76,8 @@ static void child_pins_and_unmaps(bool toggle)
 static void c3(void) { child_pins_and_unmaps(false); }
 static void c4(void) { child_pins_and_unmaps(true); }
 
-/* C5, C6: the owner pins before or after the fork and unmaps, the child writes: the pin is unchanged. */
+/* C5, C6: the owner pins before or after the fork and unmaps, the child writes: the pin is
+ * unchanged. */
 static void owner_unmaps(bool before)
 {
     uint32_t id = before ? pin(shaped.space, PAGE_A, PAGE_SIZE, false) : 0;
@@ -192,8 +193,8 @@ static void c13(void)
 /* Everything pinned, then forked: each page on its own, both sides intact. */
 static void whole(void)
 {
-    uint64_t size = shaped.bytes > 2 * level_size(1) && TABLE_ENTRIES > 64 ? 2 * level_size(1)
-                                                                        : shaped.bytes;
+    uint64_t size =
+        shaped.bytes > 2 * level_size(1) && TABLE_ENTRIES > 64 ? 2 * level_size(1) : shaped.bytes;
     uint32_t id = 0;
     enum cleave_status status;
     do {
@@ -225,8 +226,8 @@ static void whole(void)
 static const struct pin_case {
     const char *label;
     void (*run)(void);
-} cases[] = {{"C3", c3},   {"C4", c4},   {"C5", c5},   {"C6", c6},   {"C7", c7}, {"C8", c8},
-             {"C9", c9},   {"C10", c10}, {"C11", c11}, {"C13", c13}, {"whole", whole}};
+} cases[] = {{"C3", c3}, {"C4", c4},   {"C5", c5},   {"C6", c6},   {"C7", c7},      {"C8", c8},
+             {"C9", c9}, {"C10", c10}, {"C11", c11}, {"C13", c13}, {"whole", whole}};
 
 TEST_TABLE(cow_cases, shape_cases)
 {
@@ -264,7 +265,8 @@ TEST(refuses_bad_arguments)
     shape_start(4);
     shape_make(SHAPE_BLOCK);
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        uint64_t size = i + 1 == sizeof(bad) / sizeof(bad[0]) ? shaped.bytes + PAGE_SIZE : bad[i].size;
+        uint64_t size =
+            i + 1 == sizeof(bad) / sizeof(bad[0]) ? shaped.bytes + PAGE_SIZE : bad[i].size;
         uint64_t before = shape_sum(shaped.space);
         uint32_t id = 77;
         pfn_t f;
@@ -277,7 +279,8 @@ TEST(refuses_bad_arguments)
         }
         CHECK_EQ(id, 77);
         CHECK_STATUS(space_unpin(shaped.ctx, shaped.space, id), CLEAVE_INVALID);
-        CHECK_STATUS(space_pinned_frame(shaped.ctx, shaped.space, id, gpa(SHAPE_AT), &f), CLEAVE_INVALID);
+        CHECK_STATUS(space_pinned_frame(shaped.ctx, shaped.space, id, gpa(SHAPE_AT), &f),
+                     CLEAVE_INVALID);
         CHECK_EQ(shape_sum(shaped.space), before);
         shape_check();
     }
@@ -290,7 +293,8 @@ TEST(refuses_snapshots_and_the_dying)
     shape_start(4);
     shape_make(SHAPE_BLOCK);
     REQUIRE_OK(space_snapshot(shaped.ctx, shaped.space, UINT64_MAX, &snapshot));
-    CHECK_STATUS(space_pin(shaped.ctx, snapshot, gpa(SHAPE_AT), PAGE_SIZE, false, &id), CLEAVE_FROZEN);
+    CHECK_STATUS(space_pin(shaped.ctx, snapshot, gpa(SHAPE_AT), PAGE_SIZE, false, &id),
+                 CLEAVE_FROZEN);
     id = pin(shaped.space, SHAPE_AT, PAGE_SIZE, false);
     /* A pin is in the way of destroying, which goes on once it is gone. */
     for (unsigned i = 0; i < 2; i++) {
@@ -338,7 +342,8 @@ TEST(a_space_has_so_many_pins)
     shape_start(4);
     shape_make(SHAPE_BLOCK);
     for (unsigned i = 0; i < room; i++) {
-        REQUIRE_OK(space_pin(shaped.ctx, shaped.space, gpa(SHAPE_AT), PAGE_SIZE, i % 2 != 0, &ids[i]));
+        REQUIRE_OK(
+            space_pin(shaped.ctx, shaped.space, gpa(SHAPE_AT), PAGE_SIZE, i % 2 != 0, &ids[i]));
     }
     CHECK_STATUS(space_pin(shaped.ctx, shaped.space, gpa(SHAPE_AT), PAGE_SIZE, true, &more),
                  CLEAVE_COUNT);

@@ -10,9 +10,12 @@
 #include "test.h"
 
 const struct shape_case shape_cases[SHAPES] = {
-    {"pages", SHAPE_PAGES},           {"block", SHAPE_BLOCK},
-    {"giga", SHAPE_GIGA},             {"split-block", SHAPE_SPLIT_BLOCK},
-    {"split-giga", SHAPE_SPLIT_GIGA}, {"part-shared", SHAPE_PART_SHARED},
+    {"pages", SHAPE_PAGES},
+    {"block", SHAPE_BLOCK},
+    {"giga", SHAPE_GIGA},
+    {"split-block", SHAPE_SPLIT_BLOCK},
+    {"split-giga", SHAPE_SPLIT_GIGA},
+    {"part-shared", SHAPE_PART_SHARED},
 };
 
 struct shaped shaped;
@@ -23,7 +26,8 @@ void shape_start(unsigned gigas)
 {
     shaped = (struct shaped){0};
     gigas *= TABLE_ENTRIES < 64 ? 8 : 1; /* tables take more of a small machine */
-    host_start(&(struct host_options){.frames = (gigas + 3) * level_pages(2), .cpus = 3, .zero_by_kernel = true});
+    host_start(&(struct host_options){
+        .frames = (gigas + 3) * level_pages(2), .cpus = 3, .zero_by_kernel = true});
     shaped.ctx = host_ctx(0);
     shaped.pool = host_pool(gigas * level_size(2));
 }
@@ -114,7 +118,8 @@ void shape_make(enum shape shape)
     if (shape == SHAPE_PART_SHARED) {
         shaped.fork = shape_fork(shaped.space);
         for (uint64_t page = TABLE_ENTRIES / 2; page < shaped.bytes / PAGE_SIZE; page++) {
-            shape_write(shaped.space, SHAPE_AT + page * PAGE_SIZE, shape_tagged(page) ? shape_tag(page) : 0);
+            shape_write(shaped.space, SHAPE_AT + page * PAGE_SIZE,
+                        shape_tagged(page) ? shape_tag(page) : 0);
         }
     }
     shape_check();

@@ -286,6 +286,10 @@ static void op_map(struct world *w)
     if (order < 3 && !spec_chance(w, 20)) {
         range.at &= ~(level_size(order) - 1);
     }
+    if (ref_range(w->ref, range.at, order < 3 ? level_size(order) : PAGE_SIZE) == CLEAVE_OK &&
+        range.at >> PAGE_SHIFT >= w->ref->pages) {
+        return; /* past what the reference keeps */
+    }
     struct ref_region region = ops_pick_region(w);
     if (order == 2 && GUEST_PAGES > 4096) {
         region.policy = REF_PRIVATE;
@@ -448,7 +452,7 @@ static void op_read(struct world *w)
     if (s == REF_SPACES) {
         return;
     }
-    struct spec_range range = pick_bytes(w, s);
+    struct spec_range range = ops_cut_where_asked(w, s, pick_bytes(w, s));
     uint64_t done;
     spec_say(w, "read %u 0x%" PRIx64 "+0x%" PRIx64, s, range.at, range.size);
     enum cleave_status expected = ref_read(w->ref, s, range.at, range.size, &done);
@@ -565,7 +569,8 @@ static bool access_page(struct world *w, unsigned cpu, struct spec_range range, 
     }
     bool paged = expected == CLEAVE_OK && ops_any_paged(w, s, range);
     fill(w, bytes, range.size);
-    host_cpu_set_wait(cpu, vcpu->pending || spec_chance(w, 2) ? &vcpu->wait : NULL);
+    struct vcpu_wait *wait = vcpu->pending || spec_chance(w, 2) ? &vcpu->wait : NULL;
+    host_cpu_set_wait(cpu, wait);
     vcpu->pending = false;
     vcpu->at = range.at;
     vcpu->access = access;
@@ -573,7 +578,8 @@ static bool access_page(struct world *w, unsigned cpu, struct spec_range range, 
     enum cleave_status got = host_cpu_access(cpu, gpa(range.at), access, bytes, range.size);
     spec_touch(w, page & ~UINT64_C(15), (page | 15) + 1);
     if (access == ACCESS_WRITE) {
-        ops_notice(w, s, page, got);
+        bool verdict = !wait || wait->kind == WAIT_VERDICT || wait->kind == WAIT_RING;
+        ops_notice(w, s, page, got == CLEAVE_WAIT && !verdict ? CLEAVE_NO_MEMORY : got);
     }
     if ((got == CLEAVE_DENIED && outcome == WAIT_DENIED) ||
         (got == CLEAVE_IO && outcome == WAIT_FAILED)) {
@@ -722,7 +728,7 @@ static void op_fork(struct world *w)
     enum cleave_status got = space_fork(w->ctx, w->space[s], asked, &options, made);
     bool renews = w->space[s]->reserve_goal > 0;
     bool poor = got == CLEAVE_QUOTA &&
-                (options.limit < 60 || (renews && spec_out_of_quota(w, w->space[s], 1000)));
+                (options.limit < 60 || spec_out_of_quota(w, w->space[s], renews ? 1000 : 200));
     if (expected == CLEAVE_OK && (poor || (got == CLEAVE_RESERVE && (options.reserve || renews)))) {
         w->exhausted++;
         return;
@@ -751,7 +757,7 @@ static void op_snapshot(struct world *w)
     enum cleave_status expected = ref_snapshot(w->ref, s, child);
     ops_before(w);
     enum cleave_status got = space_snapshot(w->ctx, w->space[s], UINT64_MAX, &w->space[child]);
-    if (spec_agree(w, got, expected, NULL, 60 + 8 * ops_pinned_pages(w, s))) {
+    if (spec_agree(w, got, expected, w->space[s], 60 + 8 * ops_pinned_pages(w, s))) {
         w->ref->commit = true;
         (void)ref_snapshot(w->ref, s, child);
         w->promised[child] = false;
@@ -929,8 +935,7 @@ static void op_usage(struct world *w)
     uint64_t mapped[LEAF_ORDERS] = {0};
     for (uint64_t at = 0; at < w->ref->pages;) {
         struct abs_page page = abs_walk(w->space[s], at);
-        if (page.present && ref_page(w->ref, s, at).policy != REF_DEVICE &&
-            ref_page(w->ref, s, at).policy != REF_FOREIGN) {
+        if (page.present && ref_page(w->ref, s, at).policy != REF_DEVICE) {
             mapped[page.level] += page.pages << PAGE_SHIFT;
         }
         at += page.pages;

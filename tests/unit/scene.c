@@ -10,6 +10,7 @@
 struct scene scene;
 
 static unsigned next_cpu; /* takes the next space that is to run */
+static pfn_t *drained;
 
 /* --- The machine ------------------------------------------------------------------------------ */
 
@@ -245,6 +246,35 @@ struct space_usage scene_usage(struct space *space)
     gfn_t from = gfn(0);
     REQUIRE_OK(space_usage(scene.ctx, space, &from, &usage));
     return usage;
+}
+
+/* --- An empty pool ---------------------------------------------------------------------------- */
+
+void scene_drain(uint64_t leave)
+{
+    struct payer payer = {.pool = scene.pool};
+    pfn_t f;
+
+    drained = drained != NULL ? drained : calloc(scene.pool->frames, sizeof(*drained));
+    /* The audit counts references to data; these frames are nobody's. */
+    while (scene.pool->free - scene.pool->reserved > leave &&
+           pool_alloc(scene.ctx, &payer, 0, FRAME_OBJECT, &f) == CLEAVE_OK) {
+        drained[scene.drained++] = f;
+    }
+    REQUIRE_EQ(scene.pool->free - scene.pool->reserved, leave);
+}
+
+void scene_give_back(uint64_t frames)
+{
+    for (; frames > 0 && scene.drained > 0; frames--) {
+        pfn_t f = drained[--scene.drained];
+        REQUIRE(node_put(scene.ctx, f));
+        pool_free(scene.ctx, f, 0);
+    }
+    if (scene.drained == 0) {
+        free(drained);
+        drained = NULL;
+    }
 }
 
 /* --- Audit ------------------------------------------------------------------------------------ */

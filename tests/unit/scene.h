@@ -45,6 +45,7 @@ struct scene {
     struct space *other; /* SHAPE_PARTLY: the fork; else null */
     uint64_t base;       /* first page of the memory, a multiple of a 1 GiB block */
     uint64_t pages;
+    uint64_t drained; /* frames that scene_drain() holds */
 };
 extern struct scene scene;
 
@@ -91,8 +92,13 @@ struct mapping scene_lookup(struct space *space, uint64_t page);
 /* Bytes of the space under leaves of each order. */
 struct space_usage scene_usage(struct space *space);
 
+/* Takes what is free and not reserved, but for `leave` frames, and gives that many back again, those
+ * taken last first. */
+void scene_drain(uint64_t leave);
+void scene_give_back(uint64_t frames);
+
 /* Audits the pool, and that free plus used is its size, no lock is held and no CPU may use a
- * translation that is gone. `scene_step` says where the test is if it fails. */
+ * translation that is gone. */
 void scene_audit(void);
 /* Audits, destroys every space of the pool and checks that all memory came back. */
 void scene_end(void);
