@@ -89,9 +89,12 @@ static bool check_pinned_pages(struct audit *audit, const struct attachment *a)
     for (uint64_t i = 0; i < a->pages; i++) {
         gfn_t at = gfn(a->at.v + i);
         pfn_t f = attachment_frame(a, at);
+        unsigned level = 0;
+        pte_t ours = find_leaf(audit->space, at, &level);
         audit->report->at = at;
-        if (region_get(audit->space->regions, at).policy == REGION_SHARED) {
-            continue;
+        if (region_get(audit->space->regions, at).policy == REGION_SHARED || ours == 0 ||
+            leaf_page(ours, level, at).v != f.v) {
+            continue; /* or it has been unmapped: it may have been of a shared region */
         }
         uint64_t own = attachments_at(audit->space, at, f);
         if (audit_references(f, 0) > 1 + own) {

@@ -36,7 +36,7 @@ void spec_say(struct world *w, const char *format, ...)
 {
     va_list list;
     char *line = w->log[w->lines % SPEC_LOG];
-    int used = snprintf(line, SPEC_LINE, "%6u ", w->step);
+    int used = snprintf(line, SPEC_LINE, "%6u %s", w->step, w->nested ? "between calls: " : "");
 
     va_start(list, format);
     vsnprintf(line + used, (size_t)(SPEC_LINE - used), format, list);
@@ -376,7 +376,7 @@ static void run_op(struct world *w)
         }
     }
     const struct spec_op *op = deck[spec_below(w, cards)];
-    w->lines += !w->nested;
+    w->lines++;
     spec_say(w, "%s", op->name);
     op->run(w);
 }
@@ -384,10 +384,8 @@ static void run_op(struct world *w)
 void spec_preempted(struct world *w, unsigned space)
 {
     if (spec_chance(w, 4) && !w->nested) {
-        char line[SPEC_LINE];
         bool injected = spec_injected(w);
         uint64_t free_before = w->free_before;
-        memcpy(line, w->log[w->lines % SPEC_LOG], SPEC_LINE);
         w->changing[space] = true;
         w->nested = true;
         w->ctx->budget = UINT64_MAX;
@@ -397,7 +395,6 @@ void spec_preempted(struct world *w, unsigned space)
         w->changing[space] = false;
         w->injected = injected;
         w->free_before = free_before < spec_free(w) ? free_before : spec_free(w);
-        memcpy(w->log[w->lines % SPEC_LOG], line, SPEC_LINE);
     }
 }
 

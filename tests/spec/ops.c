@@ -462,7 +462,7 @@ static void op_read(struct world *w)
     if (got == CLEAVE_WAIT && ops_any_paged(w, s, range)) {
         return;
     }
-    if (spec_agree(w, got, expected, w->space[s], 40)) {
+    if (spec_agree(w, got, expected, w->space[s], 60 + level_pages(1))) {
         check_bytes(w, s, range, range.size, bytes);
     }
 }

@@ -1117,7 +1117,8 @@ uint64_t ref_dirty(const struct ref *ref, unsigned channel, uint64_t grain)
 
     for (unsigned s = 0; s < REF_SPACES; s++) {
         uint64_t last = UINT64_MAX;
-        for (uint64_t at = 0; ref->space[s].memory && at < ref->pages;
+        bool counts = ref->space[s].life == REF_ALIVE || ref->space[s].life == REF_FROZEN;
+        for (uint64_t at = 0; counts && at < ref->pages;
              at = ref_next_change(ref, s, at + 1)) {
             struct ref_page page = ref_page(ref, s, at);
             if (page.told && page.channel == channel + 1 && at / grain != last) {
