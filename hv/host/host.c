@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "frame.h"
 
@@ -365,6 +366,14 @@ void port_zero_pages(void *to, uint64_t pages)
     if (host.log) {
         monitor_record(HOST_ZERO, HOST_NO_CPU, frame_number(to), pages);
     }
+}
+
+uint64_t port_now(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
 }
 
 uint64_t port_random(void)

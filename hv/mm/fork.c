@@ -251,10 +251,12 @@ static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
     return status;
 }
 
-static void fork_end(struct mm_ctx *ctx, struct space *parent, struct flush_batch *batch)
+static void fork_end(struct mm_ctx *ctx, struct space *parent, struct flush_batch *batch,
+                     uint64_t began)
 {
     protect_root(ctx, parent, batch);
     flush_finish(ctx, batch);
+    parent->stats.stood_still = port_now() - began;
     write_unlock(ctx, &parent->lock, RANK_SPACE);
 }
 
@@ -299,6 +301,7 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     if (status != CLEAVE_OK) {
         return status;
     }
+    uint64_t began = port_now();
     flush_begin(&batch, parent);
     status = fork_begin(ctx, parent, &batch);
     if (status != CLEAVE_OK) {
@@ -330,7 +333,7 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
             abandon(ctx, from);
         }
     }
-    fork_end(ctx, parent, &batch);
+    fork_end(ctx, parent, &batch, began);
     return status;
 }
 
@@ -338,6 +341,7 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
                                   struct space **out)
 {
     struct flush_batch batch;
+    uint64_t began = port_now();
     flush_begin(&batch, space);
     enum cleave_status status = fork_begin(ctx, space, &batch);
     if (status != CLEAVE_OK) {
@@ -347,6 +351,6 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
     if (status == CLEAVE_OK) {
         (*out)->state = SPACE_FROZEN;
     }
-    fork_end(ctx, space, &batch);
+    fork_end(ctx, space, &batch, began);
     return status;
 }

@@ -14,7 +14,7 @@ struct fork_options {
 
 /*
  * Makes `count` forks of `parent`, all or none. The parent's vcpus are stopped or in the fault
- * handler; it may be alive or a snapshot. Constant time for each child, plus its wipe, absent,
+ * handler, for as long as parent->stats.stood_still says afterwards; it may be alive or a snapshot. Constant time for each child, plus its wipe, absent,
  * device and foreign ranges (edge tables) and pinned ranges (their bytes and path). A parent that
  * holds a reservation gets it renewed or the fork is refused. CLEAVE_COUNT (0 or > FORK_MAX),
  * CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_RESERVE, CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.

@@ -41,6 +41,9 @@ void port_starved(struct space *space);
 /* True when the next allocation is to be refused (failure injection). Production ports: false. */
 bool port_refuse_allocation(void);
 
+/* Nanoseconds since some moment before the first call; the same clock on every CPU. */
+uint64_t port_now(void);
+
 /* A number that guests cannot predict. */
 uint64_t port_random(void);
 

@@ -40,6 +40,7 @@ struct space_stats {
     uint64_t collapsed;     /* tables that became one leaf */
     uint64_t early_copies;  /* move */
     uint64_t fork_copies;   /* pages copied at fork because they were pinned */
+    uint64_t stood_still;   /* nanoseconds for which the last fork or snapshot of it held its lock */
     uint64_t loads;         /* pages asked of a pager */
     uint64_t events;        /* notifications sent */
     uint64_t waits;

@@ -324,3 +324,53 @@ TEST(n_forks_reserve_for_each)
     scene_give_back(UINT64_MAX);
     scene_end();
 }
+
+/* Two vCPUs that copy the same last page at the same time need a frame each: the one transient set per
+ * vCPU that the formula has. */
+#ifdef MM_HOOKS
+static struct {
+    struct space *space;
+    bool acted;
+    enum cleave_status status;
+} second;
+static void second_vcpu(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+{
+    (void)a, (void)b, (void)arg;
+    if (point == POINT_COPIED && ctx->cpu == 0 && !second.acted) {
+        second.acted = true;
+        second.status = space_fault(host_ctx(1), second.space, PAGE(scene.base + scene.pages - 1),
+                                    ACCESS_WRITE, NULL);
+    }
+}
+#endif
+TEST(reservation_covers_a_race)
+{
+    TEST_NEEDS_HOOKS();
+#ifdef MM_HOOKS
+    for (unsigned grain = 0; grain <= 4; grain += 4) {
+        struct space *child = NULL;
+        const struct fork_options two = {.limit = UINT64_MAX, .reserve = true, .vcpus = 2};
+        test_case("grain %u", grain);
+        scene_shape(SHAPE_4K);
+        scene.space->grain = (uint8_t)grain;
+        REQUIRE_OK(space_fork(scene.ctx, scene.space, 1, &two, &child));
+        scene_drain(0);
+        uint64_t last = scene.pages - (UINT64_C(1) << grain);
+        last = last > scene.pages || last < BLOCK ? scene.pages - BLOCK : last;
+        for (uint64_t i = 0; i < last; i++) {
+            REQUIRE_OK(write_fault(child, scene.base + i, NULL));
+        }
+        memset(&second, 0, sizeof(second));
+        second.space = child;
+        host_on_point(second_vcpu, NULL);
+        REQUIRE_OK(write_fault(child, scene.base + scene.pages - 1, NULL));
+        host_on_point(NULL, NULL);
+        CHECK(second.acted);
+        CHECK_OK(second.status);
+        scene_audit();
+        scene_look(child, scene.base + scene.pages - 1, SCENE_TAG(scene.base + scene.pages - 1));
+        scene_give_back(UINT64_MAX);
+        scene_end();
+    }
+#endif
+}

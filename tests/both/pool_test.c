@@ -270,6 +270,25 @@ TEST(reservations_are_refused_and_never_overcommitted)
     CHECK_STATUS(pool_alloc(scene.ctx, &payer, 0, FRAME_DATA, &f), CLEAVE_NO_MEMORY);
 }
 
+/* A reservation is one of 4 KiB frames: a block comes out of what is free beside it. */
+TEST(reservations_are_not_for_blocks)
+{
+    start(0, UINT64_MAX);
+    pfn_t f;
+    REQUIRE_OK(pool_reserve(scene.ctx, &payer, 5));
+    struct books before = books();
+    f = take(1);
+    predict(before, -(int64_t)BLOCK, 0, 0);
+    CHECK_EQ(payer.reserved, 5);
+    frame_put(scene.ctx, f, 1);
+    REQUIRE_OK(pool_reserve(scene.ctx, &payer, scene.pool->free - scene.pool->reserved));
+    CHECK_STATUS(pool_alloc(scene.ctx, &payer, 1, FRAME_DATA, &f), CLEAVE_NO_MEMORY);
+    CHECK_EQ(payer.reserved, scene.pool->free);
+    pool_unreserve(scene.ctx, &payer);
+    account_release(scene.ctx, scene.pool, payer.account);
+    scene_end();
+}
+
 TEST(reservations_survive_failing_allocations)
 {
     start(0, UINT64_MAX);

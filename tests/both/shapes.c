@@ -27,7 +27,11 @@ void shape_start(unsigned gigas)
     shaped = (struct shaped){0};
     gigas *= TABLE_ENTRIES < 64 ? 8 : 1; /* tables take more of a small machine */
     host_start(&(struct host_options){
-        .frames = (gigas + 3) * level_pages(2), .cpus = 3, .zero_by_kernel = true});
+        .frames = (gigas + 3) * level_pages(2),
+        .cpus = 3,
+        .format = TABLE_ENTRIES < 64 ? &npt_format : &ept_format,
+        .zero_by_kernel = true,
+    });
     shaped.ctx = host_ctx(0);
     shaped.pool = host_pool(gigas * level_size(2));
 }

@@ -125,7 +125,7 @@ static void explore(struct host_sched *sched)
     sched->max_preemptions = 2;
     CHECK(host_sched_explore(sched));
     CHECK(sched->complete);
-    sched->random = test_steps(300);
+    sched->random = test_steps(100);
     sched->seed = test_seed();
     CHECK(host_sched_explore(sched));
 }
