@@ -250,8 +250,11 @@ static enum need confirm(struct fault *f)
         pte_t leaf = f->pending[i].leaf;
         pte_t *slot = &table_slots(walk.table)[level_slot(at, walk.level)];
         pte_t now = pte_read(slot);
-        uint64_t own = attachments_at(f->space, at, pte_pfn(leaf));
-        if (((now ^ leaf) & ~flags) != 0 || !in_extent(f, at, walk.level) ||
+        pfn_t page = pfn_add(pte_pfn(leaf), at.v & (level_pages(walk.level) - 1));
+        uint64_t own = attachments_at(f->space, at, page);
+        /* Not in_extent(): pages of one large leaf may have regions that all allow the write. */
+        unsigned lacks = region_summary(f->space->regions, level_align(at, walk.level), walk.level);
+        if (((now ^ leaf) & ~flags) != 0 || (lacks & REGION_HAS_NO_WRITE) ||
             !frame_is_exclusive(f->ctx, pte_pfn(leaf), walk.level, own)) {
             continue;
         }

@@ -144,12 +144,6 @@ static enum cleave_status copy_pinned_page(struct mm_ctx *ctx, struct space *par
     return status;
 }
 
-static bool is_pin(const struct attachment *a)
-{
-    return a->kind == ATTACH_PIN_READ || a->kind == ATTACH_PIN_WRITE ||
-           (a->kind == ATTACH_FOREIGN && a->written);
-}
-
 /* Copies the pinned pages of the parent, whose references are exact (attachments_split()). */
 static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent,
                                       struct space *child)
@@ -159,8 +153,9 @@ static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent,
     struct attachment *a = NULL;
 
     while (status == CLEAVE_OK && (a = attachment_next(parent, a, all)) != NULL) {
-        for (uint32_t i = 0; i < a->pages && is_pin(a) && status == CLEAVE_OK; i++) {
-            status = copy_pinned_page(ctx, parent, child, gfn(a->at.v + i), pfn_add(a->frame, i));
+        for (uint32_t i = 0; i < a->pages && attachment_pins(a) && status == CLEAVE_OK; i++) {
+            gfn_t at = gfn(a->at.v + i);
+            status = copy_pinned_page(ctx, parent, child, at, attachment_frame(a, at));
         }
     }
     return status;

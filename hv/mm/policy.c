@@ -177,6 +177,10 @@ enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct
         return mm_fail(ctx, CLEAVE_COUNT, "size", pages << PAGE_SHIFT, PAGE_SIZE,
                        UNSHARE_MAX_PAGES << PAGE_SHIFT);
     }
+    const struct attachment *held = attachment_next(space, NULL, range);
+    if (held != NULL) {
+        return mm_fail(ctx, CLEAVE_BUSY, "at", held->id, 1, 0);
+    }
     flush_begin(&batch, space);
     enum cleave_status status = space_cut_both(ctx, space, range, &batch);
     if (status == CLEAVE_OK) {

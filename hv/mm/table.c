@@ -292,4 +292,6 @@ void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range
                  struct flush_batch *batch)
 {
     strip_table(ctx, space->root, gfn(0), range, exec, batch);
+    /* Also where nothing had the right: a fault or a collapse may have taken it and not flushed yet. */
+    flush_need(batch);
 }

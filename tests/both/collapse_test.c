@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Copy grain and collapse: what one write copies, when a block becomes one leaf again and out of what,
- * what stands in its way, and writers that race with it at every point.
+ * Copy grain and collapse: what one write copies, when a block becomes one leaf again and out of
+ * what, what stands in its way, and writers that race with it at every point.
  */
 #include <string.h>
 
@@ -39,7 +39,8 @@ static void check_child(uint64_t written, uint64_t pages)
     }
 }
 
-/* --- Grain ---------------------------------------------------------------------------------------- */
+/* --- Grain
+ * ---------------------------------------------------------------------------------------- */
 
 /* A write copies the pages of its grain, aligned, that are not its own yet; no byte twice. */
 TEST(grain_is_what_one_write_copies)
@@ -88,7 +89,8 @@ TEST(grain_ends_with_the_region)
     scene_end();
 }
 
-/* --- Collapse ------------------------------------------------------------------------------------ */
+/* --- Collapse ------------------------------------------------------------------------------------
+ */
 
 TEST(collapse_completes_the_block_and_copies_nothing_twice)
 {
@@ -198,7 +200,8 @@ TEST(collapse_of_a_giant)
     scene_end();
 }
 
-/* --- What stands in its way -------------------------------------------------------------------------- */
+/* --- What stands in its way
+ * -------------------------------------------------------------------------- */
 
 static void collapse_refused(struct space *space, gpa_t at, enum cleave_status status)
 {
@@ -238,9 +241,9 @@ TEST(collapse_is_refused)
     CHECK_EQ(child->payer.reserved, 3);
     pool_unreserve(scene.ctx, &child->payer);
     REQUIRE_OK(space_unmap(scene.ctx, child, PAGE(BLOCK - 1), BYTES(1)));
-    REQUIRE_OK(space_set_region(scene.ctx, child, PAGE(BLOCK - 1), BYTES(1),
-                                &(struct region){.policy = REGION_PRIVATE, .rights = RIGHT_ALL,
-                                                 .order = 1}));
+    REQUIRE_OK(space_set_region(
+        scene.ctx, child, PAGE(BLOCK - 1), BYTES(1),
+        &(struct region){.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1}));
     collapse_refused(child, gpa(0), CLEAVE_NOT_MAPPED); /* a hole */
     REQUIRE_OK(space_unmap(scene.ctx, child, PAGE(0), BYTES(BLOCK)));
     collapse_refused(child, gpa(0), CLEAVE_BUSY); /* no memory there */
@@ -271,9 +274,11 @@ TEST(collapse_with_every_allocation_failing)
     }
 }
 
-/* --- Races ------------------------------------------------------------------------------------------ */
+/* --- Races
+ * ------------------------------------------------------------------------------------------ */
 
-/* At the n-th point of a collapse on CPU 0, `act` runs once on CPU 2, whose guest is the same space. */
+/* At the n-th point of a collapse on CPU 0, `act` runs once on CPU 2, whose guest is the same
+ * space. */
 static struct race {
     unsigned at, seen;
     bool acted;
@@ -315,8 +320,8 @@ static void on_point(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint
 }
 #endif
 
-/* A write through whatever translation the CPU has, at every point, is seen by the guest afterwards and
- * by nobody else; a fork in the middle has what was there. */
+/* A write through whatever translation the CPU has, at every point, is seen by the guest afterwards
+ * and by nobody else; a fork in the middle has what was there. */
 TEST(collapse_races_with_a_writer_at_every_point)
 {
     TEST_NEEDS_HOOKS();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Nested page faults: every case of a write after a fork, first touch, reads and fetches, what copies
- * and what does not, and what other CPUs may do between the steps of one fault.
+ * Nested page faults: every case of a write after a fork, first touch, reads and fetches, what
+ * copies and what does not, and what other CPUs may do between the steps of one fault.
  */
 #include <string.h>
 
@@ -38,7 +38,8 @@ static pfn_t table_at(struct space *space, uint64_t page, unsigned level)
     return walk.level == level ? walk.table : PFN_NONE;
 }
 
-/* --- Each case of a write ----------------------------------------------------------------------- */
+/* --- Each case of a write -----------------------------------------------------------------------
+ */
 
 static const struct write_case {
     const char *label;
@@ -104,8 +105,8 @@ TEST_TABLE(second_write_finds_its_path, writes)
     scene_end();
 }
 
-/* By policy a shared 2 MiB leaf is copied whole; also when it lies in a 1 GiB leaf, which is split into
- * 2 MiB parts first. Without a free block the copy falls back to a split and one page. */
+/* By policy a shared 2 MiB leaf is copied whole; also when it lies in a 1 GiB leaf, which is split
+ * into 2 MiB parts first. Without a free block the copy falls back to a split and one page. */
 TEST(whole_blocks_are_copied_by_policy)
 {
     static const enum shape which[] = {SHAPE_2M, SHAPE_1G, SHAPE_SPLIT_1G};
@@ -114,8 +115,8 @@ TEST(whole_blocks_are_copied_by_policy)
         scene_shape(which[i]);
         const struct region whole = {
             .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1, .whole = true};
-        REQUIRE_OK(space_set_region(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages),
-                                    &whole));
+        REQUIRE_OK(
+            space_set_region(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), &whole));
         struct space *child = scene_fork(scene.space);
         struct space_stats since = child->stats;
         scene_write(child, scene.base + 1, 9);
@@ -140,8 +141,8 @@ TEST(whole_copy_falls_back_when_no_block_is_free)
     scene_shape(SHAPE_2M);
     const struct region whole = {
         .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1, .whole = true};
-    REQUIRE_OK(space_set_region(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages),
-                                &whole));
+    REQUIRE_OK(
+        space_set_region(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), &whole));
     struct space *child = scene_fork(scene.space);
     struct payer hog = {.pool = scene.pool};
     pfn_t f, small[16];
@@ -166,15 +167,17 @@ TEST(whole_copy_falls_back_when_no_block_is_free)
     scene_check(child, scene.base, 9);
 }
 
-/* --- Reuse --------------------------------------------------------------------------------------- */
+/* --- Reuse ---------------------------------------------------------------------------------------
+ */
 
-/* The other holder is gone: what it shared is written in place, nothing is copied, and one fault gives
- * all leaves of the table their write bits back. */
+/* The other holder is gone: what it shared is written in place, nothing is copied, and one fault
+ * gives all leaves of the table their write bits back. */
 TEST_TABLE(last_holder_reuses, shapes)
 {
     scene_shape(row->shape);
     struct space *child = scene_fork(scene.space);
-    scene_write(child, scene.base + BLOCK, 5); /* a private path in the child; the parent's is shared */
+    scene_write(child, scene.base + BLOCK,
+                5); /* a private path in the child; the parent's is shared */
     scene_destroy(child);
     if (scene.other != NULL) {
         scene_destroy(scene.other);
@@ -192,8 +195,8 @@ TEST_TABLE(last_holder_reuses, shapes)
     scene_audit();
     /* Every other leaf of that table has its write bit, too. */
     since = scene.space->stats;
-    uint64_t reach = level_pages(before.level + 1) < scene.pages ? level_pages(before.level + 1)
-                                                                 : scene.pages;
+    uint64_t reach =
+        level_pages(before.level + 1) < scene.pages ? level_pages(before.level + 1) : scene.pages;
     for (uint64_t i = 0; i < TABLE_ENTRIES && i * level_pages(before.level) < reach; i++) {
         uint64_t page = scene.base + i * level_pages(before.level);
         struct mapping m = scene_lookup(scene.space, page);
@@ -244,7 +247,8 @@ TEST(write_bits_are_not_given_to_what_must_not_have_them)
         REQUIRE_OK(channel_create(scene.ctx, scene.pool, &options, &channel));
         struct space *child = scene_fork(space);
         /* Over shared tables both are only recorded. */
-        REQUIRE_OK(space_protect(scene.ctx, space, PAGE(step), BYTES(step), RIGHT_READ | RIGHT_EXEC));
+        REQUIRE_OK(
+            space_protect(scene.ctx, space, PAGE(step), BYTES(step), RIGHT_READ | RIGHT_EXEC));
         REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(2 * step), BYTES(step)));
         scene_audit();
         scene_destroy(child);
@@ -269,7 +273,8 @@ TEST(write_bits_are_not_given_to_what_must_not_have_them)
     }
 }
 
-/* --- First touch, reads and fetches ---------------------------------------------------------------- */
+/* --- First touch, reads and fetches
+ * ---------------------------------------------------------------- */
 
 TEST(first_touch_is_writable_in_one_step)
 {
@@ -384,15 +389,19 @@ TEST(t9_rights_are_anded_over_the_levels)
     scene_end();
 }
 
-/* T-H1: with executable huge leaves forbidden none ever is; a fetch splits once and then goes on. */
+/* T-H1: with executable huge leaves forbidden none ever is; a fetch splits once and then goes on.
+ */
 static const struct exec_case {
     const char *label;
     enum shape shape;
     bool huge_exec;
 } execs[] = {
-    {"2m", SHAPE_2M, false},         {"1g", SHAPE_1G, false},
-    {"split-1g", SHAPE_SPLIT_1G, false}, {"partly", SHAPE_PARTLY, false},
-    {"2m-allowed", SHAPE_2M, true},  {"1g-allowed", SHAPE_1G, true},
+    {"2m", SHAPE_2M, false},
+    {"1g", SHAPE_1G, false},
+    {"split-1g", SHAPE_SPLIT_1G, false},
+    {"partly", SHAPE_PARTLY, false},
+    {"2m-allowed", SHAPE_2M, true},
+    {"1g-allowed", SHAPE_1G, true},
 };
 TEST_TABLE(h1_huge_leaves_are_not_executable, execs)
 {
@@ -447,7 +456,8 @@ TEST_TABLE(h2_absent_entries_point_nowhere, shapes)
     scene_end();
 }
 
-/* --- T-C2: accessed and dirty bits prove nothing --------------------------------------------------- */
+/* --- T-C2: accessed and dirty bits prove nothing
+ * --------------------------------------------------- */
 
 static void set_flags(pfn_t table)
 {
@@ -487,7 +497,8 @@ TEST_TABLE(c2_dirty_bits_do_not_make_writable, shapes)
     scene_end();
 }
 
-/* --- What others do while a page is being copied ---------------------------------------------------- */
+/* --- What others do while a page is being copied
+ * ---------------------------------------------------- */
 
 /* At the `nth` time that the point is reached, `act` runs once, on CPU 2. */
 static struct meanwhile {
@@ -527,12 +538,16 @@ static const struct race_row {
     enum shape shape;
     enum port_point point;
 } races[] = {
-    {"4k-copy", SHAPE_4K, POINT_COPY},           {"4k-copied", SHAPE_4K, POINT_COPIED},
-    {"2m-copy", SHAPE_2M, POINT_COPY},           {"2m-copied", SHAPE_2M, POINT_COPIED},
-    {"1g-copy", SHAPE_1G, POINT_COPY},           {"1g-copied", SHAPE_1G, POINT_COPIED},
+    {"4k-copy", SHAPE_4K, POINT_COPY},
+    {"4k-copied", SHAPE_4K, POINT_COPIED},
+    {"2m-copy", SHAPE_2M, POINT_COPY},
+    {"2m-copied", SHAPE_2M, POINT_COPIED},
+    {"1g-copy", SHAPE_1G, POINT_COPY},
+    {"1g-copied", SHAPE_1G, POINT_COPIED},
     {"split-2m-copied", SHAPE_SPLIT_2M, POINT_COPIED},
     {"split-1g-copied", SHAPE_SPLIT_1G, POINT_COPIED},
-    {"partly-copy", SHAPE_PARTLY, POINT_COPY},   {"partly-copied", SHAPE_PARTLY, POINT_COPIED},
+    {"partly-copy", SHAPE_PARTLY, POINT_COPY},
+    {"partly-copied", SHAPE_PARTLY, POINT_COPIED},
 };
 
 static void race_start(const struct race_row *row)
@@ -587,8 +602,8 @@ TEST_TABLE(lost_race_drops_the_copy, races)
     scene_end();
 }
 
-/* The parent, which by then is the source's other holder, writes it while it is being copied: it must
- * not find itself the last. */
+/* The parent, which by then is the source's other holder, writes it while it is being copied: it
+ * must not find itself the last. */
 static void parent_writes(struct meanwhile *m)
 {
     REQUIRE_OK(host_cpu_run(2, m->space));
@@ -650,8 +665,8 @@ TEST_TABLE(c8_relatives_die_between_copy_and_commit, races)
     scene_end();
 }
 
-/* The page is unmapped, or loses the right to be written, while it is being copied: the write faults,
- * the copy is dropped. */
+/* The page is unmapped, or loses the right to be written, while it is being copied: the write
+ * faults, the copy is dropped. */
 static void unmap_it(struct meanwhile *m)
 {
     REQUIRE_OK(space_unmap(host_ctx(2), m->child, PAGE(m->page), BYTES(1)));
@@ -688,8 +703,9 @@ TEST_TABLE(changes_between_copy_and_commit_count, races)
     }
 }
 
-/* T-T4: a block is split, or copied, while another vCPU of the space uses its old translation: once the
- * fault has returned no store goes there any more. The model uses stale entries wherever it may. */
+/* T-T4: a block is split, or copied, while another vCPU of the space uses its old translation: once
+ * the fault has returned no store goes there any more. The model uses stale entries wherever it
+ * may. */
 TEST_TABLE(t4_no_old_translation_after_a_split, shapes)
 {
     uint64_t sample[SCENE_SAMPLES];
@@ -719,8 +735,8 @@ TEST_TABLE(t4_no_old_translation_after_a_split, shapes)
     scene_end();
 }
 
-/* T-X5: no frame for the table of a split, or for a table on the path: the fault says so, nothing that
- * anybody reads has changed, and with memory back it succeeds. */
+/* T-X5: no frame for the table of a split, or for a table on the path: the fault says so, nothing
+ * that anybody reads has changed, and with memory back it succeeds. */
 TEST_TABLE(x5_every_allocation_of_a_write_fails, shapes)
 {
     for (uint64_t k = 1;; k++) {

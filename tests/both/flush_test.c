@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Flush batches and generations: a reference is dropped after every CPU that may use the translation
- * has flushed, a CPU that is elsewhere flushes when it comes back, a recycled root and a recycled
- * identifier carry nothing over, and generations do not wrap.
+ * Flush batches and generations: a reference is dropped after every CPU that may use the
+ * translation has flushed, a CPU that is elsewhere flushes when it comes back, a recycled root and
+ * a recycled identifier carry nothing over, and generations do not wrap.
  */
 #include <string.h>
 
@@ -64,9 +64,9 @@ static const struct operation {
     enum cleave_status (*run)(struct space *space);
     unsigned lost; /* access that the first page does not allow any more; RIGHT_ALL: none */
 } operations[] = {
-    {"unmap", do_unmap, RIGHT_READ},        {"unmap-part", do_unmap_part, RIGHT_ALL},
-    {"protect", do_protect, RIGHT_WRITE},   {"fork", do_fork, RIGHT_ALL},
-    {"move", do_move, RIGHT_READ},          {"reset", do_reset, RIGHT_ALL},
+    {"unmap", do_unmap, RIGHT_READ},      {"unmap-part", do_unmap_part, RIGHT_ALL},
+    {"protect", do_protect, RIGHT_WRITE}, {"fork", do_fork, RIGHT_ALL},
+    {"move", do_move, RIGHT_READ},        {"reset", do_reset, RIGHT_ALL},
 };
 
 TEST_TABLE(operations_flush_before_they_return, operations)
@@ -145,7 +145,8 @@ TEST_TABLE(x16_flush_then_drop_then_free, shapes)
     scene_end();
 }
 
-/* T-T5: a flush covers all that changed, however many ranges: pages at the ends and in the middle. */
+/* T-T5: a flush covers all that changed, however many ranges: pages at the ends and in the middle.
+ */
 TEST_TABLE(t5_a_flush_covers_the_whole_range, shapes)
 {
     uint64_t sample[SCENE_SAMPLES], word;
@@ -160,8 +161,8 @@ TEST_TABLE(t5_a_flush_covers_the_whole_range, shapes)
             REQUIRE_OK(host_cpu_write(cpu, PAGE(sample[i]), &sample[i], 8));
         }
     }
-    REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages),
-                             RIGHT_READ));
+    REQUIRE_OK(
+        space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), RIGHT_READ));
     for (unsigned i = 0; i < n; i++) {
         for (unsigned cpu = 1; cpu < 3; cpu++) {
             CHECK_STATUS(host_cpu_write(cpu, PAGE(sample[i]), &word, 8), CLEAVE_FAULT);
@@ -177,9 +178,11 @@ TEST_TABLE(t5_a_flush_covers_the_whole_range, shapes)
     scene_end();
 }
 
-/* --- Lazy ------------------------------------------------------------------------------------------- */
+/* --- Lazy
+ * ------------------------------------------------------------------------------------------- */
 
-/* A CPU that runs something else is neither kicked nor waited for; it flushes when it comes back. */
+/* A CPU that runs something else is neither kicked nor waited for; it flushes when it comes back.
+ */
 TEST(cpus_elsewhere_flush_when_they_come_back)
 {
     uint64_t word = 0;
@@ -241,9 +244,8 @@ TEST(recycled_roots_carry_nothing_over)
 /* T-X17: a counter that once was 8 bits wide; generations close to 2^64 are compared as numbers. */
 TEST(x17_generations_near_2_to_the_64)
 {
-    static const uint64_t starts[] = {1,          UINT8_MAX,
-                                      UINT16_MAX, UINT32_MAX,
-                                      UINT64_C(1) << 63, UINT64_MAX - 400};
+    static const uint64_t starts[] = {1,          UINT8_MAX,         UINT16_MAX,
+                                      UINT32_MAX, UINT64_C(1) << 63, UINT64_MAX - 400};
     for (unsigned i = 0; i < sizeof(starts) / sizeof(starts[0]); i++) {
         uint64_t word = 0;
         test_case("from %#llx", (unsigned long long)starts[i]);
@@ -268,7 +270,8 @@ TEST(x17_generations_near_2_to_the_64)
     }
 }
 
-/* --- Dying ------------------------------------------------------------------------------------------- */
+/* --- Dying
+ * ------------------------------------------------------------------------------------------- */
 
 /* T-T6: a space that is being destroyed step by step is run by nobody, and nothing that a CPU could
  * still reach is freed before. */
@@ -303,7 +306,8 @@ TEST_TABLE(t6_dying_spaces_are_left_first, shapes)
     scene_end();
 }
 
-/* --- Batches by hand --------------------------------------------------------------------------------- */
+/* --- Batches by hand
+ * --------------------------------------------------------------------------------- */
 
 TEST(neighbours_share_a_place_in_the_batch)
 {
@@ -332,10 +336,11 @@ TEST(neighbours_share_a_place_in_the_batch)
     scene_end();
 }
 
-/* --- Identifiers ----------------------------------------------------------------------------------- */
+/* --- Identifiers
+ * ----------------------------------------------------------------------------------- */
 
-/* No two spaces have one identifier on a CPU at the same time; when they run out all are taken back and
- * everything is flushed before the first is given again. */
+/* No two spaces have one identifier on a CPU at the same time; when they run out all are taken back
+ * and everything is flushed before the first is given again. */
 TEST(asids_are_recycled_with_a_flush)
 {
     enum { SPACES = 40 };

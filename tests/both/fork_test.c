@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fork: what it costs, what each policy becomes, forks of forks, n forks in one call, all or nothing,
- * and that whoever writes in whatever order changes its own memory alone.
+ * Fork: what it costs, what each policy becomes, forks of forks, n forks in one call, all or
+ * nothing, and that whoever writes in whatever order changes its own memory alone.
  */
 #include <string.h>
 
@@ -19,7 +19,8 @@ struct cost {
 };
 
 #ifdef MM_HOOKS
-static void count_entry(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+static void count_entry(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                        void *arg)
 {
     (void)ctx, (void)a, (void)b;
     *(uint64_t *)arg += point == POINT_ENTRY;
@@ -53,8 +54,8 @@ static uint64_t root_entries(const struct space *space)
     return n;
 }
 
-/* What the whole costs beside policies and pins: the object, the root, and one entry of the parent's
- * root for each that was writable. */
+/* What the whole costs beside policies and pins: the object, the root, and one entry of the
+ * parent's root for each that was writable. */
 TEST_TABLE(fork_costs_the_same_for_every_shape, shapes)
 {
     struct space *child;
@@ -245,8 +246,8 @@ TEST(device_at_fork)
     CHECK_EQ(scene_lookup(child, BLOCK).kind, PTE_KIND_ABSENT);
     CHECK_STATUS(scene_access(child, BLOCK, ACCESS_READ), CLEAVE_FAULT);
     CHECK_EQ(scene_lookup(space, BLOCK).frame.v, device.v);
-    REQUIRE_OK(space_map_device(scene.ctx, space, PAGE(2 * BLOCK), BYTES(1), device, RIGHT_READ,
-                                true));
+    REQUIRE_OK(
+        space_map_device(scene.ctx, space, PAGE(2 * BLOCK), BYTES(1), device, RIGHT_READ, true));
     struct scene_state before = scene_state(), after;
     CHECK_STATUS(space_fork(scene.ctx, space, 1, &plain, &child), CLEAVE_DEVICE);
     after = scene_state();
@@ -254,7 +255,8 @@ TEST(device_at_fork)
     scene_end();
 }
 
-/* --- Who writes, and in which order ------------------------------------------------------------ */
+/* --- Who writes, and in which order ------------------------------------------------------------
+ */
 
 /* Each space has a value per sampled page; whoever writes changes its own. */
 #define TREE 5u
@@ -301,8 +303,8 @@ static void tree_start(enum shape shape)
     }
 }
 
-/* cow.c C1 and hugefork01: the parent's write after the fork does not reach the child, also where the
- * parent's CPU had a writable translation; nor the other way. */
+/* cow.c C1 and hugefork01: the parent's write after the fork does not reach the child, also where
+ * the parent's CPU had a writable translation; nor the other way. */
 TEST_TABLE(fork_isolates, shapes)
 {
     tree_start(row->shape);
@@ -329,8 +331,8 @@ TEST_TABLE(fork_isolates_after_protect, shapes)
     REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages),
                              RIGHT_READ | RIGHT_EXEC));
     CHECK_STATUS(scene_access(scene.space, scene.base, ACCESS_WRITE), CLEAVE_FAULT);
-    REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages),
-                             RIGHT_ALL));
+    REQUIRE_OK(
+        space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), RIGHT_ALL));
     scene_audit();
     for (unsigned i = 0; i < tree.samples; i++) {
         tree_write(0, i, 1000 + i);
@@ -452,7 +454,8 @@ TEST(forks_of_forks_to_depth_100)
     scene_end();
 }
 
-/* --- n forks, all or nothing -------------------------------------------------------------------- */
+/* --- n forks, all or nothing --------------------------------------------------------------------
+ */
 
 TEST_TABLE(n_forks_in_one_call, shapes)
 {
@@ -522,7 +525,8 @@ TEST_TABLE(fork_is_all_or_nothing, shapes)
     if (scene.pages < GIGA && TABLE_ENTRIES > 4) {
         fork_with_every_failure(scene.space, 1, &reserving);
     }
-    REQUIRE_OK(space_pin(scene.ctx, scene.space, PAGE(scene.base + BLOCK + 1), BYTES(1), true, &id));
+    REQUIRE_OK(
+        space_pin(scene.ctx, scene.space, PAGE(scene.base + BLOCK + 1), BYTES(1), true, &id));
     fork_with_every_failure(scene.space, 2, &plain);
     REQUIRE_OK(space_unpin(scene.ctx, scene.space, id));
     scene_end();
@@ -587,8 +591,8 @@ TEST(fork_fails_before_a_count_overflows)
     scene_end();
 }
 
-/* T-T3: a shared table that is replaced by a copy is dropped after the flush, so that a CPU that may
- * still walk through it finds nothing else there. The monitor looks at every drop. */
+/* T-T3: a shared table that is replaced by a copy is dropped after the flush, so that a CPU that
+ * may still walk through it finds nothing else there. The monitor looks at every drop. */
 TEST_TABLE(t3_unshared_tables_are_dropped_after_the_flush, shapes)
 {
     TEST_NEEDS_HOOKS();

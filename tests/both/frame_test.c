@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reference counts: what each of the chain of a part says, the one predicate against a count by hand,
- * splits and merges that hand references over, blocks that dissolve and leave nothing stranded, and
- * counts that would overflow.
+ * Reference counts: what each of the chain of a part says, the one predicate against a count by
+ * hand, splits and merges that hand references over, blocks that dissolve and leave nothing
+ * stranded, and counts that would overflow.
  */
 #include <string.h>
 
@@ -25,10 +25,11 @@ static pfn_t take(unsigned order)
 
 static uint64_t giga_blocks(void) { return 2 * TABLE_ENTRIES; }
 
-/* --- The predicate ----------------------------------------------------------------------------------- */
+/* --- The predicate
+ * ----------------------------------------------------------------------------------- */
 
-/* References on a 1 GiB head, one of its 2 MiB heads and one of its parts, on another part of that block
- * and on another block. */
+/* References on a 1 GiB head, one of its 2 MiB heads and one of its parts, on another part of that
+ * block and on another block. */
 struct references {
     unsigned giga, block, part, other_part, other_block;
 };
@@ -37,9 +38,8 @@ static void check_predicate(pfn_t giga, struct references r)
 {
     pfn_t block = pfn_add(giga, BLOCK), part = pfn_add(block, 1);
     uint64_t chain[LEAF_ORDERS] = {r.giga + r.block + r.part, r.giga + r.block, r.giga};
-    bool beneath[LEAF_ORDERS] = {
-        false, r.part + r.other_part > 0,
-        r.block + r.part + r.other_part + r.other_block > 0};
+    bool beneath[LEAF_ORDERS] = {false, r.part + r.other_part > 0,
+                                 r.block + r.part + r.other_part + r.other_block > 0};
     const pfn_t f[LEAF_ORDERS] = {part, block, giga};
 
     for (unsigned order = 0; order < LEAF_ORDERS; order++) {
@@ -50,7 +50,8 @@ static void check_predicate(pfn_t giga, struct references r)
             if (own == 0 || order == 0) {
                 CHECK_EQ(found, expected);
             } else {
-                CHECK(!found || expected); /* a false "shared" is allowed, a false "exclusive" never */
+                CHECK(!found ||
+                      expected); /* a false "shared" is allowed, a false "exclusive" never */
             }
         }
     }
@@ -100,9 +101,11 @@ TEST(exclusive_is_one_along_the_chain_and_nothing_beneath)
     scene_end();
 }
 
-/* --- Split and merge ----------------------------------------------------------------------------------- */
+/* --- Split and merge
+ * ----------------------------------------------------------------------------------- */
 
-/* While others map the block whole its parts keep them in mind; the last whole reference dissolves it. */
+/* While others map the block whole its parts keep them in mind; the last whole reference dissolves
+ * it. */
 TEST(split_hands_references_over)
 {
     for (unsigned order = 1; order < LEAF_ORDERS; order++) {
@@ -142,8 +145,8 @@ TEST(split_hands_references_over)
     }
 }
 
-/* One holder split the block, the other maps it whole and goes: what the first let go of meanwhile is
- * free at once, with nothing stranded, and what it kept stays. */
+/* One holder split the block, the other maps it whole and goes: what the first let go of meanwhile
+ * is free at once, with nothing stranded, and what it kept stays. */
 TEST(dissolving_strands_nothing)
 {
     for (unsigned order = 1; order < LEAF_ORDERS; order++) {
@@ -173,8 +176,8 @@ TEST(dissolving_strands_nothing)
     }
 }
 
-/* A 1 GiB block of which some blocks are mapped whole, of others single parts, and the rest not at all,
- * loses its last whole reference. */
+/* A 1 GiB block of which some blocks are mapped whole, of others single parts, and the rest not at
+ * all, loses its last whole reference. */
 TEST(dissolving_a_giant_keeps_what_is_used)
 {
     start(giga_blocks());
@@ -239,7 +242,8 @@ TEST(merge_wants_one_account)
     scene_end();
 }
 
-/* Between the two steps of each the sum along the chain is never too low: whoever looks sees "shared". */
+/* Between the two steps of each the sum along the chain is never too low: whoever looks sees
+ * "shared". */
 #ifdef MM_HOOKS
 static struct {
     pfn_t f, part;
@@ -277,7 +281,8 @@ TEST(the_destination_is_raised_first)
 #endif
 }
 
-/* --- Overflow --------------------------------------------------------------------------------------- */
+/* --- Overflow
+ * --------------------------------------------------------------------------------------- */
 
 TEST(counts_fail_before_they_overflow)
 {
@@ -359,7 +364,8 @@ TEST(nodes_count_up_to_their_limit)
     scene_end();
 }
 
-/* --- The machine ----------------------------------------------------------------------------------- */
+/* --- The machine
+ * ----------------------------------------------------------------------------------- */
 
 TEST(descriptors_are_small)
 {

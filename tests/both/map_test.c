@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The ordinary operations at every shape, on shared tables and in forks: map, unmap, protect, populate,
- * look up, copy to and from guest memory. What is refused names its argument and changes nothing; what
- * runs out of memory changes nothing that a guest can see.
+ * The ordinary operations at every shape, on shared tables and in forks: map, unmap, protect,
+ * populate, look up, copy to and from guest memory. What is refused names its argument and changes
+ * nothing; what runs out of memory changes nothing that a guest can see.
  */
 #include <string.h>
 
@@ -14,7 +14,8 @@ static const struct shape_row shapes[] = SHAPE_ROWS;
 
 static const struct region private_region = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
 
-/* --- What stands in each page, kept beside the core -------------------------------------------- */
+/* --- What stands in each page, kept beside the core --------------------------------------------
+ */
 
 #define GONE UINT64_MAX /* no region */
 
@@ -46,10 +47,11 @@ static void book_check(void)
         for (unsigned i = 0; i < book.samples; i++) {
             if (book.tag[s][i] == GONE) {
                 unsigned char byte;
-                CHECK_STATUS(scene_access(book.space[s], book.sample[i], ACCESS_READ), CLEAVE_FAULT);
-                CHECK_STATUS(space_read(scene.ctx, book.space[s], PAGE(book.sample[i]), &byte, 1,
-                                        NULL),
+                CHECK_STATUS(scene_access(book.space[s], book.sample[i], ACCESS_READ),
                              CLEAVE_FAULT);
+                CHECK_STATUS(
+                    space_read(scene.ctx, book.space[s], PAGE(book.sample[i]), &byte, 1, NULL),
+                    CLEAVE_FAULT);
                 CHECK_EQ(scene_lookup(book.space[s], book.sample[i]).kind, PTE_KIND_ABSENT);
             } else {
                 scene_check(book.space[s], book.sample[i], book.tag[s][i]);
@@ -91,7 +93,8 @@ static bool part(unsigned n, uint64_t *page, uint64_t *pages)
     return n <= PARTS;
 }
 
-/* --- Unmap ---------------------------------------------------------------------------------------- */
+/* --- Unmap
+ * ---------------------------------------------------------------------------------------- */
 
 TEST_TABLE(unmap, shapes)
 {
@@ -125,8 +128,8 @@ TEST_TABLE(unmap, shapes)
     }
 }
 
-/* T-X6, XSA-247: a part of a block is to be unmapped and there is no frame for the table that splits
- * it: nothing is unmapped, nothing freed; the guest keeps what it has. */
+/* T-X6, XSA-247: a part of a block is to be unmapped and there is no frame for the table that
+ * splits it: nothing is unmapped, nothing freed; the guest keeps what it has. */
 TEST_TABLE(x6_unmapping_a_part_with_every_allocation_failing, shapes)
 {
     uint64_t page, pages;
@@ -197,7 +200,8 @@ TEST_TABLE(x6_unmapping_a_part_with_an_empty_pool, huge_shapes)
     CHECK_EQ(scene_lookup(scene.space, scene.base + 1).region.policy, REGION_NONE);
 }
 
-/* --- Protect ------------------------------------------------------------------------------------- */
+/* --- Protect -------------------------------------------------------------------------------------
+ */
 
 TEST_TABLE(protect, shapes)
 {
@@ -209,8 +213,8 @@ TEST_TABLE(protect, shapes)
         for (unsigned n = 0; part(n, &page, &pages); n++) {
             for (unsigned r = 0; r < 4; r++) {
                 test_case("part %u, rights %u, shared %u", n, rights[r], shared);
-                REQUIRE_OK(space_protect(scene.ctx, book.space[0], PAGE(page), BYTES(pages),
-                                         rights[r]));
+                REQUIRE_OK(
+                    space_protect(scene.ctx, book.space[0], PAGE(page), BYTES(pages), rights[r]));
                 host_tlb_check(); /* what was taken away is gone when it returns (I5) */
                 for (unsigned i = 0; i < book.samples; i++) {
                     uint64_t at = book.sample[i];
@@ -229,8 +233,8 @@ TEST_TABLE(protect, shapes)
                     book_check();
                 }
             }
-            REQUIRE_OK(space_protect(scene.ctx, book.space[0], PAGE(page), BYTES(pages),
-                                     RIGHT_ALL));
+            REQUIRE_OK(
+                space_protect(scene.ctx, book.space[0], PAGE(page), BYTES(pages), RIGHT_ALL));
         }
         book_check();
         if (shared) { /* the other one's rights never changed */
@@ -249,8 +253,8 @@ TEST_TABLE(protect_with_every_allocation_failing, shapes)
         test_case("allocation %d", (int)k);
         struct scene_state before = scene_state();
         host_fail_allocation(k);
-        enum cleave_status status = space_protect(scene.ctx, book.space[0], PAGE(scene.base + 1),
-                                                  BYTES(BLOCK), RIGHT_READ);
+        enum cleave_status status =
+            space_protect(scene.ctx, book.space[0], PAGE(scene.base + 1), BYTES(BLOCK), RIGHT_READ);
         bool failed = host_allocation_failed();
         host_fail_allocation(0);
         scene_audit();
@@ -266,7 +270,8 @@ TEST_TABLE(protect_with_every_allocation_failing, shapes)
     scene_end();
 }
 
-/* --- Map and populate ------------------------------------------------------------------------------ */
+/* --- Map and populate
+ * ------------------------------------------------------------------------------ */
 
 /* Leaves of each order, zeroed although the frames were used before. */
 TEST(map_leaves_of_each_order)
@@ -317,7 +322,8 @@ TEST(map_a_giant_for_real)
     enum cleave_status status;
     unsigned calls = 0;
     do {
-        scene.ctx->budget = BLOCK < GIGA / 8 ? GIGA / 8 : BLOCK; /* it is preemptible: zeroed a little at a time */
+        scene.ctx->budget =
+            BLOCK < GIGA / 8 ? GIGA / 8 : BLOCK; /* it is preemptible: zeroed a little at a time */
         status = space_map(scene.ctx, space, PAGE(GIGA), 2, &region);
         scene.ctx->budget = UINT64_MAX;
         scene_audit();
@@ -361,8 +367,7 @@ TEST(populate_with_every_allocation_failing)
         struct space *child = scene_fork(space); /* on shared tables */
         struct scene_state before = scene_state();
         host_fail_allocation(k);
-        enum cleave_status status =
-            space_populate(scene.ctx, child, PAGE(1), BYTES(2 * BLOCK));
+        enum cleave_status status = space_populate(scene.ctx, child, PAGE(1), BYTES(2 * BLOCK));
         host_fail_allocation(0);
         /* A block that is not to be had is made of small leaves. */
         CHECK(status == CLEAVE_OK || status == CLEAVE_NO_MEMORY);
@@ -375,7 +380,8 @@ TEST(populate_with_every_allocation_failing)
     scene_end();
 }
 
-/* --- Copy to and from guest memory ------------------------------------------------------------------ */
+/* --- Copy to and from guest memory
+ * ------------------------------------------------------------------ */
 
 TEST_TABLE(read_and_write_any_bytes, shapes)
 {
@@ -386,8 +392,8 @@ TEST_TABLE(read_and_write_any_bytes, shapes)
     for (unsigned i = 0; i < sizeof(bytes); i++) {
         bytes[i] = (unsigned char)(i * 7 + 1);
     }
-    static const uint64_t sizes[] = {0, 1, 7, 8, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1,
-                                     2 * PAGE_SIZE};
+    static const uint64_t sizes[] = {
+        0, 1, 7, 8, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE};
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         for (uint64_t offset = 0; offset < 3; offset++) {
             gpa_t at = gpa(BYTES(scene.base + BLOCK - 1) + offset * 5);
@@ -435,15 +441,20 @@ TEST(reading_a_hole_fills_nothing)
     scene_end();
 }
 
-/* --- Lookup and usage --------------------------------------------------------------------------------- */
+/* --- Lookup and usage
+ * --------------------------------------------------------------------------------- */
 
 static const struct usage_case {
     const char *label;
     enum shape shape;
     unsigned level; /* of the first page's leaf */
 } usages[] = {
-    {"4k", SHAPE_4K, 0},           {"2m", SHAPE_2M, 1},   {"1g", SHAPE_1G, 2},
-    {"split-2m", SHAPE_SPLIT_2M, 0}, {"split-1g", SHAPE_SPLIT_1G, 1}, {"partly", SHAPE_PARTLY, 0},
+    {"4k", SHAPE_4K, 0},
+    {"2m", SHAPE_2M, 1},
+    {"1g", SHAPE_1G, 2},
+    {"split-2m", SHAPE_SPLIT_2M, 0},
+    {"split-1g", SHAPE_SPLIT_1G, 1},
+    {"partly", SHAPE_PARTLY, 0},
 };
 TEST_TABLE(lookup_and_usage, usages)
 {
@@ -482,7 +493,8 @@ TEST_TABLE(lookup_and_usage, usages)
     scene_end();
 }
 
-/* --- Bad input ------------------------------------------------------------------------------------ */
+/* --- Bad input
+ * ------------------------------------------------------------------------------------ */
 
 static struct space *victim;
 static struct scene_state untouched;
@@ -569,7 +581,7 @@ TEST(bad_orders_rights_and_policies_are_refused)
     }
     REFUSED(space_protect(ctx, victim, PAGE(BLOCK), PAGE_SIZE, RIGHT_READ | RIGHT_WRITE),
             CLEAVE_RIGHTS, "rights");
-    static const unsigned policies[] = {REGION_NONE,    REGION_DEVICE, REGION_PAGED,
+    static const unsigned policies[] = {REGION_NONE,    REGION_DEVICE,   REGION_PAGED,
                                         REGION_FOREIGN, REGION_POLICIES, 255};
     for (unsigned i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
         struct region region = {.policy = (enum region_policy)policies[i], .rights = RIGHT_ALL};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * No frames left: who waits, who is told, in which order they go on; and reservations, whose worst case
- * is a formula that is exact: with one frame less the fork is refused, with it every page can be written
- * in any order although nothing else is free.
+ * No frames left: who waits, who is told, in which order they go on; and reservations, whose worst
+ * case is a formula that is exact: with one frame less the fork is refused, with it every page can
+ * be written in any order although nothing else is free.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,8 @@
 
 static const struct shape_row shapes[] = SHAPE_ROWS;
 
-/* --- Waiting -------------------------------------------------------------------------------------- */
+/* --- Waiting
+ * -------------------------------------------------------------------------------------- */
 
 static struct {
     struct vcpu_wait *woken[16];
@@ -38,8 +39,8 @@ static enum cleave_status write_fault(struct space *space, uint64_t page, struct
     return space_fault(scene.ctx, space, PAGE(page), ACCESS_WRITE, wait);
 }
 
-/* Domains that find the pool empty are paused and their owners told; as frames come back they resume in
- * the order in which they came, each with what it needs. Nobody else notices. */
+/* Domains that find the pool empty are paused and their owners told; as frames come back they
+ * resume in the order in which they came, each with what it needs. Nobody else notices. */
 TEST(waiting_domains_resume_in_order)
 {
     enum { WAITERS = 5 };
@@ -97,7 +98,8 @@ TEST(waiting_domains_resume_in_order)
     scene_end();
 }
 
-/* A vCPU that goes away while it waits lets the next one through; a grant it did not use comes back. */
+/* A vCPU that goes away while it waits lets the next one through; a grant it did not use comes
+ * back. */
 TEST(waits_can_be_cancelled)
 {
     struct vcpu_wait wait[3];
@@ -130,8 +132,8 @@ TEST(waits_can_be_cancelled)
     scene_end();
 }
 
-/* T-C9: the pool is empty at every point of a write that breaks copy-on-write; frames come one by one.
- * No other domain is altered, the waiter gets through as soon as there is enough. */
+/* T-C9: the pool is empty at every point of a write that breaks copy-on-write; frames come one by
+ * one. No other domain is altered, the waiter gets through as soon as there is enough. */
 TEST_TABLE(c9_empty_pool_at_every_point, shapes)
 {
     uint64_t sample[SCENE_SAMPLES];
@@ -169,7 +171,8 @@ TEST_TABLE(c9_empty_pool_at_every_point, shapes)
     }
 }
 
-/* --- Reservations ---------------------------------------------------------------------------------- */
+/* --- Reservations
+ * ---------------------------------------------------------------------------------- */
 
 static const struct fork_options reserving = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
 
@@ -325,15 +328,16 @@ TEST(n_forks_reserve_for_each)
     scene_end();
 }
 
-/* Two vCPUs that copy the same last page at the same time need a frame each: the one transient set per
- * vCPU that the formula has. */
+/* Two vCPUs that copy the same last page at the same time need a frame each: the one transient set
+ * per vCPU that the formula has. */
 #ifdef MM_HOOKS
 static struct {
     struct space *space;
     bool acted;
     enum cleave_status status;
 } second;
-static void second_vcpu(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+static void second_vcpu(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                        void *arg)
 {
     (void)a, (void)b, (void)arg;
     if (point == POINT_COPIED && ctx->cpu == 0 && !second.acted) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Pools: frames of every order, what becomes whole again, edges, reservations, quotas near the limits
- * of their type, accounts that outlive their owner, what is set aside, and the books after each step.
+ * Pools: frames of every order, what becomes whole again, edges, reservations, quotas near the
+ * limits of their type, accounts that outlive their owner, what is set aside, and the books after
+ * each step.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +55,8 @@ static void predict(struct books before, int64_t free, int64_t reserved, int64_t
     CHECK_EQ(now.charged, before.charged - (uint64_t)free);
 }
 
-/* --- Orders --------------------------------------------------------------------------------------- */
+/* --- Orders
+ * --------------------------------------------------------------------------------------- */
 
 TEST(every_order_is_aligned_and_booked)
 {
@@ -77,8 +79,8 @@ TEST(every_order_is_aligned_and_booked)
     scene_end();
 }
 
-/* All frames of the pool, one by one; then in an order of their own they go back, and all blocks and
- * 1 GiB blocks are whole again. */
+/* All frames of the pool, one by one; then in an order of their own they go back, and all blocks
+ * and 1 GiB blocks are whole again. */
 static unsigned count_order(unsigned order)
 {
     pfn_t f[64];
@@ -95,7 +97,7 @@ static unsigned count_order(unsigned order)
 static void take_all_and_give_back(uint64_t stride)
 {
     uint64_t n = 0, room = scene.pool->free;
-    pfn_t *all = malloc(room * sizeof(*all));
+    pfn_t *all = malloc((room + 1) * sizeof(*all)); /* a refusal is stored, too */
     struct books before = books();
     while (pool_alloc(scene.ctx, &payer, 0, FRAME_DATA, &all[n]) == CLEAVE_OK) {
         n++;
@@ -155,7 +157,8 @@ TEST(one_frame_in_use_keeps_its_block)
     scene_end();
 }
 
-/* --- Edges --------------------------------------------------------------------------------------- */
+/* --- Edges ---------------------------------------------------------------------------------------
+ */
 
 /* Pools that begin and end anywhere inside 1 GiB blocks, beside each other. */
 TEST(pools_with_partial_edges)
@@ -203,9 +206,12 @@ TEST(pool_create_refuses)
         enum cleave_status status;
         const char *argument;
     } cases[] = {
-        {b + 1, 2 * b, CLEAVE_ALIGN, "start"},  {b, 2 * b + 1, CLEAVE_ALIGN, "end"},
-        {0, b, CLEAVE_RANGE, "start"},          {b, end + b, CLEAVE_RANGE, "end"},
-        {b, b, CLEAVE_COUNT, "end"},            {2 * b, b, CLEAVE_COUNT, "end"},
+        {b + 1, 2 * b, CLEAVE_ALIGN, "start"},
+        {b, 2 * b + 1, CLEAVE_ALIGN, "end"},
+        {0, b, CLEAVE_RANGE, "start"},
+        {b, end + b, CLEAVE_RANGE, "end"},
+        {b, b, CLEAVE_COUNT, "end"},
+        {2 * b, b, CLEAVE_COUNT, "end"},
         {b, UINT32_MAX - b + 1, CLEAVE_RANGE, "end"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -227,7 +233,8 @@ TEST(pool_create_refuses)
     CHECK_OK(pool_destroy(ctx, pool));
 }
 
-/* --- Reservations -------------------------------------------------------------------------------- */
+/* --- Reservations --------------------------------------------------------------------------------
+ */
 
 TEST(reservations_are_refused_and_never_overcommitted)
 {
@@ -306,14 +313,20 @@ TEST(reservations_survive_failing_allocations)
     scene_end();
 }
 
-/* --- Quotas ---------------------------------------------------------------------------------------- */
+/* --- Quotas
+ * ---------------------------------------------------------------------------------------- */
 
 /* T-X19: sums that would wrap 32 or 64 bits do not pass. */
 TEST(x19_quotas_near_the_limits_of_their_type)
 {
-    static const uint64_t limits[] = {
-        0, 1, UINT32_MAX - 1, UINT32_MAX, UINT64_C(1) << 32, (UINT64_C(1) << 32) + 1,
-        UINT64_MAX - 1, UINT64_MAX};
+    static const uint64_t limits[] = {0,
+                                      1,
+                                      UINT32_MAX - 1,
+                                      UINT32_MAX,
+                                      UINT64_C(1) << 32,
+                                      (UINT64_C(1) << 32) + 1,
+                                      UINT64_MAX - 1,
+                                      UINT64_MAX};
     start(2 * TABLE_ENTRIES, UINT64_MAX);
     struct account *record = account_of(scene.pool, payer.account);
     for (unsigned i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
@@ -371,8 +384,8 @@ TEST(quota_counts_what_is_reserved)
     CHECK_STATUS(account_set_limit(scene.ctx, scene.pool, 60000, 3), CLEAVE_INVALID);
 }
 
-/* Tables and region nodes are charged to the space as well (T-X10), and a space at its limit gets no
- * more, whoever else has plenty. */
+/* Tables and region nodes are charged to the space as well (T-X10), and a space at its limit gets
+ * no more, whoever else has plenty. */
 TEST(x10_tables_are_charged)
 {
     start(0, UINT64_MAX);
@@ -394,7 +407,8 @@ TEST(x10_tables_are_charged)
     scene_end();
 }
 
-/* --- Accounts --------------------------------------------------------------------------------------- */
+/* --- Accounts
+ * --------------------------------------------------------------------------------------- */
 
 TEST(accounts_outlive_their_domain)
 {
@@ -445,7 +459,8 @@ TEST(account_numbers_end)
     CHECK_EQ(account, last);
 }
 
-/* --- What is set aside ---------------------------------------------------------------------------- */
+/* --- What is set aside
+ * ---------------------------------------------------------------------------- */
 
 TEST(aside_is_free_and_given_back_under_pressure)
 {
@@ -457,7 +472,7 @@ TEST(aside_is_free_and_given_back_under_pressure)
     scene_write(child, 1, 2);
     CHECK_EQ(scene.pool->aside, BLOCK - 1); /* one of the run is the copy */
     pfn_t copy = scene_lookup(child, 1).frame;
-    CHECK_EQ(copy.v % BLOCK, 1);            /* at its own offset */
+    CHECK_EQ(copy.v % BLOCK, 1); /* at its own offset */
     scene_audit();
     /* It counts as free: all of it can be had, and then it is no longer set aside. */
     uint64_t n = 0, room = scene.pool->free;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Operations that stop and continue: with the smallest budget they end where they end in one go, at
- * each stop all invariants hold and others may work, and a call's work is bounded whatever the size.
+ * each stop all invariants hold and others may work, and a call's work is bounded whatever the
+ * size.
  */
 #include <string.h>
 
@@ -11,7 +12,8 @@ static const struct shape_row shapes[] = SHAPE_ROWS;
 
 static const struct fork_options based = {.limit = UINT64_MAX, .base = true};
 
-/* --- The same in one go and step by step ------------------------------------------------------------- */
+/* --- The same in one go and step by step
+ * ------------------------------------------------------------- */
 
 /* What happens, at the given point of its life, to a fork that has written a good deal. */
 struct task {
@@ -70,8 +72,8 @@ static const struct operation {
     const char *label;
     enum cleave_status (*run)(struct mm_ctx *ctx, void *arg);
 } operations[] = {
-    {"destroy", run_destroy},   {"reset", run_reset},       {"reset-keep", run_reset_keep},
-    {"unmap", run_unmap},       {"collapse", run_collapse}, {"populate", run_populate},
+    {"destroy", run_destroy}, {"reset", run_reset},       {"reset-keep", run_reset_keep},
+    {"unmap", run_unmap},     {"collapse", run_collapse}, {"populate", run_populate},
 };
 
 /* Runs it with a budget of `every`; the view of it all, and the status, afterwards. */
@@ -147,10 +149,11 @@ TEST(a_stopped_reset_must_be_finished)
     scene_end();
 }
 
-/* --- T-X9 -------------------------------------------------------------------------------------------- */
+/* --- T-X9
+ * -------------------------------------------------------------------------------------------- */
 
-/* 1 TiB in 2 MiB leaves, on the real geometry: 524,288 of them under 1,024 tables. The leaves are put
- * there by hand, since zeroing them is not what this is about. */
+/* 1 TiB in 2 MiB leaves, on the real geometry: 524,288 of them under 1,024 tables. The leaves are
+ * put there by hand, since zeroing them is not what this is about. */
 static void fill_by_hand(struct space *space, uint64_t first, uint64_t gigas)
 {
     for (uint64_t g = 0; g < gigas; g++) {

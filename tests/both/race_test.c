@@ -41,7 +41,6 @@ static const struct race_order {
 /* --- Another space's write in the middle of a split or a merge -----------------------------------
  */
 
-#ifdef MM_HOOKS
 static struct {
     enum port_point point;
     struct space *writer;
@@ -84,13 +83,11 @@ static void expect_middle(enum port_point point, struct space *writer, uint64_t 
     middle.met = 0;
     host_on_point(write_in_the_middle, NULL);
 }
-#endif
 
 /* Two spaces map a block whole. One splits it; before the head is lowered, the other writes. */
 TEST_TABLE(x15_write_in_the_middle_of_a_split, orders)
 {
     TEST_NEEDS_HOOKS();
-#ifdef MM_HOOKS
     const uint64_t other = level_pages(row->order - 1) + 1; /* a page of the second part */
     one_leaf(row->order);
     scene_write(scene.space, scene.base, page_tag(0));
@@ -112,7 +109,6 @@ TEST_TABLE(x15_write_in_the_middle_of_a_split, orders)
     scene_check(child, scene.base + 1, 0);
     scene_check(child, scene.base + other, late_tag(other));
     scene_end();
-#endif
 }
 
 /* Two spaces map the parts of a block. The references of one become one of the head; before the
@@ -121,7 +117,6 @@ TEST_TABLE(x15_write_in_the_middle_of_a_split, orders)
 TEST_TABLE(x15_write_in_the_middle_of_a_merge, orders)
 {
     TEST_NEEDS_HOOKS();
-#ifdef MM_HOOKS
     const uint64_t part = level_pages(row->order - 1);
     one_leaf(row->order);
     for (uint64_t page = 0; page < 3 * part; page += part) {
@@ -144,7 +139,6 @@ TEST_TABLE(x15_write_in_the_middle_of_a_merge, orders)
         scene_check(child, scene.base + page, late_tag(page));
     }
     scene_end();
-#endif
 }
 
 /* --- Split, merge and update of one block, in every order ---------------------------------------

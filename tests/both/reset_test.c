@@ -41,8 +41,11 @@ static void check_no_difference(struct space *space, bool tables_too)
 {
     struct gfn_range found[4];
     for (unsigned exact = 0; exact < 2; exact++) {
-        struct diff diff = {.from = gfn(0), .end = gfn(GUEST_PAGES), .exact = exact != 0,
-                            .found = found, .room = 4};
+        struct diff diff = {.from = gfn(0),
+                            .end = gfn(GUEST_PAGES),
+                            .exact = exact != 0,
+                            .found = found,
+                            .room = 4};
         REQUIRE_OK(space_diff(scene.ctx, space, space->base, &diff));
         if (exact || tables_too) {
             CHECK_EQ(diff.count, 0);
@@ -57,7 +60,8 @@ static void dirty(struct space *space)
     }
 }
 
-/* What was written, mapped, unmapped and protected since is as it was; everything private is freed. */
+/* What was written, mapped, unmapped and protected since is as it was; everything private is freed.
+ */
 TEST_TABLE(reset_drops_what_was_written, shapes)
 {
     start(row->shape);
@@ -112,7 +116,8 @@ TEST_TABLE(reset_goes_back_to_the_base, shapes)
     scene_end();
 }
 
-/* With `keep`, pages stay where they are and get their base's bytes; their first writes take no fault. */
+/* With `keep`, pages stay where they are and get their base's bytes; their first writes take no
+ * fault. */
 TEST_TABLE(reset_keeps_hot_pages, shapes)
 {
     start(row->shape);

@@ -77,6 +77,12 @@ void ops_before(struct world *w)
     host_fail_allocation(spec_chance(w, 24) ? 1 + spec_below(w, 12) : 0);
 }
 
+bool ops_past(const struct world *w, const struct spec_range *range)
+{
+    return ref_range(w->ref, range->at, range->size) == CLEAVE_OK &&
+           (range->at + range->size) >> PAGE_SHIFT > w->ref->pages;
+}
+
 uint64_t ops_pages(const struct spec_range *range)
 {
     uint64_t pages = range->size >> PAGE_SHIFT;
@@ -286,9 +292,9 @@ static void op_map(struct world *w)
     if (order < 3 && !spec_chance(w, 20)) {
         range.at &= ~(level_size(order) - 1);
     }
-    if (ref_range(w->ref, range.at, order < 3 ? level_size(order) : PAGE_SIZE) == CLEAVE_OK &&
-        range.at >> PAGE_SHIFT >= w->ref->pages) {
-        return; /* past what the reference keeps */
+    range.size = order < 3 ? level_size(order) : PAGE_SIZE;
+    if (ops_past(w, &range)) {
+        return;
     }
     struct ref_region region = ops_pick_region(w);
     if (order == 2 && GUEST_PAGES > 4096) {
@@ -301,7 +307,6 @@ static void op_map(struct world *w)
     enum cleave_status expected = ref_map(w->ref, s, range.at, order, &region);
     ops_before(w);
     enum cleave_status got = space_map(w->ctx, w->space[s], gpa(range.at), order, &core);
-    range.size = order < 3 ? level_size(order) : 0;
     ops_touch(w, &range);
     /* A block needs neighbouring frames: there may be none long before the pool is empty. */
     uint64_t need = order == 0 ? 40 : 40 + 8 * level_pages(order) + w->pool->frames / 2;
@@ -321,6 +326,9 @@ static void op_map_device(struct world *w)
     struct spec_range range = spec_pick_any_range(w, s);
     if (ops_pages(&range) > level_pages(1)) {
         range.size = 2 * PAGE_SIZE;
+    }
+    if (ops_past(w, &range)) {
+        return;
     }
     bool refuse = spec_chance(w, 16);
     unsigned rights = 1 + 2 * (unsigned)spec_below(w, 2);

@@ -14,6 +14,8 @@ void ops_budget(struct world *w);
 /* True when the call was preempted and is to be made again; something else may have happened
  * meanwhile. */
 bool ops_again(struct world *w, enum cleave_status status, unsigned space, unsigned *calls);
+/* A legal range that is not within what the reference keeps. */
+bool ops_past(const struct world *w, const struct spec_range *range);
 /* Pages in a range; 0 for one that is past all width. */
 uint64_t ops_pages(const struct spec_range *range);
 /* Its vcpus are going away: those that wait are taken out of their queues. */

@@ -58,6 +58,9 @@ static void op_pin(struct world *w)
     if (ops_pages(&range) > 6) {
         range.size = 2 * PAGE_SIZE;
     }
+    if (ops_past(w, &range)) {
+        return;
+    }
     if (write && ops_pages(&range) > 1 && ref_range(w->ref, range.at, range.size) == CLEAVE_OK) {
         struct spec_range cut = ops_cut_where_asked(w, s, range);
         range.size = cut.size;

@@ -343,6 +343,9 @@ static void op_map_paged(struct world *w)
     if (ops_pages(&range) > 4 * level_pages(1)) {
         range.size = level_size(1);
     }
+    if (ops_past(w, &range)) {
+        return;
+    }
     struct ref_region region = {REF_PAGED, 3, order};
     struct region core = ops_core_region(w, &region);
     struct stored stored = {(uint32_t)spec_below(w, 128), spec_below(w, 1000), w->ref->page_bytes};

@@ -134,8 +134,9 @@ unsigned scene_samples(uint64_t sample[SCENE_SAMPLES])
 {
     const uint64_t last = scene.pages - 1;
     const uint64_t wanted[SCENE_SAMPLES] = {
-        0, 1, BLOCK / 2 - 1, BLOCK / 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, GIGA / 2,
-        last - BLOCK + 1, last - 1, last};
+        0,        1,         BLOCK / 2 - 1, BLOCK / 2, BLOCK - 1,
+        BLOCK,    BLOCK + 1, 2 * BLOCK - 1, GIGA / 2,  last - BLOCK + 1,
+        last - 1, last};
     unsigned n = 0;
 
     for (unsigned i = 0; i < SCENE_SAMPLES; i++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the tests of the memory core share: a machine with one pool, memory in each of the shapes that
- * every line of the core is tested at, pages filled and compared by a tag, and an audit after each
- * step. Guests run on CPUs 1 and up; operations on CPU 0.
+ * What the tests of the memory core share: a machine with one pool, memory in each of the shapes
+ * that every line of the core is tested at, pages filled and compared by a tag, and an audit after
+ * each step. Guests run on CPUs 1 and up; operations on CPU 0.
  */
 #ifndef SCENE_H
 #define SCENE_H
@@ -49,12 +49,13 @@ struct scene {
 };
 extern struct scene scene;
 
-/* Makes a machine and a pool of `blocks` 2 MiB blocks (0: enough for every shape but the giant ones). */
+/* Makes a machine and a pool of `blocks` 2 MiB blocks (0: enough for every shape but the giant
+ * ones). */
 void scene_start(uint64_t blocks);
 /* The same with options; `frames` is added to what the pool needs. */
 void scene_start_with(uint64_t blocks, const struct host_options *options);
-/* The machine, and in `scene.space` memory of this shape, filled with SCENE_TAG(page). Its region is
- * private, with all rights and leaves up to the shape's order. */
+/* The machine, and in `scene.space` memory of this shape, filled with SCENE_TAG(page). Its region
+ * is private, with all rights and leaves up to the shape's order. */
 void scene_shape(enum shape shape);
 void scene_shape_with(enum shape shape, const struct host_options *options);
 #define SCENE_TAG(page) ((page) + UINT64_C(0x5eed00000000))
@@ -76,8 +77,8 @@ struct space *scene_snapshot(struct space *space);
 void scene_destroy(struct space *space);
 
 /* A store of a guest's over the whole page, and a load that must find it (0: zeros). The space runs
- * on the CPU that ran it last, or takes the next one. The load checks space_read() as well, and that
- * alone for a snapshot. */
+ * on the CPU that ran it last, or takes the next one. The load checks space_read() as well, and
+ * that alone for a snapshot. */
 void scene_write(struct space *space, uint64_t page, uint64_t tag);
 void scene_check(struct space *space, uint64_t page, uint64_t tag);
 /* The same load by space_read() alone, which takes no fault. */
@@ -92,8 +93,8 @@ struct mapping scene_lookup(struct space *space, uint64_t page);
 /* Bytes of the space under leaves of each order. */
 struct space_usage scene_usage(struct space *space);
 
-/* Takes what is free and not reserved, but for `leave` frames, and gives that many back again, those
- * taken last first. */
+/* Takes what is free and not reserved, but for `leave` frames, and gives that many back again,
+ * those taken last first. */
 void scene_drain(uint64_t leave);
 void scene_give_back(uint64_t frames);
 
@@ -103,11 +104,12 @@ void scene_audit(void);
 /* Audits, destroys every space of the pool and checks that all memory came back. */
 void scene_end(void);
 
-/* --- The state, to compare before and after an operation that must not change it ---------------- */
+/* --- The state, to compare before and after an operation that must not change it ----------------
+ */
 
 struct scene_state {
-    uint64_t spaces;  /* regions, tables, entries, frames and counts, bit by bit */
-    uint64_t view;    /* only what a guest can see: regions and bytes */
+    uint64_t spaces; /* regions, tables, entries, frames and counts, bit by bit */
+    uint64_t view;   /* only what a guest can see: regions and bytes */
     uint64_t free, reserved, charged;
 };
 struct scene_state scene_state(void);
