@@ -61,7 +61,9 @@ static void clear_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
         }
         if (at.v < range.start.v || at.v + pages > range.end.v) {
             MM_CHECK(pte_is_table(e, level));
-            clear_table(ctx, pte_pfn(e), at, range, batch);
+            if (node_count(pte_pfn(e)) == 1) { /* a shared one holds nothing that was put there */
+                clear_table(ctx, pte_pfn(e), at, range, batch);
+            }
             continue;
         }
         if (flush_room(batch) == 0) {

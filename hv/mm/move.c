@@ -332,9 +332,11 @@ static enum cleave_status move_locked(struct move *m)
         }
         return status;
     }
+    channel_forget(m->ctx, m->space, m->from);
     move_leaves(m);
     region_word_t old = m->space->regions;
     m->space->regions = m->regions;
+    channel_remember(m->ctx, m->space, m->to);
     drop_tree(m, old);
     prune(m, m->from);
     return CLEAVE_OK;

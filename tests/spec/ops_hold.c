@@ -95,7 +95,8 @@ static void op_pin(struct world *w)
     if (ops_pages(&range) > 1 && (got == CLEAVE_NO_MEMORY || got == CLEAVE_QUOTA)) {
         expected = CLEAVE_OK; /* it would have got further */
     }
-    if (spec_agree(w, got, expected, w->space[s], 60 + 4 * ops_pages(&range))) {
+    uint64_t need = 60 + 4 * ops_pages(&range) + level_pages(1);
+    if (spec_agree(w, got, expected, w->space[s], need)) {
         w->ref->commit = true;
         (void)ref_pin_pages(w->ref, s, range.at, range.size, write, pin);
     }
