@@ -6,6 +6,7 @@
  * regions move, which cannot fail.
  */
 #include "fork.h"
+#include "notify.h"
 #include "pager.h"
 #include "pin.h"
 #include "table.h"

@@ -211,7 +211,7 @@ static void op_destroy(struct world *w)
 static void op_set_region(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
-    if (s == REF_SPACES) {
+    if (s == REF_SPACES || maps_uncertain(w, s)) {
         return;
     }
     struct spec_range range = spec_pick_any_range(w, s);
@@ -765,7 +765,8 @@ static void op_snapshot(struct world *w)
     enum cleave_status expected = ref_snapshot(w->ref, s, child);
     ops_before(w);
     enum cleave_status got = space_snapshot(w->ctx, w->space[s], UINT64_MAX, &w->space[child]);
-    if (spec_agree(w, got, expected, w->space[s], 60 + 8 * ops_pinned_pages(w, s))) {
+    struct space *payer = got == CLEAVE_QUOTA ? w->space[s] : NULL; /* for its pins' tables */
+    if (spec_agree(w, got, expected, payer, 60 + 8 * ops_pinned_pages(w, s))) {
         w->ref->commit = true;
         (void)ref_snapshot(w->ref, s, child);
         w->promised[child] = false;

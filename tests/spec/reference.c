@@ -246,11 +246,12 @@ static void forget_maps(struct ref *ref, unsigned mapper)
     }
 }
 
-static bool has_maps(const struct ref *ref, unsigned owner)
+static bool has_maps(const struct ref *ref, unsigned owner, struct span span)
 {
     bool found = false;
     for (unsigned i = 0; i < REF_MAPS; i++) {
-        found |= ref->map[i].live && ref->map[i].owner == owner;
+        const struct ref_map *map = &ref->map[i];
+        found |= map->live && map->owner == owner && map->at >= span.start && map->at < span.end;
     }
     return found;
 }
@@ -451,6 +452,10 @@ enum cleave_status ref_set_region(struct ref *ref, unsigned space, uint64_t at, 
             alike |= all_are(memory, span, BIT(p));
         }
         return alike ? CLEAVE_POLICY : CLEAVE_EXISTS;
+    }
+    if (!fresh && region->policy == REF_PRIVATE && all_are(memory, span, BIT(REF_SHARED)) &&
+        (ref_pinned(ref, space, span.start, span.end) || has_maps(ref, space, span))) {
+        return CLEAVE_BUSY;
     }
     if (ref->commit) {
         edit_pages(ref, memory, span, region->policy != REF_SHARED,
@@ -782,7 +787,7 @@ enum cleave_status ref_reset(struct ref *ref, unsigned space)
     if (!which->base) {
         return CLEAVE_NO_BASE;
     }
-    if (ref_pinned(ref, space, 0, ref->pages) || has_maps(ref, space)) {
+    if (ref_pinned(ref, space, 0, ref->pages) || has_maps(ref, space, (struct span){0, ref->pages})) {
         return CLEAVE_BUSY;
     }
     if (ref->commit) {
