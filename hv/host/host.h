@@ -84,8 +84,7 @@ void host_reset_counters(void);
 /* Seeds port_random(). */
 void host_seed(uint64_t seed);
 
-/* --- Failure injection and stops ---------------------------------------------------------------
- */
+/* --- Failure injection and stops -------------------------------------------------------------- */
 
 /* Refuses the `k`-th allocation from now (1: the next), once; 0: none. Counts from now on. */
 void host_fail_allocation(uint64_t k);
@@ -110,8 +109,7 @@ _Noreturn void host_fail(const char *format, ...) __attribute__((format(printf, 
 /* Fails unless every context holds no lock (debug builds know). */
 void host_check_locks(void);
 
-/* --- Callbacks; null ends them ------------------------------------------------------------------
- */
+/* --- Callbacks; null ends them ---------------------------------------------------------------- */
 
 typedef void host_point_t(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
                           void *arg);
@@ -121,8 +119,7 @@ void host_on_point(host_point_t *fn, void *arg);
 void host_on_wake(void (*fn)(struct vcpu_wait *wait, void *arg), void *arg);
 void host_on_starved(void (*fn)(struct space *space, void *arg), void *arg);
 
-/* --- Simulated CPUs ----------------------------------------------------------------------------
- */
+/* --- Simulated CPUs --------------------------------------------------------------------------- */
 
 /* Puts `cpu` into the guest, or takes it out, as the world switch does. */
 enum cleave_status host_cpu_run(unsigned cpu, struct space *space) MUST_CHECK;
@@ -143,8 +140,7 @@ enum cleave_status host_cpu_read(unsigned cpu, gpa_t at, void *to, uint64_t size
 enum cleave_status host_cpu_write(unsigned cpu, gpa_t at, const void *from,
                                   uint64_t size) MUST_CHECK;
 
-/* --- Threads -----------------------------------------------------------------------------------
- */
+/* --- Threads ---------------------------------------------------------------------------------- */
 
 /* The calling thread runs `cpu` from now on: others do not acknowledge for it any more, and it
  * calls host_poll() often. Detach before the thread ends or stops polling. */
@@ -164,8 +160,7 @@ static inline void host_poll(struct mm_ctx *ctx)
     }
 }
 
-/* --- The model TLB -----------------------------------------------------------------------------
- */
+/* --- The model TLB ---------------------------------------------------------------------------- */
 
 /*
  * Every CPU keeps, per root table, each translation and each paging-structure entry that it has
@@ -207,8 +202,7 @@ struct host_walk {
 };
 struct host_walk host_walk(pfn_t root, gpa_t at);
 
-/* --- The monitor: log and checks ----------------------------------------------------------------
- */
+/* --- The monitor: log and checks -------------------------------------------------------------- */
 
 /*
  * Hooked builds check at POINT_DROP that no CPU may still use the translation that held the
@@ -260,8 +254,7 @@ uint64_t host_log_count(unsigned kind);
 bool host_log_ordered(unsigned first, unsigned second);
 void host_log_print(uint64_t last);
 
-/* --- Schedules ----------------------------------------------------------------------------------
- */
+/* --- Schedules -------------------------------------------------------------------------------- */
 
 #define HOST_SCHED_CPUS 8u
 #define HOST_SCHED_TEXT 512u

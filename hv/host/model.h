@@ -34,15 +34,13 @@ extern struct host_state host;
 void model_lock(void);
 void model_unlock(void);
 
-/* --- monitor.c ----------------------------------------------------------------------------------
- */
+/* --- monitor.c -------------------------------------------------------------------------------- */
 
 /* Appends to the log if that is on. */
 void monitor_record(unsigned kind, unsigned cpu, uint64_t a, uint64_t b);
 void monitor_reset(void);
 
-/* --- hw.c: tables as the hardware walks them ----------------------------------------------------
- */
+/* --- hw.c: tables as the hardware walks them -------------------------------------------------- */
 
 enum hw_kind { HW_ABSENT, HW_TABLE, HW_LEAF, HW_BROKEN };
 
@@ -61,8 +59,7 @@ void hw_mark(pte_t *slot, unsigned level, uint64_t target, bool dirty);
 /* The same along a walk that found a leaf; dirty in the leaf of a write. */
 void hw_mark_walk(const struct host_walk *walk, bool write);
 
-/* --- cpu.c, tlb.c -------------------------------------------------------------------------------
- */
+/* --- cpu.c, tlb.c ----------------------------------------------------------------------------- */
 
 void cpu_reset(void);
 void tlb_reset(void);
@@ -83,8 +80,7 @@ struct tlb_gone {
 };
 void tlb_check_gone(const struct mm_ctx *ctx, const struct tlb_gone *gone);
 
-/* --- sched.c ------------------------------------------------------------------------------------
- */
+/* --- sched.c ---------------------------------------------------------------------------------- */
 
 /* True while a coroutine runs. */
 bool sched_active(void);

@@ -59,10 +59,9 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
         if (out->kind == PTE_KIND_LEAF) {
             out->frame = walk_frame(&walk);
             out->rights = walk.rights;
-            out->exclusive =
-                walk.exclusive && pte_counted(walk.entry) &&
-                frame_is_exclusive(ctx, pte_pfn(walk.entry), walk.level,
-                                   attachments_at(space, walk.at, out->frame));
+            out->exclusive = walk.exclusive && pte_counted(walk.entry) &&
+                             frame_is_exclusive(ctx, pte_pfn(walk.entry), walk.level,
+                                                attachments_at(space, walk.at, out->frame));
         }
         walk_end(ctx, &walk);
     }

@@ -135,7 +135,7 @@ enum cleave_status account_set_limit(struct mm_ctx *ctx, struct pool *pool, uint
     return status;
 }
 
-/* --- Reservations ------------------------------------------------------------------------------ */
+/* --- Reservations ----------------------------------------------------------------------------- */
 
 enum cleave_status pool_reserve(struct mm_ctx *ctx, struct payer *payer, uint64_t frames)
 {
@@ -170,7 +170,7 @@ void pool_unreserve(struct mm_ctx *ctx, struct payer *payer)
     spin_unlock(ctx, &pool->lock, RANK_POOL);
 }
 
-/* --- Waiting for memory: first come, first served ---------------------------------------------- */
+/* --- Waiting for memory: first come, first served --------------------------------------------- */
 
 void pool_wait(struct mm_ctx *ctx, struct pool *pool, struct vcpu_wait *wait, uint64_t need)
 {

@@ -9,10 +9,10 @@
 struct audit_report {
     unsigned invariant; /* 1 to 10 as in docs/memory-core.md; 0: none */
     const char *what;
-    uint32_t space;     /* id; 0 where it concerns the pool */
+    uint32_t space; /* id; 0 where it concerns the pool */
     gfn_t at;
     unsigned level;
-    pfn_t table;        /* the table that holds the entry */
+    pfn_t table; /* the table that holds the entry */
     unsigned slot;
     pte_t entry;
     uint64_t expected, found;

@@ -14,8 +14,7 @@ struct audit_sums {
     uint64_t giga_free, giga_partial, block_partial, block_aside;
 };
 
-/* --- Frames, blocks and 1 GiB blocks -----------------------------------------------------------
- */
+/* --- Frames, blocks and 1 GiB blocks ---------------------------------------------------------- */
 
 /* Compares a count with the references found. */
 static bool check_count(struct audit *audit, pfn_t f, unsigned order)

@@ -111,7 +111,8 @@ static bool check_rights(struct audit *audit, pte_t e, const struct audit_path *
     return true;
 }
 
-/* References of the space's own pins and foreign maps on the chain of the block of `order` at `f`. */
+/* References of the space's own pins and foreign maps on the chain of the block of `order` at `f`.
+ */
 static uint64_t own_references(const struct audit *audit, gfn_t at, pfn_t f, unsigned order,
                                bool exclusive)
 {

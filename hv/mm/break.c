@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Copy-on-write broken for one write: the source is held and the target had under the table's lock,
- * copied with no lock held, compared and put in place, and writable only after a flush. Called in the
- * rounds of fault.c, under the readers' side of the space's lock.
+ * copied with no lock held, compared and put in place, and writable only after a flush. Called in
+ * the rounds of fault.c, under the readers' side of the space's lock.
  */
 #include "collapse.h"
 #include "fault_round.h"
@@ -29,7 +29,7 @@ static bool in_extent(const struct fault *f, gfn_t at, unsigned level)
     return first.v >= f->extent.start.v && first.v + level_pages(level) <= f->extent.end.v;
 }
 
-/* --- Preparing frames under the table lock, filling them without ------------------------------- */
+/* --- Preparing frames under the table lock, filling them without ------------------------------ */
 
 /* Where the copy of the page in `slot` of `table` goes: its own offset in the run set aside for the
  * table, which is begun here; any frame when there is none to be had. */
@@ -61,7 +61,8 @@ static bool copies_along(struct fault *f, const struct walk *walk, gfn_t at)
            !frame_is_exclusive(f->ctx, pte_pfn(e), 0, 0);
 }
 
-/* The walk stands on a shared 4 KiB leaf: prepares a copy of it, and of its neighbours in the grain. */
+/* The walk stands on a shared 4 KiB leaf: prepares a copy of it, and of its neighbours in the
+ * grain. */
 static enum need prepare_grain(struct fault *f, const struct walk *walk)
 {
     uint64_t pages = UINT64_C(1) << f->space->grain;
@@ -91,7 +92,8 @@ static enum need prepare_grain(struct fault *f, const struct walk *walk)
     return NEED_FILL;
 }
 
-/* The walk stands on a hole: prepares a zeroed frame as large as region, alignment and pool allow. */
+/* The walk stands on a hole: prepares a zeroed frame as large as region, alignment and pool allow.
+ */
 enum need fault_first_touch(struct fault *f, const struct walk *walk)
 {
     if (f->region.policy == REGION_DEVICE || f->region.policy == REGION_FOREIGN) {
@@ -116,11 +118,11 @@ enum need fault_first_touch(struct fault *f, const struct walk *walk)
     }
 }
 
-/* --- Putting prepared frames in place ----------------------------------------------------------- */
+/* --- Putting prepared frames in place --------------------------------------------------------- */
 
-/* Replaces one entry by its prepared leaf if it still is what was copied. A leaf that takes the place
- * of another frame is not writable before every CPU has forgotten that one: else one vcpu could read
- * old bytes after another has written new ones. */
+/* Replaces one entry by its prepared leaf if it still is what was copied. A leaf that takes the
+ * place of another frame is not writable before every CPU has forgotten that one: else one vcpu
+ * could read old bytes after another has written new ones. */
 static bool commit_one(struct fault *f, const struct walk *walk, struct prepared_item *item,
                        unsigned rights)
 {
@@ -162,8 +164,8 @@ enum need fault_commit(struct fault *f)
     struct walk walk;
     bool done = false;
 
-    enum cleave_status status = walk_exclusive(f->ctx, f->space, f->payer, f->at, level, flags,
-                                               &f->batch, &walk);
+    enum cleave_status status =
+        walk_exclusive(f->ctx, f->space, f->payer, f->at, level, flags, &f->batch, &walk);
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
@@ -220,7 +222,7 @@ enum need fault_confirm(struct fault *f)
     return NEED_NOTHING;
 }
 
-/* --- Writes ------------------------------------------------------------------------------------- */
+/* --- Writes ----------------------------------------------------------------------------------- */
 
 /* Sets the write bit of the walk's leaf, and of the other leaves of its table that may have it. */
 static enum need give_write(struct fault *f, struct walk *walk)
@@ -284,13 +286,14 @@ static enum need copy_leaf(struct fault *f, struct walk *walk)
 enum need fault_write_leaf(struct fault *f, struct walk *walk)
 {
     gfn_t first = level_align(f->at, walk->level);
-    bool mixed = walk->level > 0 && (region_summary(f->space->regions, first, walk->level) &
-                                     REGION_HAS_NO_WRITE) != 0;
+    bool mixed = walk->level > 0 &&
+                 (region_summary(f->space->regions, first, walk->level) & REGION_HAS_NO_WRITE) != 0;
     if (pte_writable(walk->entry)) {
-        /* A table above had lost the bit; or another vcpu was faster, or the translation was old. */
+        /* A table above had lost the bit; or another vcpu was faster, or the translation was old.
+         */
         if (walk->given) {
-            f->space->stats.restored += table_give_write(
-                f->ctx, f->space, walk->table, level_align(f->at, walk->level + 1));
+            f->space->stats.restored += table_give_write(f->ctx, f->space, walk->table,
+                                                         level_align(f->at, walk->level + 1));
         }
         return NEED_NOTHING;
     }

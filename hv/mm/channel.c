@@ -96,8 +96,7 @@ enum cleave_status channel_create(struct mm_ctx *ctx, struct pool *pool,
     return CLEAVE_OK;
 }
 
-/* --- Waiters (the channel's lock is held) ------------------------------------------------------
- */
+/* --- Waiters (the channel's lock is held) ----------------------------------------------------- */
 
 void channel_queue_wait(struct channel *channel, struct vcpu_wait *wait, enum wait_kind kind,
                         struct space *space, gfn_t at)
@@ -191,8 +190,7 @@ void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait)
     }
 }
 
-/* --- Events (the channel's lock is held) --------------------------------------------------------
- */
+/* --- Events (the channel's lock is held) ------------------------------------------------------ */
 
 unsigned channel_find_grain(const struct channel *channel, const struct space *space, gfn_t at)
 {
@@ -218,8 +216,7 @@ unsigned channel_find_event(const struct channel *channel, uint64_t id)
 
 bool channel_below_limit(const struct channel *channel)
 {
-    uint64_t may =
-        channel->asynchronous ? 0 : bits_count(channel_used_slots(channel));
+    uint64_t may = channel->asynchronous ? 0 : bits_count(channel_used_slots(channel));
     return channel->max_dirty == 0 || channel->dirty + may < channel->max_dirty;
 }
 
@@ -253,8 +250,7 @@ void channel_end_event(struct channel *channel, unsigned slot, enum wait_outcome
     wake_ring(channel);
 }
 
-/* --- Grains and the dirty count -----------------------------------------------------------------
- */
+/* --- Grains and the dirty count --------------------------------------------------------------- */
 
 static bool is_dirty(const struct space *space, const struct region *region)
 {
@@ -364,8 +360,7 @@ void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range 
     book_range(ctx, space, range, false);
 }
 
-/* --- Ends ---------------------------------------------------------------------------------------
- */
+/* --- Ends ------------------------------------------------------------------------------------- */
 
 void channel_destroy(struct mm_ctx *ctx, struct channel *channel)
 {

@@ -52,8 +52,7 @@ static inline void channel_unlock(struct mm_ctx *ctx, struct channel *channel)
 struct channel *channel_by_number(struct mm_ctx *ctx, struct pool *pool, uint32_t number);
 void channel_put(struct mm_ctx *ctx, struct channel *channel);
 
-/* --- Grains and the dirty count (the space's lock is held) -------------------------------------
- */
+/* --- Grains and the dirty count (the space's lock is held) ------------------------------------ */
 
 static inline gfn_t grain_start(const struct channel *channel, gfn_t at)
 {
@@ -84,8 +83,7 @@ uint64_t channel_count_dirty(const struct channel *channel, const struct space *
 bool channel_has_pages(const struct channel *channel, const struct space *space,
                        struct gfn_range range);
 
-/* --- With the channel's lock held --------------------------------------------------------------
- */
+/* --- With the channel's lock held ------------------------------------------------------------- */
 
 /* Books a change of the dirty count from `before` to `after`; whoever waits for that looks again.
  */

@@ -16,9 +16,9 @@
 struct collapse {
     struct mm_ctx *ctx;
     struct space *space;
-    gfn_t base;      /* of the block */
-    unsigned level;  /* of the leaf to come: 1 or 2 */
-    pfn_t target;    /* the block that the parts lie in or go to */
+    gfn_t base;         /* of the block */
+    unsigned level;     /* of the leaf to come: 1 or 2 */
+    pfn_t target;       /* the block that the parts lie in or go to */
     struct payer payer; /* pays for missing parts: what the others are charged to */
     struct region region;
     struct prepared prepared;
@@ -26,7 +26,8 @@ struct collapse {
     pfn_t table; /* the table that was replaced */
 };
 
-/* Rounds for one block: protect, copy and install PREPARED_MAX pages at a time, with some to spare. */
+/* Rounds for one block: protect, copy and install PREPARED_MAX pages at a time, with some to spare.
+ */
 #define COLLAPSE_ROUNDS (2 * TABLE_ENTRIES / PREPARED_MAX + 16)
 
 void collapse_note(struct space *space, const struct walk *walk)
@@ -81,14 +82,14 @@ static enum cleave_status check_block(struct collapse *c)
     return CLEAVE_OK;
 }
 
-/* The block whose part the leaf in `slot` would be if it lay at its own offset; 0 when it does not lie
- * at one, or is not held by this space alone. */
+/* The block whose part the leaf in `slot` would be if it lay at its own offset; 0 when it does not
+ * lie at one, or is not held by this space alone. */
 static pfn_t block_of(const struct collapse *c, pte_t e, unsigned slot)
 {
     unsigned level = c->level - 1;
     pfn_t start = pfn((uint32_t)(pte_pfn(e).v - slot * level_pages(level)));
-    bool fits = start.v % level_pages(c->level) == 0 &&
-                frame_is_exclusive(c->ctx, pte_pfn(e), level, 0);
+    bool fits =
+        start.v % level_pages(c->level) == 0 && frame_is_exclusive(c->ctx, pte_pfn(e), level, 0);
     return fits ? start : PFN_NONE;
 }
 
@@ -191,8 +192,8 @@ static enum cleave_status install_missing(struct collapse *c, pfn_t table)
     return status;
 }
 
-/* All parts are in place: gives their references to the head and replaces the table by one leaf, with
- * one store. `walk` stands on the entry that points to the table; both are locked. */
+/* All parts are in place: gives their references to the head and replaces the table by one leaf,
+ * with one store. `walk` stands on the entry that points to the table; both are locked. */
 static enum cleave_status replace_table(struct collapse *c, struct walk *walk)
 {
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
@@ -261,8 +262,7 @@ static void drop_table(struct collapse *c)
     table_reap_some(c->ctx, c->space->payer.pool, 1);
 }
 
-enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t at,
-                                  unsigned level)
+enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned level)
 {
     struct gfn_range range;
     if (level == 0 || level >= LEAF_ORDERS) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Nested page faults. A fault walks under the readers' side of the space's lock and one table lock;
- * what takes long (copying, zeroing, asking a subscriber or pager) is done with no lock held, and the
- * walk is then repeated and the entry compared before it is replaced.
+ * what takes long (copying, zeroing, asking a subscriber or pager) is done with no lock held, and
+ * the walk is then repeated and the entry compared before it is replaced.
  */
 #include "collapse.h"
 #include "fault_round.h"
@@ -17,8 +17,8 @@
 static enum need step_write(struct fault *f)
 {
     struct walk walk;
-    enum cleave_status status = walk_exclusive(f->ctx, f->space, f->payer, f->at, 0, WALK_WRITE,
-                                               &f->batch, &walk);
+    enum cleave_status status =
+        walk_exclusive(f->ctx, f->space, f->payer, f->at, 0, WALK_WRITE, &f->batch, &walk);
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
@@ -42,7 +42,7 @@ static enum need step_write(struct fault *f)
     return need;
 }
 
-/* --- Reads and fetches -------------------------------------------------------------------------- */
+/* --- Reads and fetches ------------------------------------------------------------------------ */
 
 static enum need step_read(struct fault *f)
 {
@@ -94,16 +94,16 @@ static enum need step_exec(struct fault *f)
     if (done || !leaf) {
         return done ? NEED_NOTHING : step_read(f);
     }
-    enum cleave_status status = walk_exclusive(f->ctx, f->space, f->payer, f->at, 0, WALK_EXEC,
-                                               &f->batch, &walk);
+    enum cleave_status status =
+        walk_exclusive(f->ctx, f->space, f->payer, f->at, 0, WALK_EXEC, &f->batch, &walk);
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
     enum need need = NEED_NOTHING;
     if (pte_is_leaf(walk.entry, walk.level)) {
         gfn_t first = level_align(f->at, walk.level);
-        bool mixed = (region_summary(f->space->regions, first, walk.level) &
-                      REGION_HAS_NO_EXEC) != 0;
+        bool mixed =
+            (region_summary(f->space->regions, first, walk.level) & REGION_HAS_NO_EXEC) != 0;
         if (walk.level > 0 && (!machine.huge_exec || mixed)) {
             need = fault_split(f, &walk);
         } else {
@@ -114,18 +114,17 @@ static enum need step_exec(struct fault *f)
     return need;
 }
 
-/* --- The whole ---------------------------------------------------------------------------------- */
+/* --- The whole -------------------------------------------------------------------------------- */
 
 /* Checks the access against the space's state and region. The readers' lock is held. */
 static enum need check_access(struct fault *f)
 {
-    static const uint8_t right[] = {[ACCESS_READ] = RIGHT_READ,
-                                    [ACCESS_WRITE] = RIGHT_WRITE,
-                                    [ACCESS_EXEC] = RIGHT_EXEC};
+    static const uint8_t right[] = {
+        [ACCESS_READ] = RIGHT_READ, [ACCESS_WRITE] = RIGHT_WRITE, [ACCESS_EXEC] = RIGHT_EXEC};
     if (f->space->state != SPACE_ALIVE) {
         return fault_fail(f, mm_fail(f->ctx,
-                               f->space->state == SPACE_FROZEN ? CLEAVE_FROZEN : CLEAVE_DYING,
-                               "space", f->space->id, 1, 0));
+                                     f->space->state == SPACE_FROZEN ? CLEAVE_FROZEN : CLEAVE_DYING,
+                                     "space", f->space->id, 1, 0));
     }
     f->region = region_get_extent(f->space->regions, f->at, &f->extent);
     bool read_only = f->region.policy == REGION_READ_ONLY && f->access == ACCESS_WRITE;

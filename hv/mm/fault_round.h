@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* One fault under way: for fault.c, which runs its rounds, and break.c, which breaks copy-on-write. */
+/* One fault under way: for fault.c, which runs its rounds, and break.c, which breaks copy-on-write.
+ */
 #ifndef MM_FAULT_ROUND_H
 #define MM_FAULT_ROUND_H
 
@@ -47,7 +48,8 @@ static inline enum need fault_fail(struct fault *f, enum cleave_status status)
     return NEED_ERROR;
 }
 
-/* The walk stands on a hole: prepares a zeroed frame as large as region, alignment and pool allow. */
+/* The walk stands on a hole: prepares a zeroed frame as large as region, alignment and pool allow.
+ */
 enum need fault_first_touch(struct fault *f, const struct walk *walk);
 /* The walk stands on a leaf that a write met; all tables above are exclusive and writable. */
 enum need fault_write_leaf(struct fault *f, struct walk *walk);

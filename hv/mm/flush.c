@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Flush batches and the generation protocol drawn in flush.h. What runs where is one pointer per CPU,
- * written by that CPU alone.
+ * Flush batches and the generation protocol drawn in flush.h. What runs where is one pointer per
+ * CPU, written by that CPU alone.
  */
 #include "flush.h"
 

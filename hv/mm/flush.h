@@ -33,8 +33,8 @@ struct flush_batch {
     unsigned count;
     struct {
         pfn_t frame;
-        uint8_t order; /* of a data frame */
-        uint8_t table; /* a table (dead ones go to the reap list) */
+        uint8_t order;  /* of a data frame */
+        uint8_t table;  /* a table (dead ones go to the reap list) */
         uint16_t parts; /* consecutive frames */
     } drop[FLUSH_DROPS];
 };
@@ -64,14 +64,14 @@ void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch);
 
 /* --- Called by the world switch (or the simulated CPU) ---------------------------------------- */
 
-/* The CPU of `ctx` is about to run `space`: publishes it and flushes if it must. The space is alive:
- * CLEAVE_DYING otherwise, CLEAVE_FROZEN for a snapshot, and the CPU runs nothing. */
+/* The CPU of `ctx` is about to run `space`: publishes it and flushes if it must. The space is
+ * alive: CLEAVE_DYING otherwise, CLEAVE_FROZEN for a snapshot, and the CPU runs nothing. */
 enum cleave_status flush_enter(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 /* It left guest mode for good (it will call flush_enter before it runs any space again). */
 void flush_leave(struct mm_ctx *ctx);
 /* It was kicked, or came out of the guest for another reason while flushes may be pending: flushes
- * if the generation moved, and acknowledges. True when the CPU keeps running the space; false when it
- * runs none any more, because the space is dying. */
+ * if the generation moved, and acknowledges. True when the CPU keeps running the space; false when
+ * it runs none any more, because the space is dying. */
 bool flush_acknowledge(struct mm_ctx *ctx);
 /* Makes every CPU leave a space that is dying; returns when none runs it. No lock is held. */
 void flush_evict(struct mm_ctx *ctx, struct space *space);
@@ -80,8 +80,8 @@ struct space *flush_running(unsigned cpu);
 
 /* --- Address-space identifiers (AMD ASIDs, Intel VPIDs) --------------------------------------- */
 
-/* Per CPU: hands the spaces that it runs identifiers from 1 to limit - 1. When they run out, all are
- * taken back at once and the CPU flushes everything. */
+/* Per CPU: hands the spaces that it runs identifiers from 1 to limit - 1. When they run out, all
+ * are taken back at once and the CPU flushes everything. */
 struct asid_cpu {
     uint64_t generation; /* starts at 1 */
     uint32_t next;

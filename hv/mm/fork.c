@@ -11,10 +11,11 @@
 #include "pin.h"
 #include "table.h"
 
-/* --- What a reservation must cover ---------------------------------------------------------------- */
+/* --- What a reservation must cover
+ * ---------------------------------------------------------------- */
 
-/* Tables and pages that writes and first touches may take below one more extent. `last` remembers per
- * level the last table counted, so that neighbours count a common table once. */
+/* Tables and pages that writes and first touches may take below one more extent. `last` remembers
+ * per level the last table counted, so that neighbours count a common table once. */
 static uint64_t extent_frames(struct gfn_range extent, uint64_t last[TABLE_LEVELS])
 {
     uint64_t frames = extent.end.v - extent.start.v;
@@ -50,7 +51,8 @@ uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned 
     return frames + (uint64_t)vcpus * (ROOT_LEVEL + (UINT64_C(1) << space->grain));
 }
 
-/* --- Sharing --------------------------------------------------------------------------------------- */
+/* --- Sharing
+ * --------------------------------------------------------------------------------------- */
 
 /* Points the child's empty root at the parent's subtrees. On error everything is given back. */
 static enum cleave_status share_root(struct mm_ctx *ctx, struct space *parent, struct space *child)
@@ -145,8 +147,7 @@ static enum cleave_status copy_pinned_page(struct mm_ctx *ctx, struct space *par
 }
 
 /* Copies the pinned pages of the parent, whose references are exact (attachments_split()). */
-static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent,
-                                      struct space *child)
+static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent, struct space *child)
 {
     const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
     enum cleave_status status = CLEAVE_OK;
@@ -161,10 +162,11 @@ static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent,
     return status;
 }
 
-/* --- One fork ---------------------------------------------------------------------------------------- */
+/* --- One fork
+ * ---------------------------------------------------------------------------------------- */
 
-/* Ends a child that could not be finished: it shares, but for a few edge tables, so that this is short.
- * The parent's lock is held. */
+/* Ends a child that could not be finished: it shares, but for a few edge tables, so that this is
+ * short. The parent's lock is held. */
 static void abandon(struct mm_ctx *ctx, struct space *child)
 {
     uint64_t budget = ctx->budget;

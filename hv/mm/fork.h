@@ -6,34 +6,35 @@
 #include "space.h"
 
 struct fork_options {
-    uint64_t limit;   /* quota of each child's account, frames */
-    bool reserve;     /* reserve the worst case for each child: its writes cannot fail */
-    bool base;        /* keep an immutable base, so that the children can be reset */
-    uint8_t vcpus;    /* of each child, for the reservation; at least 1 when `reserve` */
+    uint64_t limit; /* quota of each child's account, frames */
+    bool reserve;   /* reserve the worst case for each child: its writes cannot fail */
+    bool base;      /* keep an immutable base, so that the children can be reset */
+    uint8_t vcpus;  /* of each child, for the reservation; at least 1 when `reserve` */
 };
 
 /*
  * Makes `count` forks of `parent`, all or none. The parent's vcpus are stopped or in the fault
- * handler, for as long as parent->stats.stood_still says afterwards; it may be alive or a snapshot. Constant time for each child, plus its wipe, absent,
- * device and foreign ranges (edge tables) and pinned ranges (their bytes and path). A parent that
- * holds a reservation gets it renewed or the fork is refused. CLEAVE_COUNT (0 or > FORK_MAX),
- * CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_RESERVE, CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.
+ * handler, for as long as parent->stats.stood_still says afterwards; it may be alive or a snapshot.
+ * Constant time for each child, plus its wipe, absent, device and foreign ranges (edge tables) and
+ * pinned ranges (their bytes and path). A parent that holds a reservation gets it renewed or the
+ * fork is refused. CLEAVE_COUNT (0 or > FORK_MAX), CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_RESERVE,
+ * CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.
  */
 #define FORK_MAX 256
 enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned count,
                               const struct fork_options *options,
                               struct space **children) MUST_CHECK;
 
-/* An immutable fork: nothing runs in it, nothing changes it. Destroyed like a space; forks made from
- * it keep it alive as their base. */
+/* An immutable fork: nothing runs in it, nothing changes it. Destroyed like a space; forks made
+ * from it keep it alive as their base. */
 enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint64_t limit,
                                   struct space **out) MUST_CHECK;
 
 /*
- * Takes a fork back to its base: drops what it has written since. Its vcpus are stopped. Preemptible,
- * O(written). `keep` ranges (may be null, count <= RESET_KEEP_MAX) have their pages copied back in
- * place, so that their first writes fault no more. CLEAVE_NO_BASE, CLEAVE_BUSY (pinned), and with
- * keep CLEAVE_ALIGN and the other range errors.
+ * Takes a fork back to its base: drops what it has written since. Its vcpus are stopped.
+ * Preemptible, O(written). `keep` ranges (may be null, count <= RESET_KEEP_MAX) have their pages
+ * copied back in place, so that their first writes fault no more. CLEAVE_NO_BASE, CLEAVE_BUSY
+ * (pinned), and with keep CLEAVE_ALIGN and the other range errors.
  */
 #define RESET_KEEP_MAX 16
 enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
@@ -44,7 +45,7 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
 uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned vcpus);
 
 struct diff {
-    gfn_t from;              /* in: where to begin; out: where to go on */
+    gfn_t from; /* in: where to begin; out: where to go on */
     gfn_t end;
     bool exact;              /* compare bytes: report only pages that differ */
     struct gfn_range *found; /* out: ranges, ascending, disjoint, neighbours merged */
@@ -57,13 +58,13 @@ enum cleave_status space_diff(struct mm_ctx *ctx, struct space *a, struct space 
                               struct diff *diff) MUST_CHECK;
 
 /*
- * Moves [from, from + size) to `to` in the same space, with its regions. Exclusive frames move; shared
- * ones are copied first (`*early_copies`: 4 KiB pages that this call copied). Leaves stay as large as
- * both ends' alignment allows. Every page of the source must have a region (CLEAVE_NOT_MAPPED), none
- * of another space's memory (CLEAVE_POLICY), none pinned or mapped by another space (CLEAVE_BUSY,
- * value: the id); the target must be REGION_NONE (CLEAVE_EXISTS) and not overlap (CLEAVE_OVERLAP). At
- * most MOVE_MAX_LEAVES leaves (CLEAVE_COUNT). Preemptible while it copies. On failure everything is
- * where it was. Returns after the flush.
+ * Moves [from, from + size) to `to` in the same space, with its regions. Exclusive frames move;
+ * shared ones are copied first (`*early_copies`: 4 KiB pages that this call copied). Leaves stay as
+ * large as both ends' alignment allows. Every page of the source must have a region
+ * (CLEAVE_NOT_MAPPED), none of another space's memory (CLEAVE_POLICY), none pinned or mapped by
+ * another space (CLEAVE_BUSY, value: the id); the target must be REGION_NONE (CLEAVE_EXISTS) and
+ * not overlap (CLEAVE_OVERLAP). At most MOVE_MAX_LEAVES leaves (CLEAVE_COUNT). Preemptible while it
+ * copies. On failure everything is where it was. Returns after the flush.
  */
 #define MOVE_MAX_LEAVES 4096u
 enum cleave_status space_move(struct mm_ctx *ctx, struct space *space, gpa_t from, gpa_t to,

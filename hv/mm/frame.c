@@ -37,10 +37,8 @@ enum cleave_status machine_init(struct mm_ctx *ctx, void *direct_map, uint64_t f
         return mm_fail(ctx, CLEAVE_COUNT, "cpus", cpus, 1, MM_MAX_CPUS);
     }
     unsigned char *next = descriptors;
-    machine = (struct machine){.direct_map = direct_map,
-                               .frames = frames,
-                               .cpus = cpus,
-                               .huge_exec = huge_exec};
+    machine = (struct machine){
+        .direct_map = direct_map, .frames = frames, .cpus = cpus, .huge_exec = huge_exec};
     for (unsigned o = 0; o < LEAF_ORDERS; o++) {
         uint64_t n = round_up(frames, level_pages(o)) / level_pages(o);
         machine.frame[o] = (struct frame *)(void *)next;
@@ -55,10 +53,7 @@ enum cleave_status machine_init(struct mm_ctx *ctx, void *direct_map, uint64_t f
 }
 
 /* The run whose lock protects the count of a frame or block of `order`, and that lock's rank. */
-static struct run *count_run(pfn_t f, unsigned order)
-{
-    return run_of(f, order == 0 ? 1 : 2);
-}
+static struct run *count_run(pfn_t f, unsigned order) { return run_of(f, order == 0 ? 1 : 2); }
 static enum lock_rank count_rank(unsigned order) { return order == 0 ? RANK_BLOCK : RANK_GIGA; }
 
 /* Counts that become non-zero or zero change how many parts of the run are referenced on their own.
@@ -131,8 +126,9 @@ uint64_t frame_references(struct mm_ctx *ctx, pfn_t f, unsigned order)
     return sum;
 }
 
-/* True when nothing beneath the block of `order` is referenced on its own. The caller holds the 1 GiB
- * run's lock and the only reference through a head, so that no part can gain a holder meanwhile. */
+/* True when nothing beneath the block of `order` is referenced on its own. The caller holds the 1
+ * GiB run's lock and the only reference through a head, so that no part can gain a holder
+ * meanwhile. */
 static bool nothing_beneath(pfn_t f, unsigned order)
 {
     if (order == 0) {
@@ -170,15 +166,15 @@ void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t p
     chain_lock(ctx, f, order);
     uint64_t above = references_above(f, order);
     for (uint64_t i = 0; i < parts; i++) {
-        bool alone = above + d[i].count == 1 &&
-                     nothing_beneath(pfn_add(f, i * level_pages(order)), order);
+        bool alone =
+            above + d[i].count == 1 && nothing_beneath(pfn_add(f, i * level_pages(order)), order);
         exclusive[i / 64] |= (uint64_t)alone << (i % 64);
     }
     chain_unlock(ctx, f, order);
 }
 
-/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is part of
- * a 1 GiB block that is just dissolving and will look at it. */
+/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is part
+ * of a 1 GiB block that is just dissolving and will look at it. */
 static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 {
     struct run *run = run_of(f, 1);
@@ -187,7 +183,8 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
     int used = 0;
 
     chain_lock(ctx, f, 0);
-    bool free = references_above(f, 0) == 0 && (run->state == RUN_BROKEN || run->state == RUN_ASIDE);
+    bool free =
+        references_above(f, 0) == 0 && (run->state == RUN_BROKEN || run->state == RUN_ASIDE);
     for (uint64_t i = 0; i < parts; i++) {
         MM_CHECK(d[i].count > 0);
         d[i].count--;

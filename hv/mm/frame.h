@@ -28,10 +28,10 @@ enum frame_kind {
 };
 
 /*
- * bits: slot of the reverse pointer 0..8, kind 9..12, lock bit of a table 13, level of a table 14..15.
- * rmap: for DATA the table that maps it (a hint: checked before use); for a level-0 TABLE the first
- * frame of the 2 MiB run set aside for its copies (0 for none, under the table's lock); for a dead
- * table the next one on its pool's reap list.
+ * bits: slot of the reverse pointer 0..8, kind 9..12, lock bit of a table 13, level of a
+ * table 14..15. rmap: for DATA the table that maps it (a hint: checked before use); for a level-0
+ * TABLE the first frame of the 2 MiB run set aside for its copies (0 for none, under the table's
+ * lock); for a dead table the next one on its pool's reap list.
  */
 struct frame {
     uint32_t count;
@@ -76,12 +76,13 @@ _Static_assert(sizeof(struct frame) * 512 + sizeof(struct frame) + 2 * sizeof(st
 
 /* The machine: one per hypervisor or process. Set by machine_init(), constant afterwards. */
 struct machine {
-    unsigned char *direct_map;          /* where frame 0 is mapped; contiguous */
-    uint64_t frames;                    /* host frames from 0; below 2^32 */
-    struct frame *frame[LEAF_ORDERS];   /* by order, indexed by frame number >> (LEVEL_BITS * order) */
-    struct run *run[LEAF_ORDERS];       /* [1] and [2]; [0] is null */
-    unsigned cpus;                      /* CPUs in use, at most MM_MAX_CPUS */
-    bool huge_exec;                     /* huge leaves may be executable (iTLB multihit: false) */
+    unsigned char *direct_map; /* where frame 0 is mapped; contiguous */
+    uint64_t frames;           /* host frames from 0; below 2^32 */
+    struct frame
+        *frame[LEAF_ORDERS];      /* by order, indexed by frame number >> (LEVEL_BITS * order) */
+    struct run *run[LEAF_ORDERS]; /* [1] and [2]; [0] is null */
+    unsigned cpus;                /* CPUs in use, at most MM_MAX_CPUS */
+    bool huge_exec;               /* huge leaves may be executable (iTLB multihit: false) */
     uint64_t features;
 };
 extern struct machine machine;
@@ -125,7 +126,8 @@ static inline unsigned table_level(pfn_t table)
 {
     return frame_of(table, 0)->bits >> FRAME_LEVEL_SHIFT & 3u;
 }
-/* Notes that the leaf in `slot` of `table` maps the frame or block; a hint, so the last one wins. */
+/* Notes that the leaf in `slot` of `table` maps the frame or block; a hint, so the last one wins.
+ */
 static inline void frame_set_rmap(pfn_t f, unsigned order, pfn_t table, unsigned slot)
 {
     struct frame *d = frame_of(f, order);
@@ -134,7 +136,7 @@ static inline void frame_set_rmap(pfn_t f, unsigned order, pfn_t table, unsigned
                      __ATOMIC_RELAXED);
 }
 
-/* --- References to data frames and blocks --------------------------------------------------- */
+/* --- References to data frames and blocks ----------------------------------------------------- */
 
 /* Takes `n` references on each of `parts` consecutive frames of `order` from `f`, which lie in one
  * block of the next order. CLEAVE_OVERFLOW and nothing taken where a count would pass its limit.
@@ -155,7 +157,8 @@ static inline void frame_put(struct mm_ctx *ctx, pfn_t f, unsigned order)
     frame_put_run(ctx, f, order, 1);
 }
 
-/* References that reach a frame or block of `order` at `f` along its chain (heads above included). */
+/* References that reach a frame or block of `order` at `f` along its chain (heads above included).
+ */
 uint64_t frame_references(struct mm_ctx *ctx, pfn_t f, unsigned order);
 
 /* The one predicate. True when the references along the chain of `f`, less `own` (pins and foreign

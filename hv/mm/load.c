@@ -364,8 +364,7 @@ static enum cleave_status load_through_base(struct mm_ctx *ctx, struct space *ba
     return CLEAVE_AGAIN;
 }
 
-/* --- What faults and prefetching ask for -------------------------------------------------------
- */
+/* --- What faults and prefetching ask for ------------------------------------------------------ */
 
 static enum cleave_status load_page(struct mm_ctx *ctx, struct load_key *key)
 {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Spin locks and a readers-writer spin lock, with the one lock order of the core. A CPU takes locks
- * in rising rank; only table locks are taken several at once (parent before child), and the locks of
- * two spaces (lower address first). Debug builds
- * check every acquisition.
+ * in rising rank; only table locks are taken several at once (parent before child), and the locks
+ * of two spaces (lower address first). Debug builds check every acquisition.
  */
 #ifndef MM_LOCK_H
 #define MM_LOCK_H

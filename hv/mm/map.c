@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Mapping and unmapping. Every operation here holds the writers' side of the space's lock: first what
- * can fail and no guest can see (tables copied, leaves split, frames had), then the change.
+ * Mapping and unmapping. Every operation here holds the writers' side of the space's lock: first
+ * what can fail and no guest can see (tables copied, leaves split, frames had), then the change.
  */
 #include "map.h"
-#include "notify.h"
 #include "attachment.h"
+#include "notify.h"
 #include "table.h"
 
-/* --- Boundaries and ranges ---------------------------------------------------------------------- */
+/* --- Boundaries and ranges -------------------------------------------------------------------- */
 
 enum cleave_status space_cut(struct mm_ctx *ctx, struct space *space, gfn_t at,
                              struct flush_batch *batch)
@@ -109,8 +109,8 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
     struct gfn_range found = {range.start, range.start};
     struct region region;
     flush_begin(&batch, space);
-    while (status == CLEAVE_OK && region_find(space->regions, found.end, range.end,
-                                              REGION_HAS_FORK, &found, &region)) {
+    while (status == CLEAVE_OK &&
+           region_find(space->regions, found.end, range.end, REGION_HAS_FORK, &found, &region)) {
         if (region.policy == REGION_FOREIGN) {
             status = mm_fail(ctx, CLEAVE_BUSY, "at", found.start.v << PAGE_SHIFT, 1, 0);
         }
@@ -138,7 +138,7 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
     return status;
 }
 
-/* --- Leaves -------------------------------------------------------------------------------------- */
+/* --- Leaves ----------------------------------------------------------------------------------- */
 
 /* A zeroed block of `order` for this space: zeroed one 2 MiB at a time, kept in the space between
  * calls. CLEAVE_AGAIN when the budget ran out. */
@@ -152,7 +152,8 @@ static enum cleave_status fresh_leaf(struct mm_ctx *ctx, struct space *space, un
         space->fresh = PFN_NONE;
     }
     if (space->fresh.v == 0) {
-        enum cleave_status status = pool_alloc(ctx, &space->payer, order, FRAME_DATA, &space->fresh);
+        enum cleave_status status =
+            pool_alloc(ctx, &space->payer, order, FRAME_DATA, &space->fresh);
         if (status != CLEAVE_OK) {
             return status;
         }
@@ -182,12 +183,12 @@ static unsigned region_leaf_rights(const struct region *region, unsigned level)
 }
 
 /* Puts a leaf where there is none: a hole, or a table that is left over beneath REGION_NONE. */
-static enum cleave_status put_leaf(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned order,
-                                   pte_t leaf, struct flush_batch *batch)
+static enum cleave_status put_leaf(struct mm_ctx *ctx, struct space *space, gfn_t at,
+                                   unsigned order, pte_t leaf, struct flush_batch *batch)
 {
     struct walk walk;
-    enum cleave_status status = walk_exclusive(ctx, space, &space->payer, at, order,
-                                               WALK_MAKE | WALK_WRITE, batch, &walk);
+    enum cleave_status status =
+        walk_exclusive(ctx, space, &space->payer, at, order, WALK_MAKE | WALK_WRITE, batch, &walk);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -220,8 +221,8 @@ static unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
     return order;
 }
 
-/* Fills the hole at `at` with the largest leaf that fits into `range` and that the pool has. `*next`
- * is where to go on. */
+/* Fills the hole at `at` with the largest leaf that fits into `range` and that the pool has.
+ * `*next` is where to go on. */
 static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn_t at,
                                     struct gfn_range range, const struct region *region,
                                     gfn_t *next)
@@ -266,7 +267,8 @@ enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gf
 {
     enum cleave_status status = CLEAVE_OK;
     gfn_t at = range.start;
-    /* What is filled already is passed over for nothing, so that a call with any budget fills more. */
+    /* What is filled already is passed over for nothing, so that a call with any budget fills more.
+     */
     while (status == CLEAVE_OK && at.v < range.end.v) {
         status = fill_hole(ctx, space, at, range, region, &at);
     }
@@ -318,12 +320,12 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
     return status;
 }
 
-/* --- Explicit leaves ------------------------------------------------------------------------------ */
+/* --- Explicit leaves
+ * ------------------------------------------------------------------------------ */
 
 /* Maps `frame` at `at` and then gives the range its region: nothing is left when either fails. */
-static enum cleave_status map_fresh(struct mm_ctx *ctx, struct space *space,
-                                    struct gfn_range range, unsigned order, pfn_t frame,
-                                    const struct region *region)
+static enum cleave_status map_fresh(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                                    unsigned order, pfn_t frame, const struct region *region)
 {
     struct flush_batch batch;
     pte_t leaf = pte_make_leaf(frame, order, region_leaf_rights(region, order),
@@ -378,7 +380,8 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
     return status;
 }
 
-/* --- Device memory --------------------------------------------------------------------------------- */
+/* --- Device memory
+ * --------------------------------------------------------------------------------- */
 
 /* No frame of the range may be RAM that a pool hands out. */
 static enum cleave_status device_check(struct mm_ctx *ctx, pfn_t frame, uint64_t pages)
@@ -429,8 +432,8 @@ enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa
         .policy = REGION_DEVICE, .rights = (uint8_t)rights, .fork_refuse = refuse};
     enum cleave_status status = range_check(ctx, at, size, &range);
     if (status == CLEAVE_OK && rights != RIGHT_READ && rights != (RIGHT_READ | RIGHT_WRITE)) {
-        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ,
-                         RIGHT_READ | RIGHT_WRITE);
+        status =
+            mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_WRITE);
     }
     if (status == CLEAVE_OK) {
         status = device_check(ctx, frame, size >> PAGE_SHIFT);

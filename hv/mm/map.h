@@ -8,8 +8,8 @@
 /* space_cut() at both ends of `range`. */
 enum cleave_status space_cut_both(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
                                   struct flush_batch *batch) MUST_CHECK;
-/* Fills the holes of `range`, all of which has or is about to get `region`, with zeroed leaves. What
- * was filled before an error stays. CLEAVE_AGAIN: out of budget. */
+/* Fills the holes of `range`, all of which has or is about to get `region`, with zeroed leaves.
+ * What was filled before an error stays. CLEAVE_AGAIN: out of budget. */
 enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
                               const struct region *region) MUST_CHECK;
 /* Checks a region that a caller asks for. */

@@ -3,17 +3,18 @@
  * Write notification: what the subscriber and the writer do to the regions of a space, whose lock
  * is taken before the channel's.
  *
- *   armed --write--> event queued --channel_next--> taken --ALLOW--> dirty (not armed) --rearm-->
- * armed (writer waits)                       --DENY---> armed, the writer is refused asynchronous:
- * armed --write--> dirty, event queued --channel_next--> gone
+ *   synchronous, the writer waits:
+ *     armed --write--> event queued --channel_next--> taken --ALLOW--> dirty --rearm--> armed
+ *                                                           --DENY---> armed, the writer refused
+ *   asynchronous:
+ *     armed --write--> dirty, event queued --channel_next--> event gone; dirty --rearm--> armed
  */
 #include "channel.h"
 
 #include "pin.h"
 #include "table.h"
 
-/* --- Changes of regions -------------------------------------------------------------------------
- */
+/* --- Changes of regions ----------------------------------------------------------------------- */
 
 struct notify_edit {
     uint16_t channel;
@@ -71,8 +72,7 @@ static enum cleave_status change_regions(struct mm_ctx *ctx, struct payer *payer
     return status;
 }
 
-/* --- The subscriber's calls ---------------------------------------------------------------------
- */
+/* --- The subscriber's calls ------------------------------------------------------------------- */
 
 /* Checks the arguments and takes the space's lock for writing; not held on error. */
 static enum cleave_status begin_range(struct mm_ctx *ctx, const struct channel *channel,
@@ -283,8 +283,7 @@ enum cleave_status channel_verdict(struct mm_ctx *ctx, struct channel *channel, 
     return allow_event(ctx, channel, slot);
 }
 
-/* --- The writer's side --------------------------------------------------------------------------
- */
+/* --- The writer's side ------------------------------------------------------------------------ */
 
 /* True when the page is (still) to be told of on channel `number`. The space's lock is held. */
 static bool still_armed(const struct space *space, gfn_t at, uint32_t number)

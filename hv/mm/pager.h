@@ -40,10 +40,9 @@ enum cleave_status pager_destroy(struct mm_ctx *ctx, struct pager *pager) MUST_C
 
 /* Gives [at, at + size) REGION_PAGED and entries of `order` (0 or 1) that name `store` (0..127) and
  * rising offsets from `offset` (pages). The range must be REGION_NONE. Preemptible. */
-enum cleave_status space_map_paged(struct mm_ctx *ctx, struct space *space, gpa_t at,
-                                   uint64_t size, struct pager *pager, unsigned order,
-                                   uint32_t store, uint64_t offset,
-                                   const struct region *region) MUST_CHECK;
+enum cleave_status space_map_paged(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
+                                   struct pager *pager, unsigned order, uint32_t store,
+                                   uint64_t offset, const struct region *region) MUST_CHECK;
 
 /* Oldest request not yet taken. Its destination is now mapped in the pager's space. */
 enum cleave_status pager_next(struct mm_ctx *ctx, struct pager *pager, struct load_request *out,

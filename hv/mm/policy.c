@@ -21,7 +21,7 @@ static gfn_t first_hole(struct space *space, struct gfn_range range)
     return range.end;
 }
 
-/* --- Regions ------------------------------------------------------------------------------------- */
+/* --- Regions ---------------------------------------------------------------------------------- */
 
 static bool rights_legal(unsigned rights)
 {
@@ -108,7 +108,8 @@ static enum cleave_status add_region(struct mm_ctx *ctx, struct space *space,
     return status;
 }
 
-/* --- Shared memory made private --------------------------------------------------------------------- */
+/* --- Shared memory made private
+ * --------------------------------------------------------------------- */
 
 static void edit_policy(struct region *region, const void *arg);
 
@@ -255,7 +256,7 @@ enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa
 
 static void edit_rights(struct region *region, const void *arg)
 {
-    region->rights = (uint8_t)*(const unsigned *)arg;
+    region->rights = (uint8_t) * (const unsigned *)arg;
 }
 
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
@@ -281,8 +282,8 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
         struct region region = region_get_extent(space->regions, f, &extent);
         if (region.policy == REGION_READ_ONLY && (rights & RIGHT_WRITE)) {
-            status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ,
-                             RIGHT_READ | RIGHT_EXEC);
+            status =
+                mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_EXEC);
         }
     }
     if (status == CLEAVE_OK && !(rights & RIGHT_EXEC)) {
@@ -305,4 +306,3 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     }
     return status;
 }
-

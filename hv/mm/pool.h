@@ -45,30 +45,30 @@ struct vcpu_wait {
 
 struct pool {
     struct spinlock lock;
-    pfn_t start, end;       /* host frames [start, end), multiples of a 2 MiB block */
+    pfn_t start, end; /* host frames [start, end), multiples of a 2 MiB block */
     uint8_t dying;
-    uint64_t frames;        /* end - start */
-    uint64_t free;          /* free 4 KiB frames, set-aside ones included */
-    uint64_t aside;         /* of these: set aside in collapse runs */
-    uint64_t reserved;      /* promised by reservations and grants; at most `free` */
+    uint64_t frames;            /* end - start */
+    uint64_t free;              /* free 4 KiB frames, set-aside ones included */
+    uint64_t aside;             /* of these: set aside in collapse runs */
+    uint64_t reserved;          /* promised by reservations and grants; at most `free` */
     uint64_t kind[FRAME_KINDS]; /* frames in use by kind */
-    uint32_t giga_free;     /* list of wholly free 1 GiB runs */
-    uint32_t giga_partial;  /* list of BROKEN 1 GiB runs with free 2 MiB blocks */
-    uint32_t block_partial; /* list of BROKEN 2 MiB runs with free frames */
-    uint32_t block_aside;   /* list of RUN_ASIDE runs */
-    struct run edge[2];     /* free 2 MiB blocks at either end, in 1 GiB runs not wholly ours */
-    uint32_t reap_tables;   /* dead tables, by frame number, linked through frame.rmap */
+    uint32_t giga_free;         /* list of wholly free 1 GiB runs */
+    uint32_t giga_partial;      /* list of BROKEN 1 GiB runs with free 2 MiB blocks */
+    uint32_t block_partial;     /* list of BROKEN 2 MiB runs with free frames */
+    uint32_t block_aside;       /* list of RUN_ASIDE runs */
+    struct run edge[2];         /* free 2 MiB blocks at either end, in 1 GiB runs not wholly ours */
+    uint32_t reap_tables;       /* dead tables, by frame number, linked through frame.rmap */
     pfn_t account_directory;
-    uint32_t accounts;      /* records made so far */
-    uint32_t account_free;  /* free list: index + 1 */
+    uint32_t accounts;     /* records made so far */
+    uint32_t account_free; /* free list: index + 1 */
     struct vcpu_wait *wait_first, *wait_last;
-    struct space *spaces; /* every space and snapshot of the family */
-    struct account own;   /* account 0: the pool's own objects; no limit */
-    struct payer payer;   /* charges account 0 */
-    uint32_t next_id;     /* of the next space */
-    uint32_t last_channel;     /* numbers of channels rise and are not used again */
-    struct channel *channels;  /* live channels, highest number first; see notify.c */
-    uint64_t rejected;    /* allocations refused so far */
+    struct space *spaces;     /* every space and snapshot of the family */
+    struct account own;       /* account 0: the pool's own objects; no limit */
+    struct payer payer;       /* charges account 0 */
+    uint32_t next_id;         /* of the next space */
+    uint32_t last_channel;    /* numbers of channels rise and are not used again */
+    struct channel *channels; /* live channels, highest number first; see notify.c */
+    uint64_t rejected;        /* allocations refused so far */
 };
 
 /* Makes [start, end) a pool; its object lies in its first frame. The range is untyped memory that
@@ -90,8 +90,8 @@ struct pool *pool_of(pfn_t f);
 /*
  * Allocates one frame or block of `order`, count 1, kind `kind`, charged to the payer's account;
  * first from the payer's reservation, else from what is free and not reserved. The bytes are what
- * they were: the caller overwrites or zeroes all of them before a domain sees any. CLEAVE_NO_MEMORY,
- * CLEAVE_QUOTA; nothing changed.
+ * they were: the caller overwrites or zeroes all of them before a domain sees any.
+ * CLEAVE_NO_MEMORY, CLEAVE_QUOTA; nothing changed.
  */
 enum cleave_status pool_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned order,
                               enum frame_kind kind, pfn_t *out) MUST_CHECK;
@@ -113,8 +113,8 @@ void pool_break_block(struct mm_ctx *ctx, pfn_t block);
 void pool_break_giga(struct mm_ctx *ctx, pfn_t giga);
 /* ... and each of them, in turn, a block of its own, charged to `account`. */
 void pool_settle_block(struct mm_ctx *ctx, pfn_t block, uint32_t account);
-/* A BROKEN run of `order` all of whose parts are in use and charged alike is handed out as one block
- * again. CLEAVE_BUSY where that does not hold. */
+/* A BROKEN run of `order` all of whose parts are in use and charged alike is handed out as one
+ * block again. CLEAVE_BUSY where that does not hold. */
 enum cleave_status pool_join(struct mm_ctx *ctx, pfn_t f, unsigned order) MUST_CHECK;
 
 /* Sets a free 2 MiB block aside for the copies of table `owner`; PFN_NONE when there is none to
@@ -123,15 +123,16 @@ pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner);
 /* Is the run at `block` still set aside for `owner`? It ends at any time when memory runs short. */
 bool pool_is_aside(pfn_t block, pfn_t owner);
 
-/* A reservation: moves `frames` from unreserved free memory to `payer`, whose 4 KiB allocations then
- * cannot fail until it is used up. CLEAVE_RESERVE and nothing changed when there are not that many;
- * CLEAVE_QUOTA when the account could not be charged for them. */
+/* A reservation: moves `frames` from unreserved free memory to `payer`, whose 4 KiB allocations
+ * then cannot fail until it is used up. CLEAVE_RESERVE and nothing changed when there are not that
+ * many; CLEAVE_QUOTA when the account could not be charged for them. */
 enum cleave_status pool_reserve(struct mm_ctx *ctx, struct payer *payer,
                                 uint64_t frames) MUST_CHECK;
 /* Gives back what is left of it. */
 void pool_unreserve(struct mm_ctx *ctx, struct payer *payer);
 
-/* Makes an account with a quota of `limit` frames. CLEAVE_NO_MEMORY, CLEAVE_COUNT (65,535 exist). */
+/* Makes an account with a quota of `limit` frames. CLEAVE_NO_MEMORY, CLEAVE_COUNT (65,535 exist).
+ */
 enum cleave_status account_create(struct mm_ctx *ctx, struct pool *pool, uint64_t limit,
                                   uint32_t *out) MUST_CHECK;
 /* The owner is gone; the record goes with the last frame charged to it. */

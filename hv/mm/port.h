@@ -52,17 +52,17 @@ _Noreturn void port_panic(const char *file, int line, const char *what);
 
 /* Points between two steps of a protocol, for tests that interleave CPUs or stop there. */
 enum port_point {
-    POINT_ENTRY,         /* before a live entry is changed */
-    POINT_COPY,          /* source held, no lock held, before bytes are copied */
-    POINT_COPIED,        /* bytes copied, no lock held, before the entry is compared again */
-    POINT_SPLIT_RAISED,  /* split: parts raised, head not yet lowered */
-    POINT_MERGE_RAISED,  /* collapse: head raised, parts not yet lowered */
-    POINT_TABLE_COPIED,  /* table copied and counted, not yet linked */
-    POINT_FLUSH,         /* batch: entries changed, flush not yet begun */
-    POINT_FLUSHED,       /* batch: flush acknowledged, nothing dropped yet */
-    POINT_DROP,          /* one reference is about to be dropped */
-    POINT_FREE,          /* a frame is about to go back to its pool */
-    POINT_PREEMPT,       /* a preemptible operation is about to stop */
+    POINT_ENTRY,        /* before a live entry is changed */
+    POINT_COPY,         /* source held, no lock held, before bytes are copied */
+    POINT_COPIED,       /* bytes copied, no lock held, before the entry is compared again */
+    POINT_SPLIT_RAISED, /* split: parts raised, head not yet lowered */
+    POINT_MERGE_RAISED, /* collapse: head raised, parts not yet lowered */
+    POINT_TABLE_COPIED, /* table copied and counted, not yet linked */
+    POINT_FLUSH,        /* batch: entries changed, flush not yet begun */
+    POINT_FLUSHED,      /* batch: flush acknowledged, nothing dropped yet */
+    POINT_DROP,         /* one reference is about to be dropped */
+    POINT_FREE,         /* a frame is about to go back to its pool */
+    POINT_PREEMPT,      /* a preemptible operation is about to stop */
     POINT_END
 };
 /* Compiled away unless MM_HOOKS is defined. `a` and `b` say what the point is about. */

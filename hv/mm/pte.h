@@ -23,10 +23,11 @@ typedef uint64_t pte_t;
 #define PTE_DEVICE (UINT64_C(1) << 53)  /* leaf whose frame is not RAM: never counted */
 #define PTE_FOREIGN (UINT64_C(1) << 54) /* leaf that maps a page of another space */
 #define PTE_PAGED (UINT64_C(1) << 55)   /* with no present bit: to be loaded */
-#define PTE_PENDING (UINT64_C(1) << 56) /* leaf that replaced another frame: no write bit before a flush
-                                           that began after it was put there */
+/* Leaf that replaced another frame: gets no write bit before a flush that began after it was put
+ * there. */
+#define PTE_PENDING (UINT64_C(1) << 56)
 
-#define PTE_PAGED_FAR (UINT64_C(1) << 51) /* keeps the address of a paged entry above all memory */
+#define PTE_PAGED_FAR (UINT64_C(1) << 51) /* a paged entry points above all memory */
 #define PTE_PAGED_BITS 39                 /* store (7 bits) and offset in pages (32 bits) */
 
 struct pt_format {
@@ -139,9 +140,9 @@ static inline pte_t pte_clear_bits(struct mm_ctx *ctx, pte_t *slot, pte_t bits)
     return __atomic_fetch_and(slot, ~bits, __ATOMIC_ACQ_REL);
 }
 
-/* Clears the write bit of `e`, an entry of a shared table that was just read, by one store. Nothing else
- * can change in it meanwhile but an accessed bit, which may so be lost: it is set again by the next
- * access, and 512 locked operations would be most of what a first write costs. */
+/* Clears the write bit of `e`, an entry of a shared table that was just read, by one store. Nothing
+ * else can change in it meanwhile but an accessed bit, which may so be lost: it is set again by the
+ * next access, and 512 locked operations would be most of what a first write costs. */
 static inline void pte_store_without_write(struct mm_ctx *ctx, pte_t *slot, pte_t e)
 {
     port_point(ctx, POINT_ENTRY, (uint64_t)(uintptr_t)slot, pte_without_write(e));

@@ -2,8 +2,8 @@
 /*
  * The region tree of a space: which policy and rights each guest page has. A radix tree of the same
  * shape as the page tables. A word of it is a leaf (one policy for everything beneath) or points to
- * a node of TABLE_ENTRIES words one level down; a node pointer carries the OR of what is beneath, so
- * that a fork finds wipe ranges, and a fault armed ones, without a search. Nodes are counted and
+ * a node of TABLE_ENTRIES words one level down; a node pointer carries the OR of what is beneath,
+ * so that a fork finds wipe ranges, and a fault armed ones, without a search. Nodes are counted and
  * shared between forks like tables, and copied on change. A node whose words are all the same leaf
  * is replaced by that leaf.
  */
@@ -29,24 +29,24 @@ enum region_policy {
 /* What a page's region says. */
 struct region {
     enum region_policy policy;
-    uint8_t rights;     /* RIGHT_* the guest may have; WRITE never for READ_ONLY */
-    bool armed;         /* the subscriber must be told before a write lands */
-    bool notify;        /* belongs to a notify range (armed or already told) */
-    bool whole;         /* a shared 2 MiB leaf is copied whole, not split */
-    bool fork_refuse;   /* device: a fork is refused instead of leaving a hole */
-    uint8_t order;      /* largest leaf that first touch makes: 0, 1, 2 */
-    uint16_t channel;   /* notify: channel number, 0 for none */
-    uint16_t pager;     /* paged: pager number, 0 for none */
-    uint16_t told;      /* notify, not armed: space_tag() of the space whose write was told, so that
-                           it is taken off the dirty count once; 0 for none. Only notify.c sets it */
+    uint8_t rights;   /* RIGHT_* the guest may have; WRITE never for READ_ONLY */
+    bool armed;       /* the subscriber must be told before a write lands */
+    bool notify;      /* belongs to a notify range (armed or already told) */
+    bool whole;       /* a shared 2 MiB leaf is copied whole, not split */
+    bool fork_refuse; /* device: a fork is refused instead of leaving a hole */
+    uint8_t order;    /* largest leaf that first touch makes: 0, 1, 2 */
+    uint16_t channel; /* notify: channel number, 0 for none */
+    uint16_t pager;   /* paged: pager number, 0 for none */
+    uint16_t told;    /* notify, not armed: space_tag() of the space whose write was told, so that
+                         it is taken off the dirty count once; 0 for none. Only notify.c sets it */
 };
 
 /* A packed word: leaves have bit 0 clear. The layout is region.c's own but for this bit. */
 typedef uint64_t region_word_t;
 #define REGION_WORD_NONE UINT64_C(0) /* leaf REGION_NONE: an empty tree */
 
-/* Summaries: for a leaf word what it says, for a node the OR over everything beneath. REGION_NONE has
- * none of them. */
+/* Summaries: for a leaf word what it says, for a node the OR over everything beneath. REGION_NONE
+ * has none of them. */
 #define REGION_HAS_NO_WRITE 1u /* some page lacks WRITE, or is armed */
 #define REGION_HAS_NO_EXEC 2u  /* some page lacks EXEC */
 #define REGION_HAS_FORK 4u     /* wipe, absent, device or foreign: the fork must look */
@@ -67,9 +67,9 @@ unsigned region_summary(region_word_t tree, gfn_t at, unsigned level);
 /* Summary of the whole tree. */
 unsigned region_summary_all(region_word_t tree);
 
-/* First range at or after `from` (ending by `end`) of pages for which (summary of the page & `mask`)
- * is not zero: one word's extent, clipped to [from, end). False when there is none. Skips subtrees
- * by their summaries. */
+/* First range at or after `from` (ending by `end`) of pages for which (summary of the page &
+ * `mask`) is not zero: one word's extent, clipped to [from, end). False when there is none. Skips
+ * subtrees by their summaries. */
 bool region_find(region_word_t tree, gfn_t from, gfn_t end, unsigned mask, struct gfn_range *found,
                  struct region *region);
 
@@ -101,8 +101,8 @@ enum cleave_status region_share(struct mm_ctx *ctx, region_word_t tree) MUST_CHE
  * one unit per node; false when the budget ran out: `*tree` holds what is left, call again. */
 bool region_drop(struct mm_ctx *ctx, region_word_t *tree);
 
-/* For audits: calls `visit` for each node reached from `tree` (the node, its level). `visit` returns
- * true to descend. */
+/* For audits: calls `visit` for each node reached from `tree` (the node, its level). `visit`
+ * returns true to descend. */
 void region_walk(region_word_t tree, bool (*visit)(void *arg, pfn_t node, unsigned level),
                  void *arg);
 

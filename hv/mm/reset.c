@@ -63,7 +63,8 @@ static enum cleave_status count_entry(struct mm_ctx *ctx, pte_t e, unsigned leve
     return pte_is_leaf(e, level) && pte_counted(e) ? frame_get(ctx, pte_pfn(e), level) : CLEAVE_OK;
 }
 
-/* Replaces an entry by its base's, which more than one entry then points to: neither is writable. */
+/* Replaces an entry by its base's, which more than one entry then points to: neither is writable.
+ */
 static void revert_entry(struct reset *r, pte_t *slot, struct base_entry base, unsigned level)
 {
     bool shared = pte_is_leaf(base.entry, level) && (base.entry & PTE_SHARED);
@@ -78,8 +79,8 @@ static void revert_entry(struct reset *r, pte_t *slot, struct base_entry base, u
     if (base.slot != NULL && !shared && pte_writable(pte_read(base.slot))) {
         pte_clear_bits(r->ctx, base.slot, pt_format.write);
     }
-    pte_t new = shared || !(base.entry & pt_format.present) ? base.entry
-                                                            : pte_without_write(base.entry);
+    pte_t new =
+        shared || !(base.entry & pt_format.present) ? base.entry : pte_without_write(base.entry);
     port_point(r->ctx, POINT_ENTRY, (uint64_t)(uintptr_t)slot, new);
     pte_t old = __atomic_exchange_n(slot, new, __ATOMIC_ACQ_REL);
     if (pte_is_table(old, level)) {
@@ -91,8 +92,8 @@ static void revert_entry(struct reset *r, pte_t *slot, struct base_entry base, u
     }
 }
 
-/* Would a first touch of the leaf's whole range find zeros? Then a hole of the base reads as the kept
- * frame does once it is zeroed. */
+/* Would a first touch of the leaf's whole range find zeros? Then a hole of the base reads as the
+ * kept frame does once it is zeroed. */
 static bool fills_leaf(struct space *space, gfn_t at, unsigned level)
 {
     struct gfn_range extent;
@@ -105,8 +106,7 @@ static bool fills_leaf(struct space *space, gfn_t at, unsigned level)
 static bool keep_leaf(struct reset *r, pte_t *slot, pte_t base, unsigned level, gfn_t at)
 {
     pte_t e = pte_read(slot);
-    if (level > 1 || !pte_is_leaf(e, level) ||
-        (e & (PTE_SHARED | PTE_FOREIGN | PTE_DEVICE)) ||
+    if (level > 1 || !pte_is_leaf(e, level) || (e & (PTE_SHARED | PTE_FOREIGN | PTE_DEVICE)) ||
         !(base == 0 ? fills_leaf(r->space, at, level)
                     : pte_is_leaf(base, level) && !(base & PTE_SHARED)) ||
         !frame_is_exclusive(r->ctx, pte_pfn(e), level, 0)) {
@@ -137,8 +137,8 @@ static bool same_target(pte_t a, pte_t b)
     return ((a ^ b) & ~rights) == 0;
 }
 
-/* Reverts the entries of `table`, an exclusive one, beneath the base's entry `above`. Stops when the
- * budget is gone: what was reverted is recognised by its target and passed over next time. */
+/* Reverts the entries of `table`, an exclusive one, beneath the base's entry `above`. Stops when
+ * the budget is gone: what was reverted is recognised by its target and passed over next time. */
 static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, struct base_entry above)
 {
     unsigned level = table_level(table);
@@ -242,8 +242,8 @@ static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space
     return status;
 }
 
-/* First phase, before any entry: the space's maps of others go, and the regions are the base's again.
- * The lock is let go on the way, and is not held with CLEAVE_AGAIN. */
+/* First phase, before any entry: the space's maps of others go, and the regions are the base's
+ * again. The lock is let go on the way, and is not held with CLEAVE_AGAIN. */
 static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *space)
 {
     const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
@@ -305,7 +305,8 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
         space->op_at = gfn(0);
         space->collapse_hint = gfn(UINT64_MAX);
         if (space->reserve_goal > space->payer.reserved) {
-            /* The reset is done: where others took the frames meanwhile, it does without the promise. */
+            /* The reset is done: where others took the frames meanwhile, it does without the
+             * promise. */
             (void)!pool_reserve(ctx, &space->payer, space->reserve_goal - space->payer.reserved);
         }
     }

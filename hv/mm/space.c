@@ -10,8 +10,7 @@
 #include "pin.h"
 #include "table.h"
 
-enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size,
-                               struct gfn_range *range)
+enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size, struct gfn_range *range)
 {
     const uint64_t width = UINT64_C(1) << GUEST_BITS;
     if (at.v % PAGE_SIZE != 0) {
@@ -64,7 +63,7 @@ void space_end(struct mm_ctx *ctx, struct space *space)
     write_unlock(ctx, &space->lock, RANK_SPACE);
 }
 
-/* --- Making ------------------------------------------------------------------------------------- */
+/* --- Making ----------------------------------------------------------------------------------- */
 
 static void link_space(struct mm_ctx *ctx, struct pool *pool, struct space *space)
 {
@@ -143,15 +142,12 @@ enum cleave_status space_create(struct mm_ctx *ctx, struct pool *pool, uint64_t 
     return CLEAVE_OK;
 }
 
-void space_hold(struct space *space)
-{
-    __atomic_fetch_add(&space->holders, 1, __ATOMIC_RELAXED);
-}
+void space_hold(struct space *space) { __atomic_fetch_add(&space->holders, 1, __ATOMIC_RELAXED); }
 
-/* --- Destroying --------------------------------------------------------------------------------- */
+/* --- Destroying ------------------------------------------------------------------------------- */
 
-/* Drops the root's entries. No CPU runs the space, and one that ran it flushes before this root's tag
- * is used again. */
+/* Drops the root's entries. No CPU runs the space, and one that ran it flushes before this root's
+ * tag is used again. */
 static void drop_root(struct mm_ctx *ctx, struct space *space)
 {
     pte_t *slots = table_slots(space->root);
@@ -221,8 +217,8 @@ void space_discard(struct mm_ctx *ctx, struct space *space)
     finish_destroy(ctx, space);
 }
 
-/* Gives up one hold of an immutable space unless it is the last: true when it is, and the caller has to
- * destroy the space. */
+/* Gives up one hold of an immutable space unless it is the last: true when it is, and the caller
+ * has to destroy the space. */
 static bool last_holder(struct space *space)
 {
     uint32_t holders = __atomic_load_n(&space->holders, __ATOMIC_ACQUIRE);

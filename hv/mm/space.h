@@ -27,22 +27,22 @@ enum space_op { OP_NONE = 0, OP_RESET, OP_COLLAPSE, OP_DESTROY, OP_MOVE, OP_UNMA
 
 /* What happened in this space since it was made. Plain counts; a racing increment may be lost. */
 struct space_stats {
-    uint64_t faults;        /* entries into space_fault() */
+    uint64_t faults; /* entries into space_fault() */
     uint64_t read_faults, write_faults, exec_faults;
     uint64_t tables_copied; /* shared tables made private */
     uint64_t pages_copied;  /* 4 KiB pages copied by write faults, grain included */
     uint64_t blocks_copied; /* 2 MiB blocks copied whole */
     uint64_t blocks_split, gigas_split;
-    uint64_t reused;        /* leaves made writable without a copy */
-    uint64_t restored;      /* other entries of the same table given back in the same fault */
-    uint64_t zeroed;        /* frames given on first touch (4 KiB units) */
+    uint64_t reused;   /* leaves made writable without a copy */
+    uint64_t restored; /* other entries of the same table given back in the same fault */
+    uint64_t zeroed;   /* frames given on first touch (4 KiB units) */
     uint64_t lost_races;
-    uint64_t collapsed;     /* tables that became one leaf */
-    uint64_t early_copies;  /* move */
-    uint64_t fork_copies;   /* pages copied at fork because they were pinned */
-    uint64_t stood_still;   /* nanoseconds for which the last fork or snapshot of it held its lock */
-    uint64_t loads;         /* pages asked of a pager */
-    uint64_t events;        /* notifications sent */
+    uint64_t collapsed;    /* tables that became one leaf */
+    uint64_t early_copies; /* move */
+    uint64_t fork_copies;  /* pages copied at fork because they were pinned */
+    uint64_t stood_still;  /* nanoseconds for which the last fork or snapshot of it held its lock */
+    uint64_t loads;        /* pages asked of a pager */
+    uint64_t events;       /* notifications sent */
     uint64_t waits;
     uint64_t flushes;
 };
@@ -51,33 +51,34 @@ struct attachment; /* pin.h */
 
 struct space {
     struct rwlock lock;
-    uint32_t id;            /* unique in its pool */
-    uint8_t state;          /* enum space_state */
-    uint8_t op;             /* enum space_op */
-    uint8_t grain;          /* log2 of the pages copied at a time: 0..4 */
-    uint8_t vcpus;          /* for the reservation formula */
-    uint16_t collapse_at;   /* private parts at which a fault asks for collapse; 0: never */
+    uint32_t id;          /* unique in its pool */
+    uint8_t state;        /* enum space_state */
+    uint8_t op;           /* enum space_op */
+    uint8_t grain;        /* log2 of the pages copied at a time: 0..4 */
+    uint8_t vcpus;        /* for the reservation formula */
+    uint16_t collapse_at; /* private parts at which a fault asks for collapse; 0: never */
     uint16_t unused;
     pfn_t root;
-    uint32_t holders;       /* bases, restores, capabilities and loads that hold this object */
+    uint32_t holders; /* bases, restores, capabilities and loads that hold this object */
     region_word_t regions;
     struct payer payer;
-    uint64_t reserve_goal;  /* what the fork reserved: renewed by reset and by its own forks */
-    struct space *base;     /* immutable space that reset goes back to; holds one of its holders */
+    uint64_t reserve_goal; /* what the fork reserved: renewed by reset and by its own forks */
+    struct space *base;    /* immutable space that reset goes back to; holds one of its holders */
     struct space *next, *previous; /* in pool->spaces */
-    gfn_t op_at;            /* progress of the preempted operation */
+    gfn_t op_at;                   /* progress of the preempted operation */
     struct gfn_range op_range;
     uint64_t op_argument[2];
-    pfn_t fresh;            /* a large leaf being zeroed for this space, and how far */
+    pfn_t fresh; /* a large leaf being zeroed for this space, and how far */
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
     region_word_t op_regions;
-    gfn_t collapse_hint;    /* a block that passed collapse_at; GFN with v = ~0 for none */
-    struct attachment *attachments; /* pins and foreign maps of this space's pages: a page of them */
+    gfn_t collapse_hint; /* a block that passed collapse_at; GFN with v = ~0 for none */
+    struct attachment
+        *attachments; /* pins and foreign maps of this space's pages: a page of them */
     uint32_t attachment_count;
     uint32_t foreign_count; /* of these: foreign maps */
     struct space_stats stats;
-    uint64_t generation;    /* flush.h */
+    uint64_t generation; /* flush.h */
     uint64_t seen[MM_MAX_CPUS];
 };
 _Static_assert(sizeof(struct space) <= PAGE_SIZE, "a space object is one frame");
@@ -99,11 +100,12 @@ enum cleave_status space_create(struct mm_ctx *ctx, struct pool *pool, uint64_t 
 enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
 /* One more holder of the object: a fork that has it as its base, or a call that uses it unlocked. A
- * space that is destroyed meanwhile stays in its pool's list, dead and empty, until it is released. */
+ * space that is destroyed meanwhile stays in its pool's list, dead and empty, until it is released.
+ */
 void space_hold(struct space *space);
 void space_release(struct mm_ctx *ctx, struct space *space);
-/* Ends a space that nobody was ever given: without attachments, vcpus, loads or a base. Locks of other
- * spaces may be held. The context's budget is enough for what it alone holds. */
+/* Ends a space that nobody was ever given: without attachments, vcpus, loads or a base. Locks of
+ * other spaces may be held. The context's budget is enough for what it alone holds. */
 void space_discard(struct mm_ctx *ctx, struct space *space);
 
 /* --- Regions ---------------------------------------------------------------------------------- */
@@ -111,17 +113,17 @@ void space_discard(struct mm_ctx *ctx, struct space *space);
 /*
  * Gives [at, at + size) a policy. The range must be REGION_NONE before, or (for a change between
  * PRIVATE, WIPE, ABSENT and READ_ONLY, or SHARED to PRIVATE, which copies what is shared) already a
- * region. SHARED is populated in the same call. DEVICE, FOREIGN and PAGED come from space_map_device(),
- * foreign_map() and space_map_paged(). `region` gives policy, rights, whole, order.
- * CLEAVE_POLICY, CLEAVE_RIGHTS, CLEAVE_ORDER, CLEAVE_EXISTS.
+ * region. SHARED is populated in the same call. DEVICE, FOREIGN and PAGED come from
+ * space_map_device(), foreign_map() and space_map_paged(). `region` gives policy, rights, whole,
+ * order. CLEAVE_POLICY, CLEAVE_RIGHTS, CLEAVE_ORDER, CLEAVE_EXISTS.
  */
 enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, const struct region *region) MUST_CHECK;
 
 /* Changes the rights of mapped regions. Write is taken at the highest entries that lie inside the
- * range; read or execute by copying shared tables at the edges. Rights that are added come back with
- * the next fault. CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a set
- * that no entry can have, or WRITE on a read-only region. Returns after the flush. */
+ * range; read or execute by copying shared tables at the edges. Rights that are added come back
+ * with the next fault. CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
+ * set that no entry can have, or WRITE on a read-only region. Returns after the flush. */
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
                                  unsigned rights) MUST_CHECK;
 
@@ -138,8 +140,8 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
 enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned order,
                              const struct region *region) MUST_CHECK;
 
-/* Maps `size` bytes of device memory at host frame `frame` (not RAM of any pool) and gives the range
- * REGION_DEVICE. `refuse` makes forks fail with CLEAVE_DEVICE instead of leaving a hole. */
+/* Maps `size` bytes of device memory at host frame `frame` (not RAM of any pool) and gives the
+ * range REGION_DEVICE. `refuse` makes forks fail with CLEAVE_DEVICE instead of leaving a hole. */
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights,
                                     bool refuse) MUST_CHECK;
@@ -160,7 +162,7 @@ struct mapping {
     unsigned rights;    /* AND over all levels */
     pte_t entry;
     struct region region;
-    bool exclusive;     /* every table on the path and the leaf */
+    bool exclusive; /* every table on the path and the leaf */
 };
 /* What a walk for `at` finds now. Works on snapshots. */
 enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t at,
@@ -179,9 +181,9 @@ enum cleave_status space_write(struct mm_ctx *ctx, struct space *space, gpa_t at
 /* Where memory is: bytes by size of the leaf that maps them, and how they are held. Walks the tree;
  * takes no fault lock but the readers' side of the space's; preemptible through `from`. */
 struct space_usage {
-    uint64_t mapped[LEAF_ORDERS];  /* bytes under leaves of each order */
-    uint64_t exclusive;            /* bytes held by this space alone */
-    uint64_t shared;               /* bytes that others hold too */
+    uint64_t mapped[LEAF_ORDERS]; /* bytes under leaves of each order */
+    uint64_t exclusive;           /* bytes held by this space alone */
+    uint64_t shared;              /* bytes that others hold too */
     uint64_t tables, tables_exclusive;
 };
 enum cleave_status space_usage(struct mm_ctx *ctx, struct space *space, gfn_t *from,
@@ -196,9 +198,9 @@ enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size,
  * error. */
 enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 void space_end(struct mm_ctx *ctx, struct space *space);
-/* Makes a boundary between entries at `at`: copies the shared tables on its path and splits the leaf
- * that spans it, which no guest can tell. The space is locked for writing; `batch` has room for
- * ROOT_LEVEL more. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW. */
+/* Makes a boundary between entries at `at`: copies the shared tables on its path and splits the
+ * leaf that spans it, which no guest can tell. The space is locked for writing; `batch` has room
+ * for ROOT_LEVEL more. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW. */
 enum cleave_status space_cut(struct mm_ctx *ctx, struct space *space, gfn_t at,
                              struct flush_batch *batch) MUST_CHECK;
 /* Empties `range`, at both ends of which space_cut() was done, and drops what was there. */

@@ -26,9 +26,8 @@ unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
         n++;
         next += pages;
     } while (level < LEAF_ORDERS - 1 && first + n < TABLE_ENTRIES &&
-             next % level_pages(level + 1) != 0 &&
-             pte_is_leaf(slots[first + n], level) && pte_counted(slots[first + n]) &&
-             pte_pfn(slots[first + n]).v == next);
+             next % level_pages(level + 1) != 0 && pte_is_leaf(slots[first + n], level) &&
+             pte_counted(slots[first + n]) && pte_pfn(slots[first + n]).v == next);
     return n;
 }
 
@@ -167,8 +166,7 @@ enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, str
     }
     pte_t *slots = table_slots(table);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        slots[i] = paged ? paged_part(leaf, i)
-                         : pte_split_leaf(leaf, level, i);
+        slots[i] = paged ? paged_part(leaf, i) : pte_split_leaf(leaf, level, i);
     }
     status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
     if (status != CLEAVE_OK) {
@@ -225,8 +223,7 @@ unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, 
 {
     unsigned level = table_level(table);
     pte_t *slots = table_slots(table);
-    bool restricted =
-        (region_summary(space->regions, base, level + 1) & REGION_HAS_NO_WRITE) != 0;
+    bool restricted = (region_summary(space->regions, base, level + 1) & REGION_HAS_NO_WRITE) != 0;
     unsigned given = 0;
 
     for (unsigned i = 0, n; i < TABLE_ENTRIES; i += n) {
@@ -265,8 +262,8 @@ static bool strip_entry(struct mm_ctx *ctx, pte_t *slot, bool exec)
     return true;
 }
 
-/* Strips the entries of an exclusive table that lie in `range`; goes down into exclusive tables that
- * lie in it in part. Depth is bounded by the levels. */
+/* Strips the entries of an exclusive table that lie in `range`; goes down into exclusive tables
+ * that lie in it in part. Depth is bounded by the levels. */
 static void strip_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_range range,
                         bool exec, struct flush_batch *batch)
 {
@@ -292,6 +289,7 @@ void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range
                  struct flush_batch *batch)
 {
     strip_table(ctx, space->root, gfn(0), range, exec, batch);
-    /* Also where nothing had the right: a fault or a collapse may have taken it and not flushed yet. */
+    /* Also where nothing had the right: a fault or a collapse may have taken it and not flushed
+     * yet. */
     flush_need(batch);
 }

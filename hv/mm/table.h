@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Operations on one table: make, copy, drop, split a leaf into one, and give or take rights. A table
- * is changed under its lock (walk.h) when it is exclusive; a shared one is only read, counted, and
- * has write bits cleared.
+ * Operations on one table: make, copy, drop, split a leaf into one, and give or take rights. A
+ * table is changed under its lock (walk.h) when it is exclusive; a shared one is only read,
+ * counted, and has write bits cleared.
  */
 #ifndef MM_TABLE_H
 #define MM_TABLE_H
@@ -19,8 +19,8 @@ enum cleave_status table_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned
 enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t table,
                               pfn_t *out) MUST_CHECK;
 
-/* Drops one reference to a table, after the flush; a table that dies thereby is deferred to its pool's
- * reap list. */
+/* Drops one reference to a table, after the flush; a table that dies thereby is deferred to its
+ * pool's reap list. */
 void table_put(struct mm_ctx *ctx, pfn_t table);
 
 /* Drops what the entries of a table that nobody can reach refer to, and the table. Children that
@@ -34,17 +34,17 @@ bool table_reap(struct mm_ctx *ctx, struct pool *pool);
 void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit);
 
 /*
- * `walk` stands on a leaf or paged entry of level >= 1 in an exclusive table (locked). Replaces it by a table of
- * leaves of the next level, with the same rights, and marks `batch` as needing a flush. The walk then
- * stands on the same slot, which holds the new table. CLEAVE_NO_MEMORY, CLEAVE_QUOTA,
- * CLEAVE_OVERFLOW: nothing changed, the walk is still held.
+ * `walk` stands on a leaf or paged entry of level >= 1 in an exclusive table (locked). Replaces it
+ * by a table of leaves of the next level, with the same rights, and marks `batch` as needing a
+ * flush. The walk then stands on the same slot, which holds the new table. CLEAVE_NO_MEMORY,
+ * CLEAVE_QUOTA, CLEAVE_OVERFLOW: nothing changed, the walk is still held.
  */
 enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
                                     struct flush_batch *batch) MUST_CHECK;
 
-/* Takes the write (`exec` false) or execute bit from every entry of an exclusive `table`, whose first
- * entry maps `base`, that meets a region of `space` without that right (or, for write, armed). To be
- * done before the entry that points to `table` gets that right. */
+/* Takes the write (`exec` false) or execute bit from every entry of an exclusive `table`, whose
+ * first entry maps `base`, that meets a region of `space` without that right (or, for write,
+ * armed). To be done before the entry that points to `table` gets that right. */
 void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base, bool exec);
 
 /* Gives the write bit to every leaf of an exclusive, locked `table` whose frame is exclusive and
@@ -63,8 +63,9 @@ static inline void space_strip_write(struct mm_ctx *ctx, struct space *space,
     space_strip(ctx, space, range, false, batch);
 }
 
-/* First frames of consecutive leaves of `level` from slot `first` in `table` whose frames follow each
- * other within one block of the next order: how many. At least 1. The entries are counted leaves. */
+/* First frames of consecutive leaves of `level` from slot `first` in `table` whose frames follow
+ * each other within one block of the next order: how many. At least 1. The entries are counted
+ * leaves. */
 unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level);
 
 #endif

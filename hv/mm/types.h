@@ -108,8 +108,8 @@ static inline enum cleave_status mm_fail(struct mm_ctx *ctx, enum cleave_status 
     return status;
 }
 
-/* Spends `units` on one step; false when nothing is left and the operation should stop where it is. A
- * step may overdraw, so that a call with any budget gets ahead. */
+/* Spends `units` on one step; false when nothing is left and the operation should stop where it is.
+ * A step may overdraw, so that a call with any budget gets ahead. */
 static inline bool mm_spend(struct mm_ctx *ctx, uint64_t units)
 {
     if (ctx->budget == 0) {

@@ -41,7 +41,8 @@ static void walk_read(struct walk *walk)
     walk->entry = pte_read(walk->slot);
 }
 
-/* Steps down into `table`, to which the present entry points; its lock is taken if it is exclusive. */
+/* Steps down into `table`, to which the present entry points; its lock is taken if it is exclusive.
+ */
 static void walk_down(struct mm_ctx *ctx, struct walk *walk, pfn_t table)
 {
     walk->rights &= pte_rights(walk->entry);
@@ -109,7 +110,7 @@ static enum cleave_status walk_copy_table(struct mm_ctx *ctx, struct payer *paye
     while (!pte_replace(ctx, walk->slot, old, new)) {
         old = pte_read(walk->slot);
         MM_CHECK(pte_pfn(old).v == shared.v);
-        new |= old & pt_format.accessed;
+        new |= old &pt_format.accessed;
     }
     walk->entry = new;
     walk->space->stats.tables_copied++;

@@ -23,14 +23,14 @@
 struct walk {
     struct space *space;
     gfn_t at;
-    unsigned level;   /* of `entry` */
-    pfn_t table;      /* holds `entry` */
-    pte_t *slot;      /* where `entry` was read */
-    pte_t entry;      /* read once */
-    pfn_t locked;     /* deepest exclusive table: its lock is held */
-    bool exclusive;   /* `table` is exclusive (then table == locked) */
-    bool given;       /* a table entry on the way got its write bit back */
-    unsigned rights;  /* AND over the levels above and of `entry` where it is a leaf */
+    unsigned level;  /* of `entry` */
+    pfn_t table;     /* holds `entry` */
+    pte_t *slot;     /* where `entry` was read */
+    pte_t entry;     /* read once */
+    pfn_t locked;    /* deepest exclusive table: its lock is held */
+    bool exclusive;  /* `table` is exclusive (then table == locked) */
+    bool given;      /* a table entry on the way got its write bit back */
+    unsigned rights; /* AND over the levels above and of `entry` where it is a leaf */
 };
 
 void table_lock(struct mm_ctx *ctx, pfn_t table);
@@ -44,15 +44,17 @@ void walk_find(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned stop,
 
 /* What walk_exclusive() does on its way beside making tables exclusive. */
 enum {
-    WALK_MAKE = 1,  /* make missing tables (only where a hole is) */
-    WALK_WRITE = 2, /* give table entries their write bit back; restricted entries beneath lose theirs */
-    WALK_EXEC = 4   /* the same for execute */
+    WALK_MAKE = 1, /* make missing tables (only where a hole is) */
+    WALK_WRITE =
+        2, /* give table entries their write bit back; restricted entries beneath lose theirs */
+    WALK_EXEC = 4 /* the same for execute */
 };
 
-/* The same, but makes every table on the way exclusive: copies shared ones. Tables that are replaced
- * are put into `batch`, which has room for ROOT_LEVEL more; the caller finishes it after walk_end().
- * `payer` pays for tables. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW: the walk is released;
- * tables made exclusive so far stay so, which no space can tell, and the batch must be finished. */
+/* The same, but makes every table on the way exclusive: copies shared ones. Tables that are
+ * replaced are put into `batch`, which has room for ROOT_LEVEL more; the caller finishes it after
+ * walk_end(). `payer` pays for tables. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW: the walk is
+ * released; tables made exclusive so far stay so, which no space can tell, and the batch must be
+ * finished. */
 enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struct payer *payer,
                                   gfn_t at, unsigned stop, unsigned flags,
                                   struct flush_batch *batch, struct walk *walk) MUST_CHECK;

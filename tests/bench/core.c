@@ -10,8 +10,7 @@ void core_require(enum cleave_status status, const char *call)
     const struct mm_error *error = &host_ctx(0)->error;
     if (status != CLEAVE_OK) {
         fprintf(stderr, "bench: %s: status %d, %s = %llu\n", call, (int)status,
-                error->argument != NULL ? error->argument : "-",
-                (unsigned long long)error->value);
+                error->argument != NULL ? error->argument : "-", (unsigned long long)error->value);
         exit(1);
     }
 }
@@ -53,10 +52,7 @@ struct space *core_fork(struct space *parent)
     return child;
 }
 
-void core_destroy(struct space *space)
-{
-    CORE_REQUIRE(space_destroy(host_ctx(0), space));
-}
+void core_destroy(struct space *space) { CORE_REQUIRE(space_destroy(host_ctx(0), space)); }
 
 double core_fault(struct space *space, gpa_t at)
 {

@@ -11,9 +11,9 @@
 void core_require(enum cleave_status status, const char *call);
 #define CORE_REQUIRE(call) core_require(call, #call)
 
-/* A machine with one pool of `bytes`. With `lazy`, only what is used of it needs memory of this computer,
- * 4 KiB at a time, and the first use of each page costs what Linux takes for it; otherwise it lies
- * under huge pages. */
+/* A machine with one pool of `bytes`. With `lazy`, only what is used of it needs memory of this
+ * computer, 4 KiB at a time, and the first use of each page costs what Linux takes for it;
+ * otherwise it lies under huge pages. */
 struct pool *core_machine(uint64_t bytes, bool lazy);
 /* A space with private memory [0, bytes) all under leaves of `order`. */
 struct space *core_space(struct pool *pool, uint64_t bytes, unsigned order);

@@ -138,11 +138,12 @@ void core_bench_fork(struct bench *b)
                                         .rule = BENCH_AT_MOST,
                                         .goal = 16,
                                         .note = "1,000 forks, accounts included"});
-    bench_record(b, &(struct bench_row){.name = "core.descriptors",
-                                        .value = 100.0 * (double)machine_descriptor_bytes(1u << 24) /
-                                                 ((double)(1u << 24) * PAGE_SIZE),
-                                        .unit = "% of RAM",
-                                        .rule = BENCH_AT_MOST,
-                                        .goal = 0.4});
+    bench_record(b,
+                 &(struct bench_row){.name = "core.descriptors",
+                                     .value = 100.0 * (double)machine_descriptor_bytes(1u << 24) /
+                                              ((double)(1u << 24) * PAGE_SIZE),
+                                     .unit = "% of RAM",
+                                     .rule = BENCH_AT_MOST,
+                                     .goal = 0.4});
     plot_sizes(b);
 }

@@ -9,7 +9,7 @@
 #define SPACE_BYTES (4 * BENCH_GIB)
 #define BLOCKS (SPACE_BYTES / (2 * BENCH_MIB))
 
-/* --- First writes ------------------------------------------------------------------------------- */
+/* --- First writes ----------------------------------------------------------------------------- */
 
 /* A random page of block `block`. */
 static gpa_t page_of(uint32_t block, uint64_t *seed)
@@ -21,8 +21,8 @@ struct write_times {
     double first, further, same, back;
 };
 
-/* One child per sample: its first write anywhere, then one into another block of the same GiB, then a
- * second page of that block. Afterwards the parent's write when the child is gone. */
+/* One child per sample: its first write anywhere, then one into another block of the same GiB, then
+ * a second page of that block. Afterwards the parent's write when the child is gone. */
 static struct write_times write_times(struct space *parent)
 {
     enum { SAMPLES = 501 };
@@ -95,8 +95,8 @@ void core_bench_write(struct bench *b)
                                         .goal = 3 * unit,
                                         .ratio = t.further / unit,
                                         .note = "path private: split and page"});
-    bench_record(b, &(struct bench_row){
-                        .name = "core.write.further_page", .value = t.same, .unit = "ns"});
+    bench_record(
+        b, &(struct bench_row){.name = "core.write.further_page", .value = t.same, .unit = "ns"});
     bench_record(b, &(struct bench_row){.name = "core.write.given_back",
                                         .value = t.back,
                                         .unit = "ns",
@@ -122,10 +122,11 @@ void core_bench_write(struct bench *b)
     bench_plot_write(b, "Cleave, further page", t.same);
 }
 
-/* --- Reset --------------------------------------------------------------------------------------- */
+/* --- Reset ------------------------------------------------------------------------------------ */
 
 /* Time of a reset of a fork that wrote `pages` pages, `stride` bytes apart, by what is allowed for
- * them: 200 ns a page and 3 us a private table. Without collapse, which would leave fewer of both. */
+ * them: 200 ns a page and 3 us a private table. Without collapse, which would leave fewer of both.
+ */
 static double reset_share(struct space *parent, unsigned pages, uint64_t stride, double *ns)
 {
     enum { SAMPLES = 21 };
@@ -173,14 +174,16 @@ void core_bench_reset(struct bench *b)
     struct pool *pool = core_machine(6 * BENCH_GIB, true);
     double share = reset_share(core_space(pool, BENCH_GIB, 1), 4096, PAGE_SIZE, &ns);
     host_stop();
-    record_reset(b, "core.reset.dense", share, ns, "4,096 pages in a row; 200 ns each + 3 us a table");
+    record_reset(b, "core.reset.dense", share, ns,
+                 "4,096 pages in a row; 200 ns each + 3 us a table");
     pool = core_machine(132 * BENCH_GIB, true);
     share = reset_share(core_space(pool, 128 * BENCH_GIB, 1), 128, BENCH_GIB, &ns);
     host_stop();
     record_reset(b, "core.reset.sparse", share, ns, "one page in each of 128 GiB");
 }
 
-/* --- Copy amplification --------------------------------------------------------------------------- */
+/* --- Copy amplification
+ * --------------------------------------------------------------------------- */
 
 static void amplification_scattered(struct bench *b)
 {
@@ -195,20 +198,21 @@ static void amplification_scattered(struct bench *b)
     bench_shuffle(inside, WRITTEN_BLOCKS * 512, &seed);
     host_reset_counters();
     for (unsigned i = 0; i < pages; i++) {
-        (void)core_fault(child, gpa(((uint64_t)blocks[inside[i] / 512] * 512 + inside[i] % 512) *
-                                    PAGE_SIZE));
+        (void)core_fault(
+            child, gpa(((uint64_t)blocks[inside[i] / 512] * 512 + inside[i] % 512) * PAGE_SIZE));
     }
     struct space_usage usage = {.tables = 0};
     gfn_t from = gfn(0);
     CORE_REQUIRE(space_usage(host_ctx(0), child, &from, &usage));
     double copied = (double)host_counters().bytes_copied;
     host_stop();
-    bench_record(b, &(struct bench_row){.name = "core.grain.copied",
-                                        .value = copied / ((double)pages * PAGE_SIZE),
-                                        .unit = "of written",
-                                        .rule = BENCH_AT_MOST,
-                                        .goal = 1.1,
-                                        .note = "4 GiB of 1 GiB leaves, 1% of pages in 5% of blocks"});
+    bench_record(b,
+                 &(struct bench_row){.name = "core.grain.copied",
+                                     .value = copied / ((double)pages * PAGE_SIZE),
+                                     .unit = "of written",
+                                     .rule = BENCH_AT_MOST,
+                                     .goal = 1.1,
+                                     .note = "4 GiB of 1 GiB leaves, 1% of pages in 5% of blocks"});
     bench_record(b, &(struct bench_row){
                         .name = "core.grain.still_huge",
                         .value = 100.0 * (double)(usage.mapped[1] + usage.mapped[2]) / SPACE_BYTES,
@@ -255,7 +259,8 @@ void core_bench_amplification(struct bench *b)
     amplification_block(b);
 }
 
-/* --- Two threads ----------------------------------------------------------------------------------- */
+/* --- Two threads
+ * ----------------------------------------------------------------------------------- */
 
 struct faulter {
     pthread_t thread;
@@ -289,8 +294,8 @@ static void *faulter_run(void *arg)
 
 /* Faults a second of `threads` threads, each in a fork of its own of one parent. With `same` they
  * write the same blocks in the same order, else each its own half. */
-static double fault_rate(struct space *parent, unsigned threads, bool same,
-                         const uint32_t *blocks, unsigned count)
+static double fault_rate(struct space *parent, unsigned threads, bool same, const uint32_t *blocks,
+                         unsigned count)
 {
     struct faulter f[2];
     pthread_barrier_t start;
@@ -333,8 +338,8 @@ void core_bench_threads(struct bench *b)
         double one = fault_rate(parent, 1, false, blocks, COUNT);
         apart[i] = fault_rate(parent, 2, false, blocks, COUNT) / one;
         together[i] = fault_rate(parent, 2, true, blocks, COUNT) / one;
-        bare[i] = have ? bare_copy_rate(&buffers, 2, 20000) / bare_copy_rate(&buffers, 1, 20000)
-                       : NAN;
+        bare[i] =
+            have ? bare_copy_rate(&buffers, 2, 20000) / bare_copy_rate(&buffers, 1, 20000) : NAN;
     }
     host_stop();
     if (have) {

@@ -2,7 +2,8 @@
 /*
  * `make run` until the hypervisor boots: one documented scenario on the hosted core, as a table. A
  * 4 GiB space of 1 GiB and 2 MiB leaves is forked 1,000 times, the forks write, some are reset and
- * collapse, all are destroyed; the numbers are read off the core's own counters. Ends with an audit.
+ * collapse, all are destroyed; the numbers are read off the core's own counters. Ends with an
+ * audit.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,8 +139,9 @@ int main(void)
     double made = bench_net(start, bench_now());
     uint64_t free_before = pool->free + pool->own.charged, checks = 0, tag = 0;
 
-    printf("A 4 GiB space, 3 GiB under 1 GiB leaves and 1 GiB under 2 MiB leaves, forked %u times\n\n",
-           FORKS);
+    printf(
+        "A 4 GiB space, 3 GiB under 1 GiB leaves and 1 GiB under 2 MiB leaves, forked %u times\n\n",
+        FORKS);
     row("template made and written", made, 0, NULL);
     double forked = fork_all(parent);
     row("1,000 forks, each with a base to reset to", forked, bench_median(step_ns, FORKS),

@@ -114,11 +114,12 @@ static const char *compare_entry(const struct ref *ref, const struct ref_page *p
         return "a frame past the end of memory";
     }
     return memcmp(abs_bytes(found->frame), ref_bytes(ref, page), ref->page_bytes) ? "content"
-                                                                                 : NULL;
+                                                                                  : NULL;
 }
 
-static void describe(const struct ref *ref, const struct ref_page *page, const struct abs_page *found,
-                     uint64_t at, const char *what, char text[ABS_TEXT])
+static void describe(const struct ref *ref, const struct ref_page *page,
+                     const struct abs_page *found, uint64_t at, const char *what,
+                     char text[ABS_TEXT])
 {
     const unsigned char *expected = ref_bytes(ref, page);
     uint64_t offset = 0;
@@ -162,10 +163,9 @@ bool abs_compare(const struct ref *ref, unsigned which, const struct space *spac
         }
         struct ref_page page = ref_page(ref, which, at);
         const char *what = compare_region(ref, &page, &region);
-        bool taken = page.policy == REF_FOREIGN &&
-                     !ref_map_at((struct ref *)(uintptr_t)ref, which, at);
-        what = what ? what
-                    : compare_entry(ref, &page, &found, space->state == SPACE_FROZEN, taken);
+        bool taken =
+            page.policy == REF_FOREIGN && !ref_map_at((struct ref *)(uintptr_t)ref, which, at);
+        what = what ? what : compare_entry(ref, &page, &found, space->state == SPACE_FROZEN, taken);
         if (what) {
             describe(ref, &page, &found, at, what, text);
             return false;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Runs episodes of random operations, compares after each step, and tells how to repeat a failure. */
+/* Runs episodes of random operations, compares after each step, and tells how to repeat a failure.
+ */
 #include "driver.h"
 
 #include <inttypes.h>
@@ -18,12 +19,13 @@
 #include "test.h"
 
 #define WINDOW_PAGES (GUEST_PAGES < 786432 ? GUEST_PAGES : 786432) /* what the reference keeps */
-#define AUDIT_STEPS (PAGE_SHIFT > 10 ? 50 : 1) /* between two audits: the real geometry's take long */
+#define AUDIT_STEPS                                                                                \
+    (PAGE_SHIFT > 10 ? 50 : 1) /* between two audits: the real geometry's take long */
 #define KEPT_BYTES (PAGE_SHIFT > 10 ? 8 : PAGE_SIZE) /* of each page: a tag, or all */
 
-static struct world *current; /* for what ends the process from within the core */
-static bool quiet;               /* only the outcome counts */
-static unsigned char *left_out;  /* by step: not to be run */
+static struct world *current;   /* for what ends the process from within the core */
+static bool quiet;              /* only the outcome counts */
+static unsigned char *left_out; /* by step: not to be run */
 
 /* Counts of all episodes. */
 struct spec_sum {
@@ -245,14 +247,14 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
         for (unsigned s = 0; s < REF_SPACES; s++) {
             promised |= payer && w->space[s] == payer && w->promised[s];
         }
-        dry = spec_injected(w) ||
-              (!promised && (w->free_before < need || spec_free(w) < need));
+        dry = spec_injected(w) || (!promised && (w->free_before < need || spec_free(w) < need));
     } else if (got == CLEAVE_QUOTA) {
         dry = spec_out_of_quota(w, payer, need);
     }
     if (expected != CLEAVE_OK || !dry) {
-        spec_fail(w, "status %u, not %u (argument %s, value 0x%" PRIx64 "; %" PRIu64
-                     " frames were free, up to %" PRIu64 " needed)",
+        spec_fail(w,
+                  "status %u, not %u (argument %s, value 0x%" PRIx64 "; %" PRIu64
+                  " frames were free, up to %" PRIu64 " needed)",
                   got, expected, w->ctx->error.argument ? w->ctx->error.argument : "none",
                   w->ctx->error.value, w->free_before, need);
     }
@@ -339,11 +341,14 @@ void spec_compare(struct world *w, bool everything)
 
 /* --- Running ---------------------------------------------------------------------------------- */
 
-/* All operations, and which of them take part. CLEAVE_OPS="map,fork,write" leaves out the others. */
+/* All operations, and which of them take part. CLEAVE_OPS="map,fork,write" leaves out the others.
+ */
 static const struct {
     const struct spec_op *ops;
     const unsigned *count;
 } groups[] = {{ops_space, &ops_space_count},
+              {ops_bytes, &ops_bytes_count},
+              {ops_fork, &ops_fork_count},
               {ops_notify, &ops_notify_count},
               {ops_hold, &ops_hold_count}};
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
@@ -480,11 +485,12 @@ static void run_episode(const struct spec_shard *shard, uint64_t seed, unsigned 
     current = NULL;
 }
 
-/* --- Fewer steps that fail as well -------------------------------------------------------------- */
+/* --- Fewer steps that fail as well --------------------------------------------------------------
+ */
 
 /* Runs an episode in a process of its own. How it ended; 0 is well. */
 static int outcome(const struct spec_shard *shard, uint64_t seed, unsigned steps, unsigned whole,
-                  bool silent, struct spec_sum *sum)
+                   bool silent, struct spec_sum *sum)
 {
     int status = 0;
     fflush(NULL);
@@ -547,8 +553,11 @@ static unsigned share(void)
     static const struct {
         const char *variant;
         unsigned percent;
-    } shares[] = {{"gcc-release", 36}, {"clang-release", 36}, {"gcc-debug", 12},
-                  {"clang-debug", 12}, {"clang-asan", 4}};
+    } shares[] = {{"gcc-release", 36},
+                  {"clang-release", 36},
+                  {"gcc-debug", 12},
+                  {"clang-debug", 12},
+                  {"clang-asan", 4}};
 
     for (unsigned i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
         if (strncmp(TEST_VARIANT, shares[i].variant, strlen(shares[i].variant)) == 0) {
@@ -557,7 +566,6 @@ static unsigned share(void)
     }
     return 100;
 }
-
 
 /* CLEAVE_STEPS="3,17,40": the steps of the episode that are to be run. */
 static void choose_steps(unsigned steps)

@@ -18,6 +18,12 @@ bool ops_again(struct world *w, enum cleave_status status, unsigned space, unsig
 bool ops_past(const struct world *w, const struct spec_range *range);
 /* Pages in a range; 0 for one that is past all width. */
 uint64_t ops_pages(const struct spec_range *range);
+/* Spaces that are not unused. */
+unsigned ops_alive(const struct world *w);
+/* A mapper of this space's pages is going away, and the maps with it: they may be there or not. */
+bool ops_maps_uncertain(const struct world *w, unsigned s);
+/* Takes a vcpu out of whatever queue it waits in, and gives back what it was granted. */
+void ops_cancel_wait(struct world *w, struct spec_vcpu *vcpu);
 /* Its vcpus are going away: those that wait are taken out of their queues. */
 void ops_forget_space(struct world *w, unsigned s);
 /* Pages of the space that are pinned. */
@@ -43,7 +49,8 @@ void ops_forget_events(struct world *w, uint32_t id);
 /* Ends channels and pager. */
 void ops_end_notify(struct world *w);
 
-extern const struct spec_op ops_space[], ops_notify[], ops_hold[];
-extern const unsigned ops_space_count, ops_notify_count, ops_hold_count;
+extern const struct spec_op ops_space[], ops_bytes[], ops_fork[], ops_notify[], ops_hold[];
+extern const unsigned ops_space_count, ops_bytes_count, ops_fork_count, ops_notify_count,
+    ops_hold_count;
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Random operations that hold pages of a space from outside: pins and what devices do, foreign maps. */
+/* Random operations that hold pages of a space from outside: pins and what devices do, foreign
+ * maps. */
 #include "ops.h"
 
 #include <inttypes.h>
@@ -35,7 +36,8 @@ static unsigned pick_pin(struct world *w)
 }
 
 /* A write pin of an armed page tells the subscriber. */
-static void tell(struct world *w, unsigned s, const struct spec_range *range, enum cleave_status got)
+static void tell(struct world *w, unsigned s, const struct spec_range *range,
+                 enum cleave_status got)
 {
     uint64_t page = range->at >> PAGE_SHIFT;
     if (ref_access(w->ref, s, page, REF_ACCESS_WRITE) == CLEAVE_WAIT) {
@@ -167,8 +169,8 @@ static void op_foreign_map(struct world *w)
     spec_say(w, "foreign_map 0x%" PRIx64 " of %u -> 0x%" PRIx64 " of %u", at, owner, to, mapper);
     w->ref->commit = false;
     enum cleave_status expected = ref_foreign_map(w->ref, owner, at, mapper, to);
-    bool paged = expected == CLEAVE_OK &&
-                 ops_any_paged(w, owner, (struct spec_range){at, PAGE_SIZE});
+    bool paged =
+        expected == CLEAVE_OK && ops_any_paged(w, owner, (struct spec_range){at, PAGE_SIZE});
     bool full = w->space[owner]->attachment_count >= ATTACHMENTS;
     w->promised[mapper] = false;
     w->promised[owner] = false;

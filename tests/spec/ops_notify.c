@@ -83,8 +83,8 @@ enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page
     if (!c || !ref_armed(w->ref, &found)) {
         return CLEAVE_OK;
     }
-    return c->asynchronous && (c->max_dirty == 0 ||
-                               ref_dirty(w->ref, c->number, grain_of(c)) < c->max_dirty)
+    return c->asynchronous &&
+                   (c->max_dirty == 0 || ref_dirty(w->ref, c->number, grain_of(c)) < c->max_dirty)
                ? CLEAVE_OK
                : CLEAVE_WAIT;
 }
@@ -435,8 +435,7 @@ static void op_prefetch(struct world *w)
     uint64_t page = spec_pick_page(w, s);
     spec_say(w, "pager_prefetch %u page 0x%" PRIx64, s, page);
     ops_before(w);
-    enum cleave_status got =
-        pager_prefetch(w->ctx, w->pager, w->space[s], gpa(page << PAGE_SHIFT));
+    enum cleave_status got = pager_prefetch(w->ctx, w->pager, w->space[s], gpa(page << PAGE_SHIFT));
     if (got != CLEAVE_OK && ref_page(w->ref, s, page).policy != REF_PAGED) {
         w->refused++;
         return;
@@ -465,9 +464,9 @@ void ops_end_notify(struct world *w)
 }
 
 const struct spec_op ops_notify[] = {
-    {"channel", 2, true, op_channel},       {"arm", 6, true, op_arm},
-    {"verdict", 6, true, op_verdict},       {"dirty", 1, true, op_dirty},
-    {"map_paged", 3, true, op_map_paged},   {"serve", 8, true, op_serve},
+    {"channel", 2, true, op_channel},     {"arm", 6, true, op_arm},
+    {"verdict", 6, true, op_verdict},     {"dirty", 1, true, op_dirty},
+    {"map_paged", 3, true, op_map_paged}, {"serve", 8, true, op_serve},
     {"prefetch", 1, true, op_prefetch},
 };
 const unsigned ops_notify_count = sizeof(ops_notify) / sizeof(ops_notify[0]);

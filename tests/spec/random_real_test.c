@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The core beside the naive reference on the real geometry: content by a tag of 64 bits per 4 KiB
- * page; what a step touched is compared in all spaces after it, everything each 1,000 steps. A whole
- * check runs 10^5 steps, spread over its builds; CLEAVE_LONG ten times as many.
+ * page; what a step touched is compared in all spaces after it, everything each 1,000 steps. A
+ * whole check runs 10^5 steps, spread over its builds; CLEAVE_LONG ten times as many.
  */
 #include "driver.h"
 #include "test.h"

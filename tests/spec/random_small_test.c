@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The core beside the naive reference on the small geometry: every byte, right and policy of every
- * space is compared after every step, and the pool is audited. A whole check runs 10^6 steps, spread
- * over its builds; CLEAVE_LONG ten times as many.
+ * space is compared after every step, and the pool is audited. A whole check runs 10^6 steps,
+ * spread over its builds; CLEAVE_LONG ten times as many.
  */
 #include "driver.h"
 #include "test.h"

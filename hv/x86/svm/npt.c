@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Bits of AMD nested page-table entries: APM volume 2, sections 5.3.3 and 15.25.5. Bit names only. */
+/* Bits of AMD nested page-table entries: APM volume 2, 5.3.3 and 15.25.5. Bit names only. */
 #include "pte.h"
 
 #define NPT_PRESENT (UINT64_C(1) << 0)

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Errors that a review found in the core, one test each: what a caller, a guest or another CPU had to
+ * do at the wrong moment, and what must come of it.
+ */
+#include <string.h>
+
+#include "collapse.h"
+#include "notify.h"
+#include "pager.h"
+#include "pin.h"
+#include "scene.h"
+
+static bool guest_may_write(struct space *space, uint64_t page)
+{
+    return (host_walk(space->root, PAGE(page)).rights & RIGHT_WRITE) != 0;
+}
+
+/* --- The pager's window ------------------------------------------------------------------------- */
+
+#define WINDOW (2 * GIGA)
+
+static struct pager *pager;
+
+/* A control space whose pager has one load of a page taken. */
+static struct space *control_with_load(struct load_request *request)
+{
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    struct space *control, *space;
+    bool found = false;
+
+    scene_start(0);
+    control = scene_space();
+    space = scene_space();
+    scene_region(control, 0, 4, REGION_PRIVATE, RIGHT_ALL, 0);
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+    REQUIRE_OK(space_map_paged(scene.ctx, space, PAGE(0), BYTES(4), pager, 0, 1, 7, &paged));
+    REQUIRE_OK(pager_prefetch(scene.ctx, pager, space, PAGE(0)));
+    REQUIRE_OK(pager_next(scene.ctx, pager, request, &found));
+    REQUIRE(found);
+    return control;
+}
+
+static void end_load(const struct load_request *request)
+{
+    REQUIRE_OK(pager_done(scene.ctx, pager, request->id, true));
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
+
+/* A leaf in the window has no owner to be looked up. */
+TEST(a_pagers_window_is_no_foreign_map)
+{
+    struct load_request request;
+    struct space *control = control_with_load(&request);
+    CHECK_STATUS(foreign_unmap(scene.ctx, control, request.window), CLEAVE_NOT_MAPPED);
+    end_load(&request);
+}
+
+/* A fork of the pager's space takes write bits on the way to the window. */
+TEST(a_pager_that_forks_goes_on_filling)
+{
+    struct load_request request;
+    struct space *control = control_with_load(&request);
+    uint64_t page = request.window.v >> PAGE_SHIFT;
+    scene_write(control, page, 1);
+    (void)scene_fork(control);
+    scene_write(control, page, 2);
+    end_load(&request);
+}
+
+/* The references of window leaves are the loads'. */
+TEST(a_pagers_space_is_not_reset)
+{
+    struct load_request request;
+    const struct fork_options options = {.limit = UINT64_MAX, .base = true};
+    struct space *control = control_with_load(&request), *fork;
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    REQUIRE_OK(space_fork(scene.ctx, control, 1, &options, &fork));
+    bool found = false;
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    struct space *other = scene_space();
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, fork, PAGE(WINDOW), &pager));
+    REQUIRE_OK(space_map_paged(scene.ctx, other, PAGE(0), BYTES(4), pager, 0, 1, 7, &paged));
+    REQUIRE_OK(pager_prefetch(scene.ctx, pager, other, PAGE(0)));
+    REQUIRE_OK(pager_next(scene.ctx, pager, &request, &found));
+    REQUIRE(found);
+    CHECK_STATUS(space_reset(scene.ctx, fork, NULL, 0), CLEAVE_BUSY);
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    CHECK_OK(space_reset(scene.ctx, fork, NULL, 0));
+    scene_end();
+}
+
+/* --- Memory granted by another tenant's pool ------------------------------------------------------ */
+
+/* A writer through a foreign map waited for the owner's pool. What it is granted is not for its own
+ * memory. */
+TEST(a_grant_is_spent_in_its_own_pool)
+{
+    struct vcpu_wait wait = {.vcpu = 0};
+    struct space *owner, *mapper;
+
+    scene_start_with(0, &(struct host_options){.frames = 4 * GIGA});
+    struct pool *theirs = host_pool(BYTES(8 * BLOCK));
+    owner = scene_space();
+    scene_region(owner, 0, 4, REGION_PRIVATE, RIGHT_ALL, 0);
+    scene_write(owner, 0, 1);
+    (void)scene_fork(owner);
+    REQUIRE_OK(space_create(scene.ctx, theirs, UINT64_MAX, &mapper));
+    scene_region(mapper, 0, 4, REGION_PRIVATE, RIGHT_ALL, 0);
+    REQUIRE_OK(foreign_map(scene.ctx, owner, PAGE(0), mapper, PAGE(8)));
+    scene_drain(0);
+    REQUIRE_EQ(space_fault(scene.ctx, mapper, PAGE(8), ACCESS_WRITE, &wait), CLEAVE_WAIT);
+    scene_give_back(16);
+    REQUIRE(wait.grant.reserved != 0);
+    CHECK_OK(space_fault(scene.ctx, mapper, PAGE(1), ACCESS_WRITE, &wait));
+    CHECK(pool_of(scene_lookup(mapper, 1).frame) == theirs);
+    scene_give_back(UINT64_MAX);
+    CHECK_OK(space_fault(scene.ctx, mapper, PAGE(8), ACCESS_WRITE, &wait));
+    CHECK_EQ(scene.pool->reserved, 0);
+    REQUIRE_OK(space_destroy(scene.ctx, mapper));
+    scene_end();
+}
+
+/* --- Shared memory made private -------------------------------------------------------------------- */
+
+static struct {
+    struct space *space;
+    bool wrote;
+} racer;
+
+static void write_if_possible(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                              void *arg)
+{
+    (void)ctx, (void)a, (void)arg;
+    bool leaf = (b & pt_format.present) && !(b & PTE_SHARED) && pte_pfn(b).v != 0;
+    if (point == POINT_ENTRY && leaf && !racer.wrote && guest_may_write(racer.space, 1)) {
+        racer.wrote = true;
+        scene_write(racer.space, 1, 9);
+    }
+}
+
+/* A guest goes on writing while its shared memory becomes private: nothing that it wrote is lost. */
+TEST(a_write_while_memory_is_unshared_is_kept)
+{
+    TEST_NEEDS_HOOKS();
+    const struct region private = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    scene_start(0);
+    racer.space = scene_space();
+    racer.wrote = false;
+    scene_region(racer.space, 0, 4, REGION_SHARED, RIGHT_ALL, 0);
+    struct space *child = scene_fork(racer.space);
+    scene_write(racer.space, 1, 5);
+    host_on_point(write_if_possible, NULL);
+    CHECK_OK(space_set_region(scene.ctx, racer.space, PAGE(0), BYTES(4), &private));
+    host_on_point(NULL, NULL);
+    scene_check(racer.space, 1, racer.wrote ? 9 : 5);
+    scene_check(child, 1, 5);
+    scene_end();
+}
+
+/* What a device writes to stays where it is. */
+TEST(pinned_memory_is_not_unshared)
+{
+    const struct region private = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    uint32_t id;
+    pfn_t pinned;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_region(space, 0, 4, REGION_SHARED, RIGHT_ALL, 0);
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id));
+    REQUIRE_OK(space_pinned_frame(scene.ctx, space, id, PAGE(1), &pinned));
+    CHECK_STATUS(space_set_region(scene.ctx, space, PAGE(0), BYTES(4), &private), CLEAVE_BUSY);
+    CHECK_EQ(scene_lookup(space, 1).frame.v, pinned.v);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    CHECK_OK(space_set_region(scene.ctx, space, PAGE(0), BYTES(4), &private));
+    scene_end();
+}
+
+/* --- Reset that keeps pages ------------------------------------------------------------------------- */
+
+static struct channel *new_channel(void)
+{
+    const struct channel_options options = {.asynchronous = true};
+    struct channel *channel = NULL;
+    REQUIRE_OK(channel_create(scene.ctx, scene.pool, &options, &channel));
+    return channel;
+}
+
+/* A fork disarmed a shared page and wrote to it: after the reset it is armed again. */
+TEST(reset_with_keep_arms_again)
+{
+    const struct gfn_range keep = {gfn(3), gfn(4)};
+    scene_start(0);
+    struct channel *channel = new_channel();
+    struct space *space = scene_space();
+    scene_region(space, 0, 2, REGION_SHARED, RIGHT_ALL, 0);
+    scene_region(space, 2, 2, REGION_PRIVATE, RIGHT_ALL, 0);
+    scene_write(space, 3, 1);
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(1), BYTES(1)));
+    struct space *fork = scene_fork(scene_snapshot(space));
+    REQUIRE_OK(channel_disarm(scene.ctx, channel, fork, PAGE(1), BYTES(1)));
+    scene_write(fork, 1, 2);
+    scene_write(fork, 3, 3);
+    REQUIRE(guest_may_write(fork, 1));
+    CHECK_OK(space_reset(scene.ctx, fork, &keep, 1));
+    CHECK(!guest_may_write(fork, 1));
+    scene_check(fork, 3, 1);
+    scene_end();
+    channel = NULL;
+}
+
+/* The base's leaf of an armed page may have its write bit, hidden by a table above it. */
+TEST(reset_with_keep_restricts_what_it_brings_back)
+{
+    const struct gfn_range keep = {gfn(3), gfn(4)};
+    scene_start(0);
+    struct channel *channel = new_channel();
+    struct space *space = scene_space();
+    scene_region(space, 0, 2, REGION_SHARED, RIGHT_ALL, 0);
+    scene_region(space, 2, 2, REGION_PRIVATE, RIGHT_ALL, 0);
+    scene_write(space, 3, 1);
+    scene_write(space, 1, 1);
+    (void)scene_fork(space); /* shares the tables: what is armed now is only recorded */
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(1), BYTES(1)));
+    struct space *fork = scene_fork(scene_snapshot(space));
+    REQUIRE_OK(space_unmap(scene.ctx, fork, PAGE(1), BYTES(1)));
+    scene_write(fork, 3, 3);
+    CHECK_OK(space_reset(scene.ctx, fork, &keep, 1));
+    CHECK(!guest_may_write(fork, 1));
+    scene_check(fork, 1, 1);
+    scene_check(fork, 3, 1);
+    scene_end();
+}
+
+/* --- Reservations and lost races --------------------------------------------------------------------- */
+
+static struct {
+    struct space *space;
+    uint64_t page;
+    bool done;
+} rival;
+
+static void write_first(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+{
+    (void)a, (void)b, (void)arg;
+    if (point == POINT_COPIED && ctx->cpu == 1 && !rival.done) {
+        rival.done = true;
+        CHECK_OK(space_fault(host_ctx(2), rival.space, PAGE(rival.page), ACCESS_WRITE, NULL));
+    }
+}
+
+/* Two vcpus write every page at the same moment, and one of the two copies is in vain each time. The
+ * reservation lasts all the same. */
+TEST(a_reservation_outlasts_lost_races)
+{
+    TEST_NEEDS_HOOKS();
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 2};
+    const uint64_t pages = 64;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, pages, 0);
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &rival.space));
+    scene_drain(0);
+    host_on_point(write_first, NULL);
+    for (rival.page = 0; rival.page < pages; rival.page++) {
+        rival.done = false;
+        test_case("page %u", (unsigned)rival.page);
+        REQUIRE_OK(
+            space_fault(host_ctx(1), rival.space, PAGE(rival.page), ACCESS_WRITE, NULL));
+        REQUIRE(rival.done);
+    }
+    host_on_point(NULL, NULL);
+    scene_give_back(UINT64_MAX);
+    scene_end();
+}
+
+/* --- Two collapses of one block ------------------------------------------------------------------------ */
+
+static struct {
+    struct space *space;
+    uint64_t page;
+    enum cleave_status status[2];
+} twice;
+
+static void twice_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    struct space *parent = scene_space();
+    const struct region large = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1};
+    scene_memory(parent, 0, BLOCK, 0);
+    REQUIRE_OK(space_set_region(scene.ctx, parent, PAGE(0), BYTES(BLOCK), &large));
+    twice.space = scene_fork(parent);
+    twice.space->collapse_at = 0;
+    REQUIRE_OK(space_fault(scene.ctx, twice.space, PAGE(0), ACCESS_WRITE, NULL));
+    REQUIRE_OK(space_destroy(scene.ctx, parent));
+    twice.page = 2;
+    REQUIRE_OK(space_fault(scene.ctx, twice.space, PAGE(2), ACCESS_WRITE, NULL));
+    REQUIRE_OK(host_cpu_run(2, twice.space));
+    uint64_t word = 1;
+    REQUIRE_OK(host_cpu_write(2, PAGE(2), &word, 8));
+}
+
+static void twice_collapse(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    twice.status[ctx->cpu] = space_collapse(ctx, twice.space, PAGE(0), 1);
+}
+
+static void twice_write(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    uint64_t word = 9, found = 0;
+    if (host_cpu_write(ctx->cpu, PAGE(2), &word, 8) != CLEAVE_OK) {
+        host_fail("the write failed");
+    }
+    host_sched_yield();
+    if (host_cpu_read(ctx->cpu, PAGE(2), &found, 8) != CLEAVE_OK || found != 9) {
+        host_fail("the guest reads %llu", (unsigned long long)found);
+    }
+}
+
+static bool twice_check(void *arg)
+{
+    uint64_t found = 0;
+    (void)arg;
+    host_cpu_stop(2);
+    return space_read(scene.ctx, twice.space, PAGE(2), &found, 8, NULL) == CLEAVE_OK && found == 9;
+}
+
+/* Two CPUs collapse a block while a guest writes to it: nothing that it wrote is lost. */
+TEST(two_collapses_lose_no_write)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = twice_setup,
+                               .cpus = 3,
+                               .body = {twice_collapse, twice_collapse, twice_write},
+                               .check = twice_check,
+                               .max_preemptions = 3,
+                               .random = test_steps(3000),
+                               .seed = 1};
+    CHECK(host_sched_explore(&sched));
+}
+
+/* --- Spaces that end while they are in use ---------------------------------------------------------------- */
+
+static struct space *ending;
+
+static void ending_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    ending = scene_space();
+    scene_memory(ending, 0, 4, 0);
+    (void)scene_fork(ending);
+    REQUIRE_OK(host_cpu_run(1, ending));
+    REQUIRE_OK(host_cpu_run(2, ending));
+}
+
+static void ending_destroy(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    if (space_destroy(ctx, ending) != CLEAVE_OK) {
+        host_fail("not destroyed");
+    }
+}
+
+static void ending_write(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 1;
+    (void)arg;
+    (void)!host_cpu_write(ctx->cpu, PAGE(ctx->cpu), &word, 8);
+    (void)!host_cpu_write(ctx->cpu, PAGE(ctx->cpu), &word, 8);
+}
+
+static bool ending_check(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 1; i < machine.cpus; i++) {
+        host_cpu_stop(i);
+    }
+    scene_audit();
+    return scene.pool->spaces != NULL && scene.pool->spaces->next == NULL;
+}
+
+/* A space is destroyed while its vcpus are in the fault handler: the object stays until they are out
+ * of it. */
+TEST(a_space_outlives_its_faults)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = ending_setup,
+                               .cpus = 3,
+                               .body = {ending_destroy, ending_write, ending_write},
+                               .check = ending_check,
+                               .random = test_steps(4000),
+                               .seed = 1};
+    CHECK(host_sched_explore(&sched));
+}
+
+/* --- Paged memory over tables that are left ------------------------------------------------------------------ */
+
+/* The processor marks an empty table as accessed just before a paged entry takes its place. */
+TEST(paged_entries_over_an_accessed_table)
+{
+    TEST_NEEDS_HOOKS();
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    scene_start(0);
+    struct space *control = scene_space(), *space = scene_space();
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+    scene_region(space, 0, BLOCK, REGION_PRIVATE, RIGHT_ALL, 0);
+    REQUIRE_OK(space_populate(scene.ctx, space, PAGE(0), BYTES(1)));
+    scene_region(space, 2 * GIGA, 1, REGION_PRIVATE, RIGHT_ALL, 0);
+    REQUIRE_OK(space_unmap(scene.ctx, space, PAGE(1), BYTES(BLOCK - 1)));
+    REQUIRE_OK(space_unmap(scene.ctx, space, PAGE(0), BYTES(1)));
+    (void)scene_cpu(space);
+    host_speculation(HOST_SPECULATE_ALL);
+    CHECK_OK(space_map_paged(scene.ctx, space, PAGE(0), BYTES(BLOCK), pager, 1, 1, 0, &paged));
+    host_speculation(HOST_SPECULATE_NONE);
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
