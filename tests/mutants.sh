@@ -3,7 +3,8 @@
 # Breaks the core on purpose and expects the tests to notice. A mutant is a file in tests/mutants/:
 #
 #   NAME.patch   text with a line "Test: suite.name [suite.name...]", then a diff (patch -p1)
-#   NAME.sed     comments "# File: hv/mm/x.c" and "# Test: ...", then a sed script for that file
+#   NAME.sed     comments "# File: hv/mm/x.c" (or a pattern, of which some file must change) and
+#                "# Test: ...", then a sed script for it
 #
 # It is caught when at least one of its tests fails. One that does not apply, or does not build, or
 # whose tests fail on the unbroken core too, counts as survived.
@@ -37,10 +38,16 @@ apply() { # apply MUTANT FILE, in the copied tree
     case $1 in
     *.patch) patch -p1 --batch --fuzz=2 <"$1" >"$2" 2>&1 ;;
     *.sed)
-        local target
-        target=$(header File "$1")
-        cp "$target" "$target.before" && sed -i -f "$1" "$target" 2>"$2" &&
-            ! cmp -s "$target" "$target.before"
+        local target changed=1
+        for target in $(header File "$1"); do
+            cp -p "$target" "$target.before" && sed -i -f "$1" "$target" 2>"$2" || return 1
+            if cmp -s "$target" "$target.before"; then
+                mv "$target.before" "$target" # what did not change is not built again
+            else
+                changed=0
+            fi
+        done
+        return "$changed"
         ;;
     esac
 }

@@ -262,20 +262,12 @@ static void drop_table(struct collapse *c)
     table_reap_some(c->ctx, c->space->payer.pool, 1);
 }
 
-enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned level)
+/* Rounds until the block is one leaf, or something stands in the way. The only collapse of the space. */
+static enum cleave_status collapse_block(struct mm_ctx *ctx, struct space *space, gfn_t base,
+                                         unsigned level)
 {
-    struct gfn_range range;
-    if (level == 0 || level >= LEAF_ORDERS) {
-        return mm_fail(ctx, CLEAVE_ORDER, "level", level, 1, LEAF_ORDERS - 1);
-    }
-    enum cleave_status status = range_check(ctx, at, level_size(level), &range);
-    if (status == CLEAVE_OK && at.v % level_size(level) != 0) {
-        status = mm_fail(ctx, CLEAVE_ALIGN, "at", at.v, level_size(level), level_size(level));
-    }
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    struct collapse c = {.ctx = ctx, .space = space, .base = range.start, .level = level};
+    struct collapse c = {.ctx = ctx, .space = space, .base = base, .level = level};
+    enum cleave_status status = CLEAVE_AGAIN;
     c.payer.pool = space->payer.pool;
     for (unsigned round = 0; round < COLLAPSE_ROUNDS; round++) {
         if (c.prepared.count == 0 && !mm_spend(ctx, PREPARED_MAX)) {
@@ -300,6 +292,28 @@ enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t
         drop_table(&c);
     }
     return status == CLEAVE_AGAIN
-               ? mm_fail(ctx, CLEAVE_BUSY, "at", at.v, 1, 0) /* a writer keeps being faster */
+               ? mm_fail(ctx, CLEAVE_BUSY, "at", base.v << PAGE_SHIFT, 1, 0) /* a writer keeps being faster */
                : status;
+}
+
+enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned level)
+{
+    struct gfn_range range;
+    if (level == 0 || level >= LEAF_ORDERS) {
+        return mm_fail(ctx, CLEAVE_ORDER, "level", level, 1, LEAF_ORDERS - 1);
+    }
+    enum cleave_status status = range_check(ctx, at, level_size(level), &range);
+    if (status == CLEAVE_OK && at.v % level_size(level) != 0) {
+        status = mm_fail(ctx, CLEAVE_ALIGN, "at", at.v, level_size(level), level_size(level));
+    }
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    if (__atomic_exchange_n(&space->collapsing, 1, __ATOMIC_ACQUIRE) != 0) {
+        /* A page that another collapse has just protected is not yet flushed: not to be copied. */
+        return mm_fail(ctx, CLEAVE_BUSY, "at", at.v, 1, 0);
+    }
+    status = collapse_block(ctx, space, range.start, level);
+    __atomic_store_n(&space->collapsing, 0, __ATOMIC_RELEASE);
+    return status;
 }

@@ -169,11 +169,11 @@ static enum cleave_status out_of_memory(struct fault *f)
         table_reap_some(f->ctx, pool, ROOT_LEVEL);
         return CLEAVE_AGAIN;
     }
-    if (f->payer != &f->space->payer) {
+    if (f->wait->grant.reserved != 0) {
         /* The grant did not suffice: it goes back before the vcpu queues again. */
-        pool_cancel_wait(f->ctx, pool, f->wait);
-        f->payer = &f->space->payer;
+        pool_cancel_wait(f->ctx, f->wait->grant.pool, f->wait);
     }
+    f->payer = &f->space->payer;
     struct walk walk;
     read_lock(f->ctx, &f->space->lock, RANK_SPACE);
     walk_find(f->ctx, f->space, f->at, 0, &walk);
@@ -266,20 +266,19 @@ static enum cleave_status fault_rounds(struct fault *f)
     return status == CLEAVE_AGAIN ? CLEAVE_OK : status; /* the access is executed again anyway */
 }
 
-enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at,
-                               enum access access, struct vcpu_wait *wait)
+/* The whole fault, of a space that stays until it is done. */
+static enum cleave_status fault_inside(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                       enum access access, struct vcpu_wait *wait)
 {
-    if (at.v >> GUEST_BITS != 0) {
-        return mm_fail(ctx, CLEAVE_RANGE, "at", at.v, 0, (UINT64_C(1) << GUEST_BITS) - 1);
-    }
     struct fault f;
     f.ctx = ctx;
     f.space = space;
     f.wait = wait;
     f.at = gpa_to_gfn(at);
     f.access = access;
-    f.payer = &space->payer;
+    f.payer = space_payer(space, wait);
     f.prepared.count = 0;
+    f.prepared.payer = space->reserve_goal != 0 ? &space->payer : NULL;
     f.pending_count = 0;
     space->stats.faults++;
     switch (access) {
@@ -298,18 +297,36 @@ enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at
         if (outcome != CLEAVE_OK) {
             return outcome;
         }
-        if (wait->grant.reserved != 0) {
-            wait->grant.account = space->payer.account;
-            f.payer = &wait->grant;
-        }
     }
+    /* A grant of the pool whose page a foreign map is of is spent there, or given back. */
+    bool other = wait != NULL && wait->grant.reserved != 0 && f.payer == &space->payer;
     enum cleave_status status = fault_rounds(&f);
     if (f.payer != &space->payer) {
         pool_cancel_wait(ctx, f.payer->pool, wait); /* what is left of the grant goes back */
+    } else if (other && status != CLEAVE_WAIT) {
+        pool_cancel_wait(ctx, wait->grant.pool, wait);
     }
     table_reap_some(ctx, space->payer.pool, 1);
     if (space->collapse_hint.v != UINT64_MAX) {
         collapse_hinted(ctx, space);
     }
+    return status;
+}
+
+enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                               enum access access, struct vcpu_wait *wait)
+{
+    if (at.v >> GUEST_BITS != 0) {
+        return mm_fail(ctx, CLEAVE_RANGE, "at", at.v, 0, (UINT64_C(1) << GUEST_BITS) - 1);
+    }
+    /* A CPU that waits in here acknowledges that it is to leave a dying space, and is not waited for
+     * any more by flush_evict(): so it counts as long as it uses the space. */
+    __atomic_fetch_add(&space->inside, 1, __ATOMIC_SEQ_CST);
+    uint8_t state = __atomic_load_n(&space->state, __ATOMIC_SEQ_CST);
+    enum cleave_status status =
+        state == SPACE_ALIVE ? fault_inside(ctx, space, at, access, wait)
+                             : mm_fail(ctx, state == SPACE_FROZEN ? CLEAVE_FROZEN : CLEAVE_DYING,
+                                       "space", space->id, 1, 0);
+    __atomic_fetch_sub(&space->inside, 1, __ATOMIC_RELEASE);
     return status;
 }

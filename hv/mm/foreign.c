@@ -66,6 +66,12 @@ static struct space *region_owner(const struct region *region)
     return frame_address(pfn((uint32_t)region->pager << 16 | region->channel));
 }
 
+/* A pager's window is a foreign region that names no owner; its leaves belong to loads. */
+static bool is_window(const struct region *region)
+{
+    return region->policy == REGION_FOREIGN && region->channel == 0 && region->pager == 0;
+}
+
 /* The owner of the foreign page `at`; null where there is no foreign leaf. `*region` is what stands
  * there. RANK_FOREIGN is held, so that it stays so. */
 static struct space *find_owner(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
@@ -76,7 +82,8 @@ static struct space *find_owner(struct mm_ctx *ctx, struct space *mapper, gfn_t 
     *region = region_get(mapper->regions, at);
     pte_t e = space_entry(ctx, mapper, at, &level);
     read_unlock(ctx, &mapper->lock, RANK_SPACE);
-    bool foreign = region->policy == REGION_FOREIGN && pte_is_leaf(e, level) && (e & PTE_FOREIGN);
+    bool foreign = region->policy == REGION_FOREIGN && !is_window(region) &&
+                   pte_is_leaf(e, level) && (e & PTE_FOREIGN);
     return foreign ? region_owner(region) : NULL;
 }
 
@@ -319,7 +326,8 @@ enum cleave_status foreign_unmap(struct mm_ctx *ctx, struct space *mapper, gpa_t
             drop_map(ctx, owner, find_record(owner, mapper, range.start));
         }
         unlock_two(ctx, owner, mapper);
-    } else if (region.policy == REGION_FOREIGN) { /* the owner has taken it back */
+    } else if (region.policy == REGION_FOREIGN && !is_window(&region)) {
+        /* the owner has taken it back */
         write_lock(ctx, &mapper->lock, RANK_SPACE);
         status = unmap_region(ctx, mapper, range.start);
         write_unlock(ctx, &mapper->lock, RANK_SPACE);
@@ -452,6 +460,32 @@ static enum cleave_status give_write(struct mm_ctx *ctx, struct attachment *a)
     return status;
 }
 
+/* A fork takes write bits on the way to a window, too: its leaf has its own back. */
+static enum cleave_status write_window(struct mm_ctx *ctx, struct space *mapper, gfn_t at)
+{
+    struct flush_batch batch;
+    struct walk walk;
+
+    flush_begin(&batch, mapper);
+    write_lock(ctx, &mapper->lock, RANK_SPACE);
+    struct region region = region_get(mapper->regions, at);
+    enum cleave_status status = may_change(ctx, mapper);
+    if (status == CLEAVE_OK && is_window(&region)) {
+        status = walk_exclusive(ctx, mapper, &mapper->payer, at, 0, WALK_WRITE, &batch, &walk);
+        if (status == CLEAVE_OK) {
+            pte_t e = walk.entry;
+            while (pte_is_leaf(e, walk.level) &&
+                   !pte_replace(ctx, walk.slot, e, pte_with_write(e))) {
+                e = pte_read(walk.slot);
+            }
+            walk_end(ctx, &walk);
+        }
+    }
+    flush_finish(ctx, &batch);
+    write_unlock(ctx, &mapper->lock, RANK_SPACE);
+    return status;
+}
+
 /* One round under the locks: writes may pass (`*ready`), or the page `*page` of the owner, which
  * the caller then holds, has first to be broken out. */
 static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
@@ -462,6 +496,10 @@ static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper,
 
     *ready = false;
     *owner = find_owner(ctx, mapper, at, &region);
+    if (*owner == NULL && is_window(&region)) {
+        *ready = true;
+        return write_window(ctx, mapper, at);
+    }
     if (*owner == NULL) {
         return mm_fail(ctx, CLEAVE_FAULT, "at", at.v << PAGE_SHIFT, 1, 0);
     }
@@ -521,7 +559,8 @@ static bool next_foreign(struct mm_ctx *ctx, struct space *mapper, gfn_t *at)
     read_lock(ctx, &mapper->lock, RANK_SPACE);
     while (!leaf && region_find(mapper->regions, found.end, gfn(GUEST_PAGES), REGION_HAS_FORK,
                                 &found, &region)) {
-        for (*at = found.start; region.policy == REGION_FOREIGN && at->v < found.end.v; at->v++) {
+        bool maps = region.policy == REGION_FOREIGN && !is_window(&region);
+        for (*at = found.start; maps && at->v < found.end.v; at->v++) {
             leaf = pte_is_leaf(space_entry(ctx, mapper, *at, &level), 0);
             if (leaf) {
                 break;

@@ -262,7 +262,9 @@ static enum cleave_status load_start(struct mm_ctx *ctx, const struct load_key *
     }
     port_zero_pages(frame_address(frame), level_pages(key->level));
     status = load_join_locked(ctx, key, &frame);
-    if (frame.v != 0) {
+    if (frame.v != 0 && key->level == 0 && key->space->reserve_goal != 0) {
+        pool_return(ctx, &key->space->payer, frame);
+    } else if (frame.v != 0) {
         frame_put(ctx, frame, key->level);
     }
     return status;
@@ -390,15 +392,12 @@ enum cleave_status pager_fault(struct mm_ctx *ctx, struct space *space, gfn_t at
                                pte_t paged, unsigned level, struct vcpu_wait *wait)
 {
     struct load_key key = {.space = space,
-                           .payer = &space->payer,
+                           .payer = space_payer(space, wait),
                            .wait = wait,
                            .page = at,
                            .paged = paged,
                            .level = level,
                            .write = write};
-    if (wait != NULL && wait->grant.reserved != 0) {
-        key.payer = &wait->grant;
-    }
     enum cleave_status status = load_page(ctx, &key);
     return status == CLEAVE_BUSY ? CLEAVE_WAIT : status;
 }

@@ -292,12 +292,6 @@ static bool still_armed(const struct space *space, gfn_t at, uint32_t number)
     return space->state == SPACE_ALIVE && region.armed && region.channel == number;
 }
 
-/* A writer that waited for memory was granted what it asked for. */
-static struct payer *writer_payer(struct space *space, struct vcpu_wait *wait)
-{
-    return wait && wait->grant.reserved != 0 ? &wait->grant : &space->payer;
-}
-
 /* Sends the event and queues the writer until the verdict. */
 static enum cleave_status notify_and_wait(struct mm_ctx *ctx, struct channel *channel,
                                           struct space *space, gfn_t at, struct vcpu_wait *wait)
@@ -334,7 +328,7 @@ static enum cleave_status notify_and_go(struct mm_ctx *ctx, struct channel *chan
             (sent || channel_used_slots(channel) != CHANNEL_SLOTS)) {
             uint64_t before, after;
             struct gfn_range grain = {grain_start(channel, at), grain_end(channel, at)};
-            status = change_regions(ctx, writer_payer(space, wait), channel, space, grain,
+            status = change_regions(ctx, space_payer(space, wait), channel, space, grain,
                                     edit_told, &before, &after);
             channel_book_dirty(channel, before, after);
             if (status == CLEAVE_OK && !sent) {
@@ -362,7 +356,7 @@ static enum cleave_status notify_nobody(struct mm_ctx *ctx, struct space *space,
         struct gfn_range extent;
         (void)region_get_extent(space->regions, at, &extent);
         status =
-            region_edit(ctx, writer_payer(space, wait), &space->regions, extent, edit_disarm, &arg);
+            region_edit(ctx, space_payer(space, wait), &space->regions, extent, edit_disarm, &arg);
     }
     write_unlock(ctx, &space->lock, RANK_SPACE);
     return status;

@@ -132,7 +132,9 @@ static enum cleave_status map_some(struct mm_ctx *ctx, const struct map_paged *m
                 MM_CHECK(all_absent(pte_pfn(old)));
                 flush_drop_table(&batch, pte_pfn(old));
             }
-            MM_CHECK(pte_replace(ctx, &slots[slot], old, map->first + (pages << 12)));
+            while (!pte_replace(ctx, &slots[slot], old, map->first + (pages << 12))) {
+                old = pte_read(&slots[slot]); /* accessed was set in what points to a table */
+            }
             space->op_at.v += step;
         }
         walk_end(ctx, &walk);

@@ -344,6 +344,24 @@ void pager_forget(struct mm_ctx *ctx, struct space *space)
     } while (f.busy);
 }
 
+struct use {
+    const struct space *space;
+    bool found;
+};
+
+static void find_use(void *arg, struct pager *pager)
+{
+    struct use *use = arg;
+    use->found |= pager->space == use->space;
+}
+
+bool pager_uses(struct mm_ctx *ctx, const struct space *space)
+{
+    struct use use = {.space = space};
+    pager_visit(ctx, find_use, &use);
+    return use.found;
+}
+
 /* --- For audits ------------------------------------------------------------------------------- */
 
 void pager_visit_loads(struct pool *pool, void (*visit)(void *arg, pfn_t frame, unsigned order),

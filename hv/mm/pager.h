@@ -65,6 +65,9 @@ void pager_forget(struct mm_ctx *ctx, struct space *space);
 enum cleave_status pager_fault(struct mm_ctx *ctx, struct space *space, gfn_t at, bool write,
                                pte_t paged, unsigned level, struct vcpu_wait *wait) MUST_CHECK;
 
+/* Is `space` that of a pager's process? */
+bool pager_uses(struct mm_ctx *ctx, const struct space *space);
+
 /* `wait` is queued for a load and its vcpu goes away: takes it out. */
 void pager_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
 

@@ -190,6 +190,9 @@ enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct
     if (status == CLEAVE_OK) {
         status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
     }
+    if (status == CLEAVE_OK) {
+        space_strip(ctx, space, range, false, &batch); /* nobody writes what is being copied */
+    }
     if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
         space_strip(ctx, space, range, true, &batch);
     }

@@ -148,7 +148,8 @@ static void uncharge(struct mm_ctx *ctx, struct pool *pool, uint32_t account, en
     account_uncharge(ctx, pool, account, pages);
 }
 
-void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order)
+/* Frees a frame or block; into the reservation of `payer` unless it is null. */
+static void free_to(struct mm_ctx *ctx, struct payer *payer, pfn_t f, unsigned order)
 {
     struct frame *d = frame_of(f, order);
     enum frame_kind kind = frame_kind(d);
@@ -159,6 +160,10 @@ void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order)
     port_point(ctx, POINT_FREE, f.v, order);
     spin_lock(ctx, &pool->lock, RANK_POOL);
     uncharge(ctx, pool, d->account, kind, level_pages(order));
+    if (payer != NULL) {
+        pool->reserved++;
+        payer->reserved++;
+    }
     frame_set_kind(d, FRAME_FREE, 0);
     d->rmap = 0;
     if (order == 0) {
@@ -175,6 +180,15 @@ void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order)
     }
     pool_wake(ctx, pool);
     spin_unlock(ctx, &pool->lock, RANK_POOL);
+}
+
+void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order) { free_to(ctx, NULL, f, order); }
+
+void pool_return(struct mm_ctx *ctx, struct payer *payer, pfn_t f)
+{
+    bool last = node_put(ctx, f);
+    MM_CHECK(last);
+    free_to(ctx, payer, f, 0);
 }
 
 void pool_free_frames(struct mm_ctx *ctx, pfn_t f, uint64_t bits)

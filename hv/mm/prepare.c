@@ -37,7 +37,9 @@ void prepared_drop(struct mm_ctx *ctx, struct prepared *p)
         if (item->from != 0) {
             frame_put(ctx, pte_pfn(item->from), item->level);
         }
-        if (item->to.v != 0) {
+        if (item->to.v != 0 && item->level == 0 && p->payer != NULL) {
+            pool_return(ctx, p->payer, item->to);
+        } else if (item->to.v != 0) {
             frame_put(ctx, item->to, item->level);
         }
     }

@@ -159,6 +159,10 @@ static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, struct bas
             revert_entry(r, &slots[i], base, level);
         }
     }
+    /* What the base has, or the fork still has, may hide rights that the regions do not give. */
+    table_restrict(r->ctx, r->space, table, base_at, false);
+    table_restrict(r->ctx, r->space, table, base_at, true);
+    flush_need(&r->batch);
     if (level == 0 && r->count != 0 && r->status == CLEAVE_OK) {
         r->space->op_at = gfn(base_at.v + TABLE_ENTRIES);
         r->status = mm_spend(r->ctx, TABLE_ENTRIES) ? CLEAVE_OK : CLEAVE_AGAIN;
@@ -203,10 +207,34 @@ static enum cleave_status keep_check(struct mm_ctx *ctx, const struct gfn_range 
     return CLEAVE_OK;
 }
 
+/* The space for writing and its base for reading, lower address first: a pager may still split a
+ * paged entry of the base, for which tables are copied. */
+static void lock_both(struct mm_ctx *ctx, struct space *space)
+{
+    struct space *base = space->base; /* stays as long as the space */
+    bool first = base != NULL && (uintptr_t)base < (uintptr_t)space;
+
+    if (first) {
+        read_lock(ctx, &base->lock, RANK_SPACE);
+    }
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    if (base != NULL && !first) {
+        read_lock(ctx, &base->lock, RANK_SPACE);
+    }
+}
+
+static void unlock_both(struct mm_ctx *ctx, struct space *space)
+{
+    if (space->base != NULL) {
+        read_unlock(ctx, &space->base->lock, RANK_SPACE);
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+}
+
 /* Locks a space that may be reset, or whose reset goes on. */
 static enum cleave_status reset_begin(struct mm_ctx *ctx, struct space *space)
 {
-    write_lock(ctx, &space->lock, RANK_SPACE);
+    lock_both(ctx, space);
     enum cleave_status status = CLEAVE_OK;
     if (space->state != SPACE_ALIVE) {
         status = mm_fail(ctx, space->state == SPACE_FROZEN ? CLEAVE_FROZEN : CLEAVE_DYING, "space",
@@ -219,8 +247,13 @@ static enum cleave_status reset_begin(struct mm_ctx *ctx, struct space *space)
         const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
         status = mm_fail(ctx, CLEAVE_BUSY, "space", attachment_next(space, NULL, all)->id, 1, 0);
     }
+    if (status == CLEAVE_OK && (region_summary_all(space->regions) & REGION_HAS_FORK) &&
+        pager_uses(ctx, space)) {
+        /* Its window would go, and with it references that are the loads'. */
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", space->id, 1, 0);
+    }
     if (status != CLEAVE_OK) {
-        write_unlock(ctx, &space->lock, RANK_SPACE);
+        unlock_both(ctx, space);
     }
     return status;
 }
@@ -250,12 +283,12 @@ static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *spac
     enum cleave_status status = CLEAVE_OK;
 
     if (region_summary_all(space->regions) & REGION_HAS_FORK) {
-        write_unlock(ctx, &space->lock, RANK_SPACE);
+        unlock_both(ctx, space);
         status = foreign_release_mapper(ctx, space);
         if (status != CLEAVE_OK) {
             return status;
         }
-        write_lock(ctx, &space->lock, RANK_SPACE);
+        lock_both(ctx, space);
     }
     if (space->state != SPACE_ALIVE) {
         return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
@@ -310,7 +343,7 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
             (void)!pool_reserve(ctx, &space->payer, space->reserve_goal - space->payer.reserved);
         }
     }
-    write_unlock(ctx, &space->lock, RANK_SPACE);
+    unlock_both(ctx, space);
     if (r.status == CLEAVE_AGAIN) {
         port_point(ctx, POINT_PREEMPT, space->id, OP_RESET);
     }

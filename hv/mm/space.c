@@ -251,17 +251,21 @@ static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
 
 enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space)
 {
-    if (space->state == SPACE_FROZEN && !last_holder(space)) {
-        return CLEAVE_OK; /* forks still go back to it: it ends with the last of them */
-    }
     if (space->state != SPACE_DYING) {
         const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
         write_lock(ctx, &space->lock, RANK_SPACE);
+        if (space->state == SPACE_FROZEN && !last_holder(space)) {
+            write_unlock(ctx, &space->lock, RANK_SPACE);
+            return CLEAVE_OK; /* forks still go back to it: it ends with the last of them */
+        }
         channel_forget(ctx, space, everything);
         __atomic_store_n(&space->state, SPACE_DYING, __ATOMIC_SEQ_CST);
         write_unlock(ctx, &space->lock, RANK_SPACE);
     }
     flush_evict(ctx, space);
+    while (__atomic_load_n(&space->inside, __ATOMIC_ACQUIRE) != 0) {
+        port_relax(ctx); /* faults end by themselves */
+    }
     channel_forget_space(ctx, space);
     enum cleave_status status = drop_contents(ctx, space);
     if (status == CLEAVE_OK) {

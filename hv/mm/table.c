@@ -6,6 +6,7 @@
 #include "table.h"
 
 #include "pager.h"
+#include "pin.h"
 
 enum cleave_status table_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned level, pfn_t *out)
 {
@@ -215,7 +216,9 @@ void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t 
 /* May the leaf `e` in a run of private or shared leaves have the write bit as far as regions go? */
 static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bool restricted)
 {
-    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING)) &&
+    bool follow = space->foreign_count != 0 && /* a map of the page shows what it was before */
+                  attachments_at(space, at, pte_pfn(e)) == ATTACHMENTS_UNSETTLED;
+    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING)) && !follow &&
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
 }
 

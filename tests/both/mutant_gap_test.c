@@ -3,6 +3,7 @@
  * Steps of protocols that look superfluous until somebody comes between: each of these tests is the
  * one that notices when its step is left out (tests/mutants/).
  */
+#include "notify.h"
 #include "pin.h"
 #include "scene.h"
 
@@ -242,4 +243,53 @@ TEST(entering_while_another_flushes)
                                .max_preemptions = 2};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
+}
+
+/* --- Armed holes, and many tables ---------------------------------------------------------------
+ */
+
+/* A read that fills a hole of an armed region says nothing to the subscriber; the write after it
+ * does. */
+TEST(an_armed_hole_is_read_first)
+{
+    const struct channel_options options = {.grain = 0};
+    struct channel *channel = NULL;
+    struct vcpu_wait wait = {0};
+    unsigned char byte = 1;
+
+    scene_start(0);
+    scene.base = GIGA;
+    scene.pages = BLOCK;
+    scene.space = scene_space();
+    scene_region(scene.space, scene.base, BLOCK, REGION_PRIVATE, RIGHT_ALL, 1);
+    REQUIRE_OK(channel_create(scene.ctx, scene.pool, &options, &channel));
+    REQUIRE_OK(channel_arm(scene.ctx, channel, scene.space, PAGE(scene.base), BYTES(BLOCK)));
+    REQUIRE_OK(host_cpu_run(1, scene.space));
+    host_cpu_set_wait(1, &wait);
+    CHECK_EQ(get(1, scene.base, 0), 0);
+    scene_audit();
+    CHECK_STATUS(host_cpu_write(1, PAGE(scene.base), &byte, 1), CLEAVE_WAIT);
+    channel_destroy(scene.ctx, channel);
+    scene_end();
+}
+
+static enum cleave_status destroy_step(struct mm_ctx *ctx, void *arg)
+{
+    return space_destroy(ctx, arg);
+}
+
+/* With the least budget, a call frees no more than one table. */
+TEST(destroy_frees_one_table_a_call)
+{
+    enum cleave_status status;
+    const uint64_t tables = TABLE_ENTRIES > 4 ? 12 : 4;
+
+    scene_start(0);
+    scene.space = scene_space();
+    for (uint64_t i = 0; i < tables; i++) {
+        scene_memory(scene.space, scene.base + i * BLOCK, 1, 0);
+    }
+    CHECK(host_run_preempted(scene.ctx, destroy_step, scene.space, 1, &status) > tables);
+    CHECK_OK(status);
+    scene_end();
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Xen's own forks (its mem_sharing) were mended nine times without an advisory, for they were never
- * supported; those commits are the best list of bugs that there is for exactly this feature. One named
- * test for each, with the commit in xen-project/xen.
+ * Xen's own forks (its mem_sharing) were mended nine times without an advisory,
+ * for they were never supported; those commits are the best list of bugs that
+ * there is for exactly this feature. One named test for each, with the commit
+ * in xen-project/xen.
  */
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +22,7 @@ static uint64_t word_at(struct space *space, uint64_t page)
     return value;
 }
 
-/* --- F1, F2: no memory while a page is made private ----------------------------------------------------- */
+/* --- F1, F2: no memory while a page is made private ------------------------------------------- */
 
 static unsigned starved;
 
@@ -52,10 +53,11 @@ static enum cleave_status make_private(unsigned how, struct space *child, uint64
     }
 }
 
-/* 0806e39659: out of memory while unsharing left the list of who shares the page inconsistent, made the
- * fault handler go round for ever, reported the event under locks, and some callers never looked. Each
- * caller is told, again and again, in one bounded call; the page stays shared and whole; the owner is told
- * with no lock held. */
+/* 0806e39659: out of memory while unsharing left the list of who shares the
+ * page inconsistent, made the fault handler go round for ever, reported the
+ * event under locks, and some callers never looked. Each caller is told, again
+ * and again, in one bounded call; the page stays shared and whole; the owner is
+ * told with no lock held. */
 TEST_TABLE(t_f1_no_memory_leaves_the_page_shared, shapes)
 {
     scene_shape(row->shape);
@@ -90,8 +92,9 @@ TEST_TABLE(t_f1_no_memory_leaves_the_page_shared, shapes)
     scene_end();
 }
 
-/* 77ece196fa: a failed unsharing did not take back what it had counted, and the retry counted it again, so
- * that the figure ran below zero. Failures change no figure; the success counts once. */
+/* 77ece196fa: a failed unsharing did not take back what it had counted, and the
+ * retry counted it again, so that the figure ran below zero. Failures change no
+ * figure; the success counts once. */
 TEST_TABLE(t_f2_failures_are_not_counted, shapes)
 {
     scene_shape(row->shape);
@@ -117,11 +120,12 @@ TEST_TABLE(t_f2_failures_are_not_counted, shapes)
     scene_end();
 }
 
-/* --- F3: what a reset takes away ------------------------------------------------------------------------- */
+/* --- F3: what a reset takes away -------------------------------------------------------------- */
 
-/* f5500c3196: reset took pages out that the fork had not allocated while it ran (the vcpu info page), and
- * the guest faulted for ever. After a reset every page of the base is there at once, shared and read-only
- * pages too, and each write takes one fault. */
+/* f5500c3196: reset took pages out that the fork had not allocated while it ran
+ * (the vcpu info page), and the guest faulted for ever. After a reset every
+ * page of the base is there at once, shared and read-only pages too, and each
+ * write takes one fault. */
 TEST_TABLE(t_f3_reset_takes_only_what_was_written, shapes)
 {
     uint64_t sample[SCENE_SAMPLES];
@@ -159,7 +163,7 @@ TEST_TABLE(t_f3_reset_takes_only_what_was_written, shapes)
     scene_end();
 }
 
-/* --- F4, F5, F6: locks -------------------------------------------------------------------------------------- */
+/* --- F4, F5, F6: locks ------------------------------------------------------------------------ */
 
 static struct {
     struct space *space[3];
@@ -178,7 +182,8 @@ static void cross_setup(void *arg)
     game.space[1] = scene_fork(parent);
     game.space[2] = scene_fork(parent);
     for (unsigned i = 0; i < 3; i++) { /* each maps a page of the next */
-        REQUIRE_OK(foreign_map(scene.ctx, game.space[(i + 1) % 3], gpa(0), game.space[i], PAGE(2 * GIGA)));
+        REQUIRE_OK(
+            foreign_map(scene.ctx, game.space[(i + 1) % 3], gpa(0), game.space[i], PAGE(2 * GIGA)));
     }
     for (unsigned i = 1; i < machine.cpus; i++) {
         host_cpu_stop(i);
@@ -212,9 +217,10 @@ static bool cross_check(void *arg)
     return !game.wrong;
 }
 
-/* 3e6c560ea1: locks of several address spaces were taken in different orders. Three relatives each write
- * through a map of the next one's page, and one forks meanwhile: no schedule deadlocks, and debug builds
- * check the order at every lock. */
+/* 3e6c560ea1: locks of several address spaces were taken in different orders.
+ * Three relatives each write through a map of the next one's page, and one
+ * forks meanwhile: no schedule deadlocks, and debug builds check the order at
+ * every lock. */
 TEST(t_f4_relatives_that_map_each_other)
 {
     TEST_NEEDS_HOOKS();
@@ -223,13 +229,14 @@ TEST(t_f4_relatives_that_map_each_other)
                                .body = {cross_body, cross_body, cross_body},
                                .check = cross_check,
                                .max_preemptions = 2,
-                               .max_schedules = SMALL ? 2000 : 200};
+                               .max_schedules = SMALL ? 1000 : 80};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.schedules > 10);
 }
 
-/* d6e02850d3: a lock was left held by a path that looked something up. No operation leaves one, whether it
- * succeeds or is refused: on a snapshot, on a dying space, and on one whose operation was stopped. */
+/* d6e02850d3: a lock was left held by a path that looked something up. No
+ * operation leaves one, whether it succeeds or is refused: on a snapshot, on a
+ * dying space, and on one whose operation was stopped. */
 TEST_TABLE(t_f5_no_lock_stays_behind, row_ops)
 {
     static const struct {
@@ -281,7 +288,8 @@ static void release_body(struct mm_ctx *ctx, void *arg)
         game.wrong |= space_destroy(ctx, game.space[2]) != CLEAVE_OK;
         return;
     }
-    game.wrong |= space_write(ctx, game.space[ctx->cpu], gpa(0), &value, 8, NULL, &done) != CLEAVE_OK;
+    game.wrong |=
+        space_write(ctx, game.space[ctx->cpu], gpa(0), &value, 8, NULL, &done) != CLEAVE_OK;
 }
 
 static bool release_check(void *arg)
@@ -291,8 +299,9 @@ static bool release_check(void *arg)
     return !game.wrong && word_at(game.space[0], 0) == 1 && word_at(game.space[1], 0) == 2;
 }
 
-/* c2c6f8b68c: a page was released under its own lock. Two write the page that all three share while the
- * third goes away, so that either may be the last to let go. */
+/* c2c6f8b68c: a page was released under its own lock. Two write the page that
+ * all three share while the third goes away, so that either may be the last to
+ * let go. */
 TEST(t_f6_the_last_to_let_go)
 {
     TEST_NEEDS_HOOKS();
@@ -301,16 +310,17 @@ TEST(t_f6_the_last_to_let_go)
                                .body = {release_body, release_body, release_body},
                                .check = release_check,
                                .max_preemptions = 2,
-                               .max_schedules = SMALL ? 4000 : 400};
+                               .max_schedules = SMALL ? 1500 : 80};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.schedules > 10);
 }
 
-/* --- F7: two areas on one page ---------------------------------------------------------------------------------- */
+/* --- F7: two areas on one page ---------------------------------------------------------------- */
 
-/* 9a499a84a2: the fork allocated a page for each vcpu's info area without looking whether one was mapped
- * there, which broke two areas on one page. Two pins on one page: a fork copies it once, and both pins and
- * the guest go on seeing one page. */
+/* 9a499a84a2: the fork allocated a page for each vcpu's info area without
+ * looking whether one was mapped there, which broke two areas on one page. Two
+ * pins on one page: a fork copies it once, and both pins and the guest go on
+ * seeing one page. */
 TEST_TABLE(t_f7_two_areas_on_one_page, shapes)
 {
     uint32_t id[2];
@@ -343,7 +353,7 @@ TEST_TABLE(t_f7_two_areas_on_one_page, shapes)
     scene_end();
 }
 
-/* --- F8: what a fork looks like before it runs --------------------------------------------------------------------- */
+/* --- F8: what a fork looks like before it runs ------------------------------------------------ */
 
 static gfn_t last_page(struct space *space)
 {
@@ -355,9 +365,10 @@ static gfn_t last_page(struct space *space)
     return found.end;
 }
 
-/* f10c415371: the highest page number was not copied, so that a fork that had not run yet looked smaller
- * than it was. Before its first instruction a fork has every region of its parent's, its size, and every
- * page, up to the last one of the guest's width. */
+/* f10c415371: the highest page number was not copied, so that a fork that had
+ * not run yet looked smaller than it was. Before its first instruction a fork
+ * has every region of its parent's, its size, and every page, up to the last
+ * one of the guest's width. */
 TEST_TABLE(t_f8_a_fork_has_its_size_at_once, shapes)
 {
     scene_shape(row->shape);
@@ -375,25 +386,26 @@ TEST_TABLE(t_f8_a_fork_has_its_size_at_once, shapes)
     scene_end();
 }
 
-/* --- F9: preemption is looked at again ------------------------------------------------------------------------------- */
+/* --- F9: preemption is looked at again -------------------------------------------------------- */
 
 static enum cleave_status destroy_step(struct mm_ctx *ctx, void *arg)
 {
     return space_destroy(ctx, arg);
 }
 
-/* a0070f7a5a: preemption was asked for once and never again, and pages that are not shared did not count.
- * A space of which some is shared and most is not is destroyed with every small budget: the smaller it is,
- * the more calls, and each stops. */
+/* a0070f7a5a: preemption was asked for once and never again, and pages that are
+ * not shared did not count. A space of which some is shared and most is not is
+ * destroyed with every small budget: the smaller it is, the more calls, and
+ * each stops. */
 TEST(t_f9_preemption_is_checked_again)
 {
     uint64_t calls_before = UINT64_MAX;
     for (uint64_t budget = 1; budget <= 4096 * TABLE_ENTRIES; budget *= 8) {
         enum cleave_status status;
         test_case("budget %u", (unsigned)budget);
-        scene_start(SMALL ? 0 : 64);
+        scene_start(SMALL ? 0 : 48);
         struct space *space = scene_space();
-        const uint64_t blocks = SMALL ? 16 : 32;
+        const uint64_t blocks = SMALL ? 16 : 24;
         scene_memory(space, 0, blocks * BLOCK, 0);
         struct space *child = scene_fork(space);
         for (uint64_t i = 0; i < blocks; i++) {

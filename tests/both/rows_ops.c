@@ -8,21 +8,21 @@
 struct rows rows;
 
 const struct shape_row rows_shapes[6] = {
-    {"2m", SHAPE_2M},           {"partly", SHAPE_PARTLY}, {"4k", SHAPE_4K},
-    {"split-2m", SHAPE_SPLIT_2M}, {"1g", SHAPE_1G},         {"split-1g", SHAPE_SPLIT_1G},
+    {"2m", SHAPE_2M}, {"partly", SHAPE_PARTLY},     {"4k", SHAPE_4K}, {"split-2m", SHAPE_SPLIT_2M},
+    {"1g", SHAPE_1G}, {"split-1g", SHAPE_SPLIT_1G},
 };
 
 unsigned rows_quick_shapes(void) { return TABLE_ENTRIES > 4 ? 2 : 6; }
 
-#define AT (scene.base + 1)     /* where a part begins */
-#define PART 2u                 /* pages of it */
-#define ELSEWHERE (4 * GIGA)    /* nothing is there */
+#define AT (scene.base + 1)  /* where a part begins */
+#define PART 2u              /* pages of it */
+#define ELSEWHERE (4 * GIGA) /* nothing is there */
 
 static const struct fork_options plain = {.limit = UINT64_MAX};
 static const struct region private_region = {
     .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1};
 
-/* --- Operations --------------------------------------------------------------------------------- */
+/* --- Operations ------------------------------------------------------------------------------- */
 
 #define STEP(name_, call_)                                                                         \
     static enum cleave_status step_##name_(struct mm_ctx *ctx, void *arg)                          \
@@ -35,9 +35,9 @@ STEP(unmap_part, space_unmap(ctx, scene.space, PAGE(AT), BYTES(PART)))
 STEP(unmap_all, space_unmap(ctx, scene.space, PAGE(scene.base), BYTES(scene.pages)))
 STEP(unmap_of_fork, space_unmap(ctx, rows.child, PAGE(AT), BYTES(BLOCK)))
 STEP(protect_write, space_protect(ctx, scene.space, PAGE(AT), BYTES(PART), RIGHT_READ | RIGHT_EXEC))
-STEP(protect_exec, space_protect(ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_READ | RIGHT_WRITE))
-STEP(protect_all,
-     space_protect(ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), RIGHT_READ))
+STEP(protect_exec,
+     space_protect(ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_READ | RIGHT_WRITE))
+STEP(protect_all, space_protect(ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), RIGHT_READ))
 STEP(unprotect, space_protect(ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_ALL))
 STEP(populate, space_populate(ctx, scene.space, PAGE(ELSEWHERE), BYTES(BLOCK + 1)))
 STEP(map, space_map(ctx, scene.space, PAGE(ELSEWHERE), 1, &private_region))
@@ -86,7 +86,7 @@ static enum cleave_status step_write(struct mm_ctx *ctx, void *arg)
     return space_write(ctx, rows.child, PAGE(AT + BLOCK), &value, sizeof(value), NULL, &done);
 }
 
-/* --- What some need before ------------------------------------------------------------------------ */
+/* --- What some need before -------------------------------------------------------------------- */
 
 static void prepare_hole(void)
 {
@@ -101,7 +101,7 @@ static void prepare_shared(void)
 
 static void prepare_collapse(void)
 {
-    for (uint64_t i = 0; i < BLOCK; i += BLOCK > 4 ? 7 : 1) {
+    for (uint64_t i = 0; i<BLOCK; i += BLOCK> 4 ? 7 : 1) {
         scene_write(rows.child, scene.base + i, 50 + i);
     }
 }
@@ -159,7 +159,7 @@ const struct row_op row_ops[ROW_OPS] = {
     {"write", NULL, step_write},
 };
 
-/* --- The scene ------------------------------------------------------------------------------------ */
+/* --- The scene -------------------------------------------------------------------------------- */
 
 void rows_touch(void)
 {
@@ -209,8 +209,7 @@ enum cleave_status rows_run(const struct row_op *op, uint64_t budget)
 bool rows_done(const struct row_op *op, enum cleave_status status)
 {
     bool favour = op->step == step_collapse;
-    return status == CLEAVE_OK ||
-           (favour && (status == CLEAVE_NO_MEMORY || status == CLEAVE_BUSY));
+    return status == CLEAVE_OK || (favour && (status == CLEAVE_NO_MEMORY || status == CLEAVE_BUSY));
 }
 
 void rows_write_after(void)
@@ -236,7 +235,7 @@ void rows_end(void)
     scene_end();
 }
 
-/* --- Counting by hand ----------------------------------------------------------------------------- */
+/* --- Counting by hand ------------------------------------------------------------------------- */
 
 static void each_below(pfn_t table, unsigned char *seen, rows_entry_t *visit, void *arg)
 {

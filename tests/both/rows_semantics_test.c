@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The cases of peers' suites that carry over to guest memory: Linux's mm selftests (cow.c, mkdirty.c), the
- * hugetlb tests of LTP and libhugetlbfs, KVM's selftests, and Hafnium's mm_test. Each at the shapes where
- * it says something. The cases C1 to C14 of cow.c are fork.fork_isolates* and pin.cow_cases.
+ * The cases of peers' suites that carry over to guest memory: Linux's mm
+ * selftests (cow.c, mkdirty.c), the hugetlb tests of LTP and libhugetlbfs,
+ * KVM's selftests, and Hafnium's mm_test. Each at the shapes where it says
+ * something. The cases C1 to C14 of cow.c are fork.fork_isolates* and
+ * pin.cow_cases.
  */
 #include <string.h>
 
@@ -21,7 +23,7 @@ static uint64_t word_at(struct space *space, uint64_t page)
     return value;
 }
 
-/* --- cow.c: collapsed memory ----------------------------------------------------------------------------- */
+/* --- cow.c: collapsed memory ------------------------------------------------------------------ */
 
 static const struct merge_row {
     const char *label;
@@ -34,8 +36,8 @@ static const struct merge_row {
     {"K4-upper-half", 2, 4, false},
 };
 
-/* K1 to K4: a block is merged into one leaf before a fork, or while all, the lower or the upper half of it
- * is shared: the fork sees no later write. */
+/* K1 to K4: a block is merged into one leaf before a fork, or while all, the
+ * lower or the upper half of it is shared: the fork sees no later write. */
 TEST_TABLE(k_no_leak_through_a_collapse, merges)
 {
     struct space *child = NULL;
@@ -72,8 +74,9 @@ TEST_TABLE(k_no_leak_through_a_collapse, merges)
     scene_end();
 }
 
-/* N1 to N3: a private write over what is not anonymous memory of one's own, a hole or a shared page made
- * private, does not change the other view; nor with a pin there. */
+/* N1 to N3: a private write over what is not anonymous memory of one's own, a
+ * hole or a shared page made private, does not change the other view; nor with
+ * a pin there. */
 TEST(n_private_writes_over_other_memory)
 {
     for (unsigned pinned = 0; pinned < 2; pinned++) {
@@ -108,9 +111,10 @@ TEST(n_private_writes_over_other_memory)
     }
 }
 
-/* --- mkdirty.c ------------------------------------------------------------------------------------------- */
+/* --- mkdirty.c -------------------------------------------------------------------------------- */
 
-/* Ways in which the core makes or touches a leaf of a region that may not be written. */
+/* Ways in which the core makes or touches a leaf of a region that may not be
+ * written. */
 static void touch_read_only(unsigned way, struct space *space, uint64_t page)
 {
     uint64_t value = 1, done, moved;
@@ -142,7 +146,8 @@ static void touch_read_only(unsigned way, struct space *space, uint64_t page)
     }
 }
 
-/* M1 to M6: whatever makes an entry, moves it or marks it dirty does not make it writable. */
+/* M1 to M6: whatever makes an entry, moves it or marks it dirty does not make
+ * it writable. */
 TEST_TABLE(m_no_way_makes_a_read_only_page_writable, shapes)
 {
     for (unsigned way = 0; way < 6; way++) {
@@ -160,10 +165,11 @@ TEST_TABLE(m_no_way_makes_a_read_only_page_writable, shapes)
     }
 }
 
-/* --- hugetlb: forks ----------------------------------------------------------------------------------------- */
+/* --- hugetlb: forks --------------------------------------------------------------------------- */
 
-/* hugefork02, shm-fork: many children on one shared segment see each other's writes. hugemmap29, 31:
- * private writes never reach the shared segment, nor come back. */
+/* hugefork02, shm-fork: many children on one shared segment see each other's
+ * writes. hugemmap29, 31: private writes never reach the shared segment, nor
+ * come back. */
 TEST(h_shared_segment_of_many_children)
 {
     enum { CHILDREN = 6 };
@@ -191,8 +197,9 @@ TEST(h_shared_segment_of_many_children)
     scene_end();
 }
 
-/* hugemmap09, corrupt-by-cow-opt: "the last user may reuse the page" overwrote the original that the page
- * cache still held. The last fork of a snapshot writes: the snapshot keeps its bytes. */
+/* hugemmap09, corrupt-by-cow-opt: "the last user may reuse the page" overwrote
+ * the original that the page cache still held. The last fork of a snapshot
+ * writes: the snapshot keeps its bytes. */
 TEST_TABLE(h_last_user_beside_a_snapshot, shapes)
 {
     uint64_t sample[SCENE_SAMPLES];
@@ -213,7 +220,7 @@ TEST_TABLE(h_last_user_beside_a_snapshot, shapes)
     scene_end();
 }
 
-/* --- hugetlb: counts and reservations ------------------------------------------------------------------------- */
+/* --- hugetlb: counts and reservations --------------------------------------------------------- */
 
 static struct {
     uint64_t free, data, tables;
@@ -227,8 +234,8 @@ static void check_counters(const char *after)
     scene_audit();
 }
 
-/* hugemmap10, counters: every figure is foretold after every operation, over a life of one block: mapped,
- * forked, written, collapsed back, unmapped. */
+/* hugemmap10, counters: every figure is foretold after every operation, over a
+ * life of one block: mapped, forked, written, collapsed back, unmapped. */
 TEST(h_counters_foretold)
 {
     scene_start(0);
@@ -253,7 +260,7 @@ TEST(h_counters_foretold)
     predicted.data += 1;
     check_counters("write beside it");
     scene_write(space, 1, 8);
-    predicted.tables += 1; /* its path is its own, the block is split */
+    predicted.tables += 1;   /* its path is its own, the block is split */
     predicted.data += 1 - 1; /* the old page is nobody's now: a copy, or not even that */
     check_counters("parent's write");
     scene_destroy(child);
@@ -267,8 +274,9 @@ TEST(h_counters_foretold)
     scene_end();
 }
 
-/* hugemmap08, chunk-overcommit: reservations cannot be overcommitted in chunks. hugemmap28: none is counted
- * twice. hugemmap27, noresv-preserve: who has none fails rather than take another's. */
+/* hugemmap08, chunk-overcommit: reservations cannot be overcommitted in chunks.
+ * hugemmap28: none is counted twice. hugemmap27, noresv-preserve: who has none
+ * fails rather than take another's. */
 TEST(h_reservations_hold_against_chunks)
 {
     const struct fork_options reserving = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
@@ -324,7 +332,8 @@ static void last_frame_setup(void *arg)
     scene_memory(last_frame.space, 0, 1, 0); /* the path is there */
     scene_region(last_frame.space, 1, 1, REGION_PRIVATE, RIGHT_ALL, 0);
     struct space *filler = scene_space();
-    REQUIRE_OK(pool_reserve(scene.ctx, &filler->payer, scene.pool->free - scene.pool->reserved - 1));
+    REQUIRE_OK(
+        pool_reserve(scene.ctx, &filler->payer, scene.pool->free - scene.pool->reserved - 1));
 }
 
 static void last_frame_body(struct mm_ctx *ctx, void *arg)
@@ -339,13 +348,13 @@ static bool last_frame_check(void *arg)
     scene_audit();
     bool mapped = scene_lookup(last_frame.space, 1).kind == PTE_KIND_LEAF;
     bool first = last_frame.status[0] == CLEAVE_OK, second = last_frame.status[1] == CLEAVE_OK;
-    return mapped && (first || second) &&
-           (first || last_frame.status[0] == CLEAVE_NO_MEMORY) &&
+    return mapped && (first || second) && (first || last_frame.status[0] == CLEAVE_NO_MEMORY) &&
            (second || last_frame.status[1] == CLEAVE_NO_MEMORY);
 }
 
-/* hugemmap06, alloc-instantiate-race: two vcpus touch one page when one frame is left: the page is there
- * afterwards, and who lost finds it or is told to ask again; nobody dies of it. */
+/* hugemmap06, alloc-instantiate-race: two vcpus touch one page when one frame
+ * is left: the page is there afterwards, and who lost finds it or is told to
+ * ask again; nobody dies of it. */
 TEST(h_two_faults_for_the_last_frame)
 {
     TEST_NEEDS_HOOKS();
@@ -359,7 +368,8 @@ TEST(h_two_faults_for_the_last_frame)
     CHECK(sched.schedules > 5);
 }
 
-/* hugemmap18, misalign: a base or offset that is not aligned to the leaf is refused at every order. */
+/* hugemmap18, misalign: a base or offset that is not aligned to the leaf is
+ * refused at every order. */
 TEST(h_misaligned_leaves)
 {
     scene_start(0);
@@ -378,9 +388,10 @@ TEST(h_misaligned_leaves)
     scene_end();
 }
 
-/* hugemmap13, 14, 17, 19, 36: off by one at 4 GiB. hugemmap 36 too: what is cut off above does not touch
- * what lies below. Leaves of each order on both sides of 4 GiB, and of the highest 32-bit page number's
- * neighbours where the guest is as wide. */
+/* hugemmap13, 14, 17, 19, 36: off by one at 4 GiB. hugemmap 36 too: what is cut
+ * off above does not touch what lies below. Leaves of each order on both sides
+ * of 4 GiB, and of the highest 32-bit page number's neighbours where the guest
+ * is as wide. */
 TEST(h_around_4_gib)
 {
     const uint64_t edge = SMALL ? GUEST_PAGES / 2 : (UINT64_C(4) << 30) >> PAGE_SHIFT;
@@ -412,13 +423,15 @@ TEST(h_around_4_gib)
     }
 }
 
-/* hugefallocate01, 02: a hole is punched in whole pages, to the page: beside it every byte stays. */
+/* hugefallocate01, 02: a hole is punched in whole pages, to the page: beside it
+ * every byte stays. */
 TEST_TABLE(h_punch_whole_pages, shapes)
 {
     scene_shape(row->shape);
     const uint64_t page = scene.base + BLOCK - 1;
     struct scene_state before = scene_state();
-    CHECK_STATUS(space_unmap(scene.ctx, scene.space, gpa(PAGE(page).v + 1), PAGE_SIZE), CLEAVE_ALIGN);
+    CHECK_STATUS(space_unmap(scene.ctx, scene.space, gpa(PAGE(page).v + 1), PAGE_SIZE),
+                 CLEAVE_ALIGN);
     CHECK_STATUS(space_unmap(scene.ctx, scene.space, PAGE(page), PAGE_SIZE / 2), CLEAVE_ALIGN);
     struct scene_state after = scene_state();
     SCENE_CHECK_SAME(before, after);
@@ -436,10 +449,10 @@ TEST_TABLE(h_punch_whole_pages, shapes)
     scene_end();
 }
 
-/* --- KVM ------------------------------------------------------------------------------------------------------ */
+/* --- KVM -------------------------------------------------------------------------------------- */
 
-/* dirty_log_page_splitting: tracking splits huge leaves; with tracking off and every page touched there are
- * as many leaves of each size as before. */
+/* dirty_log_page_splitting: tracking splits huge leaves; with tracking off and
+ * every page touched there are as many leaves of each size as before. */
 TEST_TABLE(v_as_many_huge_leaves_after_tracking, shapes)
 {
     const struct channel_options options = {.asynchronous = true};
@@ -462,7 +475,8 @@ TEST_TABLE(v_as_many_huge_leaves_after_tracking, shapes)
         (void)!space_collapse(scene.ctx, scene.space, PAGE(scene.base), 2);
     }
     struct space_usage after = scene_usage(scene.space);
-    CHECK_LE(before.mapped[2], after.mapped[2]); /* what was split before may be better than it was */
+    CHECK_LE(before.mapped[2],
+             after.mapped[2]); /* what was split before may be better than it was */
     CHECK_LE(before.mapped[2] + before.mapped[1], after.mapped[2] + after.mapped[1]);
     if (row->shape == SHAPE_2M || row->shape == SHAPE_1G) {
         CHECK_EQ(after.mapped[0], 0);
@@ -474,7 +488,8 @@ TEST_TABLE(v_as_many_huge_leaves_after_tracking, shapes)
     scene_end();
 }
 
-/* demand_paging: every page is asked for exactly once, however many vcpus and forks touch it. */
+/* demand_paging: every page is asked for exactly once, however many vcpus and
+ * forks touch it. */
 TEST(v_each_page_is_loaded_once)
 {
     const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
@@ -516,8 +531,8 @@ TEST(v_each_page_is_loaded_once)
     scene_end();
 }
 
-/* mmu_stress: write all; read-only: every write faults; writable again: all succeed; every second page goes,
- * then half of the rest. */
+/* mmu_stress: write all; read-only: every write faults; writable again: all
+ * succeed; every second page goes, then half of the rest. */
 TEST_TABLE(v_stress_of_rights_and_removal, shapes)
 {
     scene_shape(row->shape);
@@ -551,8 +566,8 @@ TEST_TABLE(v_stress_of_rights_and_removal, shapes)
     scene_end();
 }
 
-/* The access matrix of kvm-unit-tests, hugemmap23: each legal set of rights, changed into each, against each
- * access, before and after a fork. */
+/* The access matrix of kvm-unit-tests, hugemmap23: each legal set of rights,
+ * changed into each, against each access, before and after a fork. */
 TEST_TABLE(v_access_matrix, shapes)
 {
     static const unsigned sets[] = {RIGHT_READ, RIGHT_READ | RIGHT_WRITE, RIGHT_READ | RIGHT_EXEC,
@@ -564,7 +579,8 @@ TEST_TABLE(v_access_matrix, shapes)
         for (unsigned i = 0; i < 16; i++) {
             const unsigned order[] = {sets[i / 4], sets[i % 4]};
             for (unsigned k = 0; k < 2; k++) {
-                REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(BLOCK), order[k]));
+                REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(scene.base), BYTES(BLOCK),
+                                         order[k]));
                 host_tlb_check();
                 for (unsigned access = 0; access < 3; access++) {
                     test_case("rights %u then %u, access %u", order[0], order[1], access);
@@ -582,10 +598,11 @@ TEST_TABLE(v_access_matrix, shapes)
     scene_end();
 }
 
-/* --- Hafnium -------------------------------------------------------------------------------------------------- */
+/* --- Hafnium ---------------------------------------------------------------------------------- */
 
-/* overmap, overmap_no_partial_success: a range of which a part is mapped already is refused with the tables
- * bit by bit the same; so is a leaf over a table and beneath a leaf. */
+/* overmap, overmap_no_partial_success: a range of which a part is mapped
+ * already is refused with the tables bit by bit the same; so is a leaf over a
+ * table and beneath a leaf. */
 TEST_TABLE(a_overmap_changes_nothing, shapes)
 {
     uint64_t moved;
@@ -597,24 +614,27 @@ TEST_TABLE(a_overmap_changes_nothing, shapes)
         CHECK_STATUS(space_map(scene.ctx, scene.space, PAGE(scene.base), order, &private_region),
                      CLEAVE_EXISTS);
     }
-    CHECK_STATUS(space_set_region(scene.ctx, scene.space, PAGE(free), BYTES(BLOCK + 1), &private_region),
-                 CLEAVE_EXISTS);
+    CHECK_STATUS(
+        space_set_region(scene.ctx, scene.space, PAGE(free), BYTES(BLOCK + 1), &private_region),
+        CLEAVE_EXISTS);
     CHECK_STATUS(space_set_region(scene.ctx, scene.space, PAGE(free), BYTES(BLOCK + 1), &shared),
                  CLEAVE_EXISTS);
-    CHECK_STATUS(space_move(scene.ctx, scene.space, PAGE(scene.base + BLOCK), PAGE(free), BYTES(BLOCK),
-                            &moved) == CLEAVE_OK
-                     ? space_move(scene.ctx, scene.space, PAGE(free), PAGE(scene.base + 1), BYTES(BLOCK),
-                                  &moved)
+    CHECK_STATUS(space_move(scene.ctx, scene.space, PAGE(scene.base + BLOCK), PAGE(free),
+                            BYTES(BLOCK), &moved) == CLEAVE_OK
+                     ? space_move(scene.ctx, scene.space, PAGE(free), PAGE(scene.base + 1),
+                                  BYTES(BLOCK), &moved)
                      : CLEAVE_EXISTS,
                  CLEAVE_EXISTS);
-    CHECK_OK(space_move(scene.ctx, scene.space, PAGE(free), PAGE(scene.base + BLOCK), BYTES(BLOCK), &moved));
+    CHECK_OK(space_move(scene.ctx, scene.space, PAGE(free), PAGE(scene.base + BLOCK), BYTES(BLOCK),
+                        &moved));
     struct scene_state after = scene_state();
     SCENE_CHECK_SAME_VIEW(before, after);
     scene_end();
 }
 
-/* prepare then commit cannot fail: with its tables made in advance (the range populated and unmapped once),
- * an operation that needs no more frames succeeds in an empty pool, disjoint or overlapping. */
+/* prepare then commit cannot fail: with its tables made in advance (the range
+ * populated and unmapped once), an operation that needs no more frames succeeds
+ * in an empty pool, disjoint or overlapping. */
 TEST(a_what_is_prepared_cannot_fail)
 {
     scene_start(0);
@@ -633,7 +653,8 @@ TEST(a_what_is_prepared_cannot_fail)
     scene_end();
 }
 
-/* defrag idempotent: a second collapse finds nothing to do and changes nothing. */
+/* defrag idempotent: a second collapse finds nothing to do and changes nothing.
+ */
 TEST(a_collapse_twice_is_collapse_once)
 {
     scene_start(0);

@@ -17,7 +17,7 @@ struct abs_page {
     unsigned rights; /* AND over all levels */
     uint64_t frame;  /* of the page itself */
     uint64_t entry;
-    uint64_t pages;  /* that the entry still covers, this page included */
+    uint64_t pages; /* that the entry still covers, this page included */
 };
 struct abs_page abs_walk(const struct space *space, uint64_t page);
 /* Where the bytes of a frame are. */

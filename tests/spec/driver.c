@@ -45,6 +45,8 @@ void spec_say(struct world *w, const char *format, ...)
     va_end(list);
 }
 
+/* Also called on the way out after a signal: what is printed may be lost, no more. */
+/* NOLINTBEGIN(bugprone-signal-handler) */
 static void print_log(const struct world *w)
 {
     printf("  episode seed 0x%" PRIx64 ", step %u, %s; repeat with CLEAVE_EPISODE=0x%" PRIx64 "\n",
@@ -57,6 +59,7 @@ static void print_log(const struct world *w)
     }
     fflush(stdout);
 }
+/* NOLINTEND(bugprone-signal-handler) */
 
 static uint64_t hash(const char *text)
 {

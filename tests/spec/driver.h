@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The randomized driver: makes random calls to the core and to the reference, and compares statuses,
- * all bytes, rights and policies, and the core's own audit. A run consists of episodes, each on a
- * fresh machine; what a step does depends on the seed, the episode, the step and the state only.
+ * The randomized driver: makes random calls to the core and to the reference, and compares
+ * statuses, all bytes, rights and policies, and the core's own audit. A run consists of episodes,
+ * each on a fresh machine; what a step does depends on the seed, the episode, the step and the
+ * state only.
  */
 #ifndef DRIVER_H
 #define DRIVER_H
@@ -19,13 +20,13 @@
 /* One shard of a randomized test. */
 struct spec_shard {
     const char *label;
-    unsigned steps;         /* in thousands */
-    unsigned episode;       /* steps on one machine */
-    bool npt;               /* NPT entries, else EPT */
-    bool huge_exec;         /* huge leaves may be executable */
-    unsigned least_blocks;  /* the pool's size in 2 MiB blocks: at least ... */
-    unsigned most_blocks;   /* ... and at most */
-    unsigned spaces;        /* alive at a time */
+    unsigned steps;        /* in thousands */
+    unsigned episode;      /* steps on one machine */
+    bool npt;              /* NPT entries, else EPT */
+    bool huge_exec;        /* huge leaves may be executable */
+    unsigned least_blocks; /* the pool's size in 2 MiB blocks: at least ... */
+    unsigned most_blocks;  /* ... and at most */
+    unsigned spaces;       /* alive at a time */
 };
 
 #define SPEC_LOG 40
@@ -69,15 +70,15 @@ struct world {
     bool promised[REF_SPACES]; /* forked with a reservation, and not given more memory since */
     uint32_t pin[REF_PINS];
     struct spec_channel channel[SPEC_CHANNELS];
-    unsigned channels; /* made so far */
+    unsigned channels;     /* made so far */
     struct space *control; /* the pager's space */
     struct pager *pager;
     struct load_request load[PAGER_LOADS]; /* taken and not given back */
     unsigned loads;
-    unsigned forgotten; /* spaces destroyed so far */
+    unsigned forgotten;                /* spaces destroyed so far */
     struct spec_vcpu vcpu[SPEC_VCPUS]; /* by CPU; CPU 0 is the one that operates */
-    pfn_t device;  /* level_pages(1) frames that are not in the pool */
-    bool nested;   /* in a call between two parts of a preempted one */
+    pfn_t device;                      /* level_pages(1) frames that are not in the pool */
+    bool nested;                       /* in a call between two parts of a preempted one */
     void *scratch;
     uint64_t scratch_bytes;
     uint64_t free_before; /* unreserved frames before the call */

@@ -4,8 +4,8 @@
  * sharing. A space is a list of pages, each with content, rights and a policy; a fork copies all of
  * it. Nothing here is shared with the core but the status values.
  *
- * Each operation first decides its status. Only when that is CLEAVE_OK and `ref->commit` is set does
- * it change anything, so that a caller can ask beforehand what is going to happen.
+ * Each operation first decides its status. Only when that is CLEAVE_OK and `ref->commit` is set
+ * does it change anything, so that a caller can ask beforehand what is going to happen.
  */
 #ifndef REFERENCE_H
 #define REFERENCE_H
@@ -20,7 +20,7 @@
 #define REF_PINS 32
 #define REF_MAPS 64
 #define REF_CHANNELS 256 /* that a world can have in its life */
-#define REF_CHUNK 64 /* pages that are kept as one record while they are all alike */
+#define REF_CHUNK 64     /* pages that are kept as one record while they are all alike */
 
 enum ref_policy {
     REF_NONE,
@@ -48,7 +48,7 @@ struct ref_page {
     uint64_t backing;      /* device: host frame */
     uint8_t policy;
     uint8_t rights;
-    uint8_t order;   /* largest leaf that first touch makes */
+    uint8_t order;    /* largest leaf that first touch makes */
     uint16_t channel; /* notify: 1 + number of the channel; 0 for none */
     bool armed;
     bool told;   /* the subscriber has allowed writes to it here, and not armed it again */
@@ -72,7 +72,7 @@ struct ref_pin {
     bool live;
     bool write;
     unsigned space;
-    uint64_t start, end; /* pages of the space */
+    uint64_t start, end;    /* pages of the space */
     struct ref_cell **cell; /* of each page: what the device sees */
 };
 
@@ -87,8 +87,8 @@ struct ref_map {
 
 struct ref {
     bool commit;
-    uint64_t page_bytes; /* of content kept per page */
-    uint64_t page_size;  /* of an address step per page */
+    uint64_t page_bytes;  /* of content kept per page */
+    uint64_t page_size;   /* of an address step per page */
     uint64_t guest_pages; /* width of the guest */
     uint64_t pages;       /* of these: pages kept here, from 0 */
     unsigned fan_out;     /* log2 of the pages in a leaf of order 1 */
@@ -103,7 +103,8 @@ struct ref *ref_new(uint64_t page_size, uint64_t page_bytes, uint64_t guest_page
                     unsigned fan_out);
 void ref_free(struct ref *ref);
 
-/* The page as it is now (of a foreign map, with the owner's content); its content (page_bytes long, zeros where it holds no cell). */
+/* The page as it is now (of a foreign map, with the owner's content); its content (page_bytes long,
+ * zeros where it holds no cell). */
 struct ref_page ref_page(const struct ref *ref, unsigned space, uint64_t page);
 const unsigned char *ref_bytes(const struct ref *ref, const struct ref_page *page);
 /* The page for changes: what the mutation tests of the comparison use. */
@@ -162,8 +163,8 @@ enum cleave_status ref_write(struct ref *ref, unsigned space, uint64_t at, const
 enum cleave_status ref_make_exclusive(const struct ref *ref, unsigned space, uint64_t start,
                                       uint64_t end);
 
-enum cleave_status ref_fork(struct ref *ref, unsigned parent, const unsigned *child,
-                            uint64_t count, uint64_t limit, bool base);
+enum cleave_status ref_fork(struct ref *ref, unsigned parent, const unsigned *child, uint64_t count,
+                            uint64_t limit, bool base);
 enum cleave_status ref_snapshot(struct ref *ref, unsigned space, unsigned child);
 enum cleave_status ref_reset(struct ref *ref, unsigned space);
 /* Whether a page reads differently in two spaces; either answer is right for memory that is a
@@ -182,8 +183,8 @@ enum cleave_status ref_foreign_map(struct ref *ref, unsigned owner, uint64_t at,
 enum cleave_status ref_foreign_unmap(struct ref *ref, unsigned mapper, uint64_t to);
 /* The map at page `to` of `mapper`; null where none is. */
 struct ref_map *ref_map_at(struct ref *ref, unsigned mapper, uint64_t to);
-/* The dying owner has taken its page back: the mapper's page is nothing any more, or an empty foreign
- * region (`region`). */
+/* The dying owner has taken its page back: the mapper's page is nothing any more, or an empty
+ * foreign region (`region`). */
 void ref_map_taken(struct ref *ref, struct ref_map *map, bool region);
 
 enum cleave_status ref_arm(struct ref *ref, unsigned space, uint64_t at, uint64_t size,

@@ -133,7 +133,7 @@ struct ref_chunk *ref_memory_forked(const struct ref *ref, const struct ref_chun
 /* Applies `edit` to every page of the range; `n` counts pages from its start. An edit that does not
  * look at `n` or make cells may treat pages that are all alike as one (`alike`). */
 void ref_edit_pages(struct ref *ref, struct ref_chunk *memory, struct ref_span span, bool alike,
-                       ref_page_edit *edit, const void *arg)
+                    ref_page_edit *edit, const void *arg)
 {
     for (uint64_t at = span.start; at < span.end;) {
         struct ref_chunk *chunk = &memory[at / REF_CHUNK];

@@ -19,7 +19,8 @@ struct ref_span {
 /* Zeroed memory; ends the process where there is none. */
 void *ref_allocate(size_t size);
 
-/* A cell with these bytes, or zeros for null; one more holder of a cell, or one less. Null is no cell. */
+/* A cell with these bytes, or zeros for null; one more holder of a cell, or one less. Null is no
+ * cell. */
 struct ref_cell *ref_cell_new(const struct ref *ref, const unsigned char *bytes);
 struct ref_cell *ref_cell_hold(struct ref_cell *cell);
 void ref_cell_drop(struct ref_cell *cell);
@@ -50,7 +51,8 @@ enum cleave_status ref_changeable(const struct ref *ref, unsigned space);
 enum cleave_status ref_changeable_range(const struct ref *ref, unsigned space, uint64_t at,
                                         uint64_t size);
 
-/* --- Foreign maps (reference_hold.c) ----------------------------------------------------------- */
+/* --- Foreign maps (reference_hold.c) -----------------------------------------------------------
+ */
 
 const struct ref_map *ref_look_map(const struct ref *ref, unsigned mapper, uint64_t to);
 /* The pages are about to go: maps of them keep their content. */

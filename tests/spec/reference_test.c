@@ -174,9 +174,9 @@ static void swap_with_next(struct ref *ref, uint64_t at)
 static const struct mutation {
     const char *label;
     void (*change)(struct ref *ref, uint64_t at);
-} mutations[] = {{"flip byte", flip_byte},         {"flip rights", flip_rights},
-                 {"take write", take_write},       {"change policy", change_policy},
-                 {"forget page", forget_page},     {"arm", arm},
+} mutations[] = {{"flip byte", flip_byte},          {"flip rights", flip_rights},
+                 {"take write", take_write},        {"change policy", change_policy},
+                 {"forget page", forget_page},      {"arm", arm},
                  {"swap with next", swap_with_next}};
 
 /* Eight pages: written ones, holes, and a fork of them. */
