@@ -262,7 +262,8 @@ static void drop_table(struct collapse *c)
     table_reap_some(c->ctx, c->space->payer.pool, 1);
 }
 
-/* Rounds until the block is one leaf, or something stands in the way. The only collapse of the space. */
+/* Rounds until the block is one leaf, or something stands in the way. The only collapse of the
+ * space. */
 static enum cleave_status collapse_block(struct mm_ctx *ctx, struct space *space, gfn_t base,
                                          unsigned level)
 {
@@ -291,9 +292,9 @@ static enum cleave_status collapse_block(struct mm_ctx *ctx, struct space *space
     if (status == CLEAVE_OK) {
         drop_table(&c);
     }
-    return status == CLEAVE_AGAIN
-               ? mm_fail(ctx, CLEAVE_BUSY, "at", base.v << PAGE_SHIFT, 1, 0) /* a writer keeps being faster */
-               : status;
+    return status == CLEAVE_AGAIN ? mm_fail(ctx, CLEAVE_BUSY, "at", base.v << PAGE_SHIFT, 1,
+                                            0) /* a writer keeps being faster */
+                                  : status;
 }
 
 enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned level)

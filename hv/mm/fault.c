@@ -319,8 +319,8 @@ enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at
     if (at.v >> GUEST_BITS != 0) {
         return mm_fail(ctx, CLEAVE_RANGE, "at", at.v, 0, (UINT64_C(1) << GUEST_BITS) - 1);
     }
-    /* A CPU that waits in here acknowledges that it is to leave a dying space, and is not waited for
-     * any more by flush_evict(): so it counts as long as it uses the space. */
+    /* A CPU that waits in here acknowledges that it is to leave a dying space, and is not waited
+     * for any more by flush_evict(): so it counts as long as it uses the space. */
     __atomic_fetch_add(&space->inside, 1, __ATOMIC_SEQ_CST);
     uint8_t state = __atomic_load_n(&space->state, __ATOMIC_SEQ_CST);
     enum cleave_status status =

@@ -328,8 +328,8 @@ static enum cleave_status notify_and_go(struct mm_ctx *ctx, struct channel *chan
             (sent || channel_used_slots(channel) != CHANNEL_SLOTS)) {
             uint64_t before, after;
             struct gfn_range grain = {grain_start(channel, at), grain_end(channel, at)};
-            status = change_regions(ctx, space_payer(space, wait), channel, space, grain,
-                                    edit_told, &before, &after);
+            status = change_regions(ctx, space_payer(space, wait), channel, space, grain, edit_told,
+                                    &before, &after);
             channel_book_dirty(channel, before, after);
             if (status == CLEAVE_OK && !sent) {
                 channel_add_event(channel, space, at, wait);

@@ -103,8 +103,8 @@ enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t 
 
 /* Gives back a frame or block that has no references left, nor any beneath it. */
 void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order);
-/* Gives back a 4 KiB frame that nobody but its payer has seen (count 1), into the payer's reservation,
- * so that a race that was lost takes nothing from it. */
+/* Gives back a 4 KiB frame that nobody but its payer has seen (count 1), into the payer's
+ * reservation, so that a race that was lost takes nothing from it. */
 void pool_return(struct mm_ctx *ctx, struct payer *payer, pfn_t f);
 /* Gives back the 4 KiB frames f + i for the bits i set in `bits`, all in one 2 MiB run. */
 void pool_free_frames(struct mm_ctx *ctx, pfn_t f, uint64_t bits);

@@ -19,7 +19,8 @@ struct prepared_item {
 
 struct prepared {
     unsigned count;
-    struct payer *payer; /* whose reservation frames go back to that were not put in place; null: none */
+    struct payer
+        *payer; /* whose reservation frames go back to that were not put in place; null: none */
     struct prepared_item item[PREPARED_MAX];
 };
 

@@ -57,9 +57,9 @@ struct space {
     uint8_t grain;        /* log2 of the pages copied at a time: 0..4 */
     uint8_t vcpus;        /* for the reservation formula */
     uint16_t collapse_at; /* private parts at which a fault asks for collapse; 0: never */
-    uint16_t collapsing;    /* a collapse is under way; see collapse.c */
+    uint16_t collapsing;  /* a collapse is under way; see collapse.c */
     pfn_t root;
-    uint32_t inside;        /* faults under way: destroying waits for them */
+    uint32_t inside;  /* faults under way: destroying waits for them */
     uint32_t holders; /* bases, restores, capabilities and loads that hold this object */
     region_word_t regions;
     struct payer payer;
@@ -190,8 +190,8 @@ struct space_usage {
 enum cleave_status space_usage(struct mm_ctx *ctx, struct space *space, gfn_t *from,
                                struct space_usage *usage) MUST_CHECK;
 
-/* Who pays for what a vcpu of `space` does: what it was granted after it had waited for memory, which
- * is spent in the pool it came from, else the space. */
+/* Who pays for what a vcpu of `space` does: what it was granted after it had waited for memory,
+ * which is spent in the pool it came from, else the space. */
 static inline struct payer *space_payer(struct space *space, struct vcpu_wait *wait)
 {
     if (wait == NULL || wait->grant.reserved == 0 || wait->grant.pool != space->payer.pool) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Errors that a review found in the core, one test each: what a caller, a guest or another CPU had to
- * do at the wrong moment, and what must come of it.
+ * Errors that a review found in the core, one test each: what a caller, a guest or another CPU had
+ * to do at the wrong moment, and what must come of it.
  */
 #include <string.h>
 
@@ -16,7 +16,8 @@ static bool guest_may_write(struct space *space, uint64_t page)
     return (host_walk(space->root, PAGE(page)).rights & RIGHT_WRITE) != 0;
 }
 
-/* --- The pager's window ------------------------------------------------------------------------- */
+/* --- The pager's window -------------------------------------------------------------------------
+ */
 
 #define WINDOW (2 * GIGA)
 
@@ -93,7 +94,8 @@ TEST(a_pagers_space_is_not_reset)
     scene_end();
 }
 
-/* --- Memory granted by another tenant's pool ------------------------------------------------------ */
+/* --- Memory granted by another tenant's pool
+ * ------------------------------------------------------ */
 
 /* A writer through a foreign map waited for the owner's pool. What it is granted is not for its own
  * memory. */
@@ -124,7 +126,8 @@ TEST(a_grant_is_spent_in_its_own_pool)
     scene_end();
 }
 
-/* --- Shared memory made private -------------------------------------------------------------------- */
+/* --- Shared memory made private
+ * -------------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -142,7 +145,8 @@ static void write_if_possible(struct mm_ctx *ctx, enum port_point point, uint64_
     }
 }
 
-/* A guest goes on writing while its shared memory becomes private: nothing that it wrote is lost. */
+/* A guest goes on writing while its shared memory becomes private: nothing that it wrote is lost.
+ */
 TEST(a_write_while_memory_is_unshared_is_kept)
 {
     TEST_NEEDS_HOOKS();
@@ -179,7 +183,8 @@ TEST(pinned_memory_is_not_unshared)
     scene_end();
 }
 
-/* --- Reset that keeps pages ------------------------------------------------------------------------- */
+/* --- Reset that keeps pages
+ * ------------------------------------------------------------------------- */
 
 static struct channel *new_channel(void)
 {
@@ -235,7 +240,8 @@ TEST(reset_with_keep_restricts_what_it_brings_back)
     scene_end();
 }
 
-/* --- Reservations and lost races --------------------------------------------------------------------- */
+/* --- Reservations and lost races
+ * --------------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -243,7 +249,8 @@ static struct {
     bool done;
 } rival;
 
-static void write_first(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+static void write_first(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                        void *arg)
 {
     (void)a, (void)b, (void)arg;
     if (point == POINT_COPIED && ctx->cpu == 1 && !rival.done) {
@@ -252,8 +259,8 @@ static void write_first(struct mm_ctx *ctx, enum port_point point, uint64_t a, u
     }
 }
 
-/* Two vcpus write every page at the same moment, and one of the two copies is in vain each time. The
- * reservation lasts all the same. */
+/* Two vcpus write every page at the same moment, and one of the two copies is in vain each time.
+ * The reservation lasts all the same. */
 TEST(a_reservation_outlasts_lost_races)
 {
     TEST_NEEDS_HOOKS();
@@ -268,8 +275,7 @@ TEST(a_reservation_outlasts_lost_races)
     for (rival.page = 0; rival.page < pages; rival.page++) {
         rival.done = false;
         test_case("page %u", (unsigned)rival.page);
-        REQUIRE_OK(
-            space_fault(host_ctx(1), rival.space, PAGE(rival.page), ACCESS_WRITE, NULL));
+        REQUIRE_OK(space_fault(host_ctx(1), rival.space, PAGE(rival.page), ACCESS_WRITE, NULL));
         REQUIRE(rival.done);
         scene_drain(0); /* what is nobody's, others take */
     }
@@ -278,7 +284,8 @@ TEST(a_reservation_outlasts_lost_races)
     scene_end();
 }
 
-/* --- Two collapses of one block ------------------------------------------------------------------------ */
+/* --- Two collapses of one block
+ * ------------------------------------------------------------------------ */
 
 static struct {
     struct space *space;
@@ -349,7 +356,8 @@ TEST(two_collapses_lose_no_write)
     CHECK(host_sched_explore(&sched));
 }
 
-/* --- Spaces that end while they are in use ---------------------------------------------------------------- */
+/* --- Spaces that end while they are in use
+ * ---------------------------------------------------------------- */
 
 static struct space *ending;
 
@@ -390,8 +398,8 @@ static bool ending_check(void *arg)
     return scene.pool->spaces != NULL && scene.pool->spaces->next == NULL;
 }
 
-/* A space is destroyed while its vcpus are in the fault handler: the object stays until they are out
- * of it. */
+/* A space is destroyed while its vcpus are in the fault handler: the object stays until they are
+ * out of it. */
 TEST(a_space_outlives_its_faults)
 {
     TEST_NEEDS_HOOKS();
@@ -407,7 +415,8 @@ TEST(a_space_outlives_its_faults)
     CHECK(host_sched_explore(&sched));
 }
 
-/* --- Paged memory over tables that are left ------------------------------------------------------------------ */
+/* --- Paged memory over tables that are left
+ * ------------------------------------------------------------------ */
 
 /* What a processor does that walks there at that moment. */
 static void mark_accessed(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
