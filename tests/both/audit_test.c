@@ -32,8 +32,7 @@ static struct space *one;          /* alone */
 static struct space *left, *right; /* share all their tables */
 static pfn_t device;
 
-/* --- Making the scene --------------------------------------------------------------------------
- */
+/* --- Making the scene ------------------------------------------------------------------------- */
 
 static const struct region private_region = {
     .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1};
@@ -158,8 +157,7 @@ static struct audit_report audit(void)
     return report;
 }
 
-/* --- What is broken ----------------------------------------------------------------------------
- */
+/* --- What is broken --------------------------------------------------------------------------- */
 
 static struct frame *page_frame(uint64_t at) { return frame_of(pte_pfn(*seen_at(one, at, 0)), 0); }
 static pfn_t giant(void) { return pte_pfn(*seen_at(one, GIANT, 2)); }
@@ -408,7 +406,7 @@ static void table_locked(void) { table_lock(ctx, pte_pfn(*seen_at(one, PAGES, 1)
 static void pool_locked(void) { spin_lock(ctx, &pool->lock, RANK_POOL); }
 static void space_locked(void) { read_lock(ctx, &one->lock, RANK_SPACE); }
 
-/* --- Pins and foreign maps --- */
+/* --- Pins and foreign maps -------------------------------------------------------------------- */
 
 /* A pin of `pages` pages of the leaf of `order` at `at` in `one`, counted. */
 static struct attachment *pin(enum attachment_kind kind, uint64_t at, unsigned order,
@@ -592,8 +590,7 @@ static void check_breakage(const struct breakage *row, const struct pt_format *f
     CHECK(report.what != NULL);
 }
 
-/* --- What is legal ------------------------------------------------------------------------------
- */
+/* --- What is legal ---------------------------------------------------------------------------- */
 
 static void armed_under_read_only_table(void)
 {
@@ -684,8 +681,7 @@ TEST_TABLE(passes, legal)
     CHECK_EQ(audit().invariant, 0);
 }
 
-/* --- The report ---------------------------------------------------------------------------------
- */
+/* --- The report ------------------------------------------------------------------------------- */
 
 TEST(names_the_path)
 {

@@ -89,8 +89,7 @@ TEST(grain_ends_with_the_region)
     scene_end();
 }
 
-/* --- Collapse ------------------------------------------------------------------------------------
- */
+/* --- Collapse --------------------------------------------------------------------------------- */
 
 TEST(collapse_completes_the_block_and_copies_nothing_twice)
 {

@@ -42,8 +42,7 @@ static pfn_t table_at(struct space *space, uint64_t page, unsigned level)
     return walk.level == level ? walk.table : PFN_NONE;
 }
 
-/* --- Each case of a write -----------------------------------------------------------------------
- */
+/* --- Each case of a write --------------------------------------------------------------------- */
 
 static const struct write_case {
     const char *label;
@@ -171,8 +170,7 @@ TEST(whole_copy_falls_back_when_no_block_is_free)
     scene_check(child, scene.base, 9);
 }
 
-/* --- Reuse ---------------------------------------------------------------------------------------
- */
+/* --- Reuse ------------------------------------------------------------------------------------ */
 
 /* The other holder is gone: what it shared is written in place, nothing is copied, and one fault
  * gives all leaves of the table their write bits back. */

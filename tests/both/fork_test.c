@@ -259,8 +259,7 @@ TEST(device_at_fork)
     scene_end();
 }
 
-/* --- n forks, all or nothing --------------------------------------------------------------------
- */
+/* --- n forks, all or nothing ------------------------------------------------------------------ */
 
 TEST_TABLE(n_forks_in_one_call, shapes)
 {

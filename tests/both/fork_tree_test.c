@@ -9,8 +9,7 @@
 
 static const struct shape_row shapes[] = SHAPE_ROWS;
 
-/* --- Who writes, and in which order ------------------------------------------------------------
- */
+/* --- Who writes, and in which order ----------------------------------------------------------- */
 
 /* Each space has a value per sampled page; whoever writes changes its own. */
 #define TREE 5u

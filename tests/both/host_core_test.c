@@ -220,8 +220,7 @@ TEST(random_everything)
     walk_at_random(HOST_TLB_STALE, HOST_SPECULATE_ALL, test_steps(4000));
 }
 
-/* --- Schedules ---------------------------------------------------------------------------------
- */
+/* --- Schedules -------------------------------------------------------------------------------- */
 
 static struct {
     struct space *space[2];

@@ -17,8 +17,7 @@ static const struct shape_row shapes[] = SHAPE_ROWS;
 
 static const struct region private_region = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
 
-/* --- What stands in each page, kept beside the core --------------------------------------------
- */
+/* --- What stands in each page, kept beside the core ------------------------------------------- */
 
 #define GONE UINT64_MAX /* no region */
 
@@ -203,8 +202,7 @@ TEST_TABLE(x6_unmapping_a_part_with_an_empty_pool, huge_shapes)
     CHECK_EQ(scene_lookup(scene.space, scene.base + 1).region.policy, REGION_NONE);
 }
 
-/* --- Protect -------------------------------------------------------------------------------------
- */
+/* --- Protect ---------------------------------------------------------------------------------- */
 
 TEST_TABLE(protect, shapes)
 {

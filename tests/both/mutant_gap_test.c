@@ -189,8 +189,7 @@ TEST(the_source_of_a_copy_does_not_come_back)
     scene_end();
 }
 
-/* --- A CPU that comes back while another flushes -----------------------------------------------
- */
+/* --- A CPU that comes back while another flushes ---------------------------------------------- */
 
 static bool taken, wrong;
 
@@ -245,8 +244,7 @@ TEST(entering_while_another_flushes)
     CHECK(sched.complete);
 }
 
-/* --- Armed holes, and many tables ---------------------------------------------------------------
- */
+/* --- Armed holes, and many tables ------------------------------------------------------------- */
 
 /* A read that fills a hole of an armed region says nothing to the subscriber; the write after it
  * does. */

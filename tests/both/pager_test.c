@@ -159,8 +159,7 @@ static struct mapping looked_up(struct space *in, uint64_t page)
     return mapping;
 }
 
-/* --- Reads -------------------------------------------------------------------------------------
- */
+/* --- Reads ------------------------------------------------------------------------------------ */
 
 TEST(read_fill_is_shared_by_all_forks)
 {
@@ -221,8 +220,7 @@ TEST(destination_is_cleared_for_the_pager)
     CHECK_OK(pager_done(ctx, pager, request.id, true));
 }
 
-/* --- Writes ------------------------------------------------------------------------------------
- */
+/* --- Writes ----------------------------------------------------------------------------------- */
 
 TEST(write_fill_goes_straight_into_the_private_frame)
 {
@@ -276,8 +274,7 @@ TEST(fork_during_a_write_load)
     check_audit();
 }
 
-/* --- Through the base --------------------------------------------------------------------------
- */
+/* --- Through the base ------------------------------------------------------------------------- */
 
 /* Two forks of one snapshot, both of which have tables of their own. */
 static struct space *snapshot, *first, *second;
@@ -358,8 +355,7 @@ TEST(a_range_mapped_since_is_not_the_bases)
     check_audit();
 }
 
-/* --- Prefetching -------------------------------------------------------------------------------
- */
+/* --- Prefetching ------------------------------------------------------------------------------ */
 
 TEST(prefetch)
 {
@@ -385,8 +381,7 @@ TEST(prefetch_into_a_snapshot)
     check_audit();
 }
 
-/* --- The pager's death and return ---------------------------------------------------------------
- */
+/* --- The pager's death and return ------------------------------------------------------------- */
 
 TEST(restart_queues_again_what_was_taken)
 {
@@ -456,8 +451,7 @@ TEST(destroy_ends_loads_and_the_number)
     check_audit();
 }
 
-/* --- What goes wrong ----------------------------------------------------------------------------
- */
+/* --- What goes wrong -------------------------------------------------------------------------- */
 
 TEST(failed_load)
 {
@@ -582,8 +576,7 @@ TEST(no_memory_for_the_destination)
     check_reads(space, 0);
 }
 
-/* --- Entries of 2 MiB ---------------------------------------------------------------------------
- */
+/* --- Entries of 2 MiB ------------------------------------------------------------------------- */
 
 static const uint64_t huge_at =
     32; /* in blocks: past everything else, and of the small geometry too */
@@ -660,8 +653,7 @@ TEST(huge_entry_without_a_block)
     check_reads(space, page + 1);
 }
 
-/* --- Mapping paged ranges ------------------------------------------------------------------------
- */
+/* --- Mapping paged ranges --------------------------------------------------------------------- */
 
 struct arguments {
     const char *label;

@@ -157,8 +157,7 @@ TEST(one_frame_in_use_keeps_its_block)
     scene_end();
 }
 
-/* --- Edges ---------------------------------------------------------------------------------------
- */
+/* --- Edges ------------------------------------------------------------------------------------ */
 
 /* Pools that begin and end anywhere inside 1 GiB blocks, beside each other. */
 TEST(pools_with_partial_edges)
@@ -233,8 +232,7 @@ TEST(pool_create_refuses)
     CHECK_OK(pool_destroy(ctx, pool));
 }
 
-/* --- Reservations --------------------------------------------------------------------------------
- */
+/* --- Reservations ----------------------------------------------------------------------------- */
 
 TEST(reservations_are_refused_and_never_overcommitted)
 {

@@ -38,8 +38,7 @@ static const struct race_order {
     unsigned order;
 } orders[] = {{"2m", 1}, {"1g", 2}};
 
-/* --- Another space's write in the middle of a split or a merge -----------------------------------
- */
+/* --- Another space's write in the middle of a split or a merge -------------------------------- */
 
 static struct {
     enum port_point point;
@@ -141,8 +140,7 @@ TEST_TABLE(x15_write_in_the_middle_of_a_merge, orders)
     scene_end();
 }
 
-/* --- Split, merge and update of one block, in every order ---------------------------------------
- */
+/* --- Split, merge and update of one block, in every order ------------------------------------- */
 
 enum deed { WRITE, DESTROY, PROTECT, UNMAP };
 

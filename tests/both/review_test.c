@@ -16,8 +16,7 @@ static bool guest_may_write(struct space *space, uint64_t page)
     return (host_walk(space->root, PAGE(page)).rights & RIGHT_WRITE) != 0;
 }
 
-/* --- The pager's window -------------------------------------------------------------------------
- */
+/* --- The pager's window ----------------------------------------------------------------------- */
 
 #define WINDOW (2 * GIGA)
 

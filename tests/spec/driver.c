@@ -488,8 +488,7 @@ static void run_episode(const struct spec_shard *shard, uint64_t seed, unsigned 
     current = NULL;
 }
 
-/* --- Fewer steps that fail as well --------------------------------------------------------------
- */
+/* --- Fewer steps that fail as well ------------------------------------------------------------ */
 
 /* Runs an episode in a process of its own. How it ended; 0 is well. */
 static int outcome(const struct spec_shard *shard, uint64_t seed, unsigned steps, unsigned whole,

@@ -51,8 +51,7 @@ enum cleave_status ref_changeable(const struct ref *ref, unsigned space);
 enum cleave_status ref_changeable_range(const struct ref *ref, unsigned space, uint64_t at,
                                         uint64_t size);
 
-/* --- Foreign maps (reference_hold.c) -----------------------------------------------------------
- */
+/* --- Foreign maps (reference_hold.c) ---------------------------------------------------------- */
 
 const struct ref_map *ref_look_map(const struct ref *ref, unsigned mapper, uint64_t to);
 /* The pages are about to go: maps of them keep their content. */

@@ -104,8 +104,7 @@ void scene_audit(void);
 /* Audits, destroys every space of the pool and checks that all memory came back. */
 void scene_end(void);
 
-/* --- The state, to compare before and after an operation that must not change it ----------------
- */
+/* --- The state, to compare before and after an operation that must not change it -------------- */
 
 struct scene_state {
     uint64_t spaces; /* regions, tables, entries, frames and counts, bit by bit */
