@@ -323,17 +323,22 @@ static double fault_rate(struct space *parent, unsigned threads, bool same, cons
 
 void core_bench_threads(struct bench *b)
 {
-    enum { ROUNDS = 15, COUNT = (int)(BLOCKS / 2) };
+    /* A pool just large enough, so that after some rounds this computer's memory is really there.
+     */
+    const uint64_t bytes = 2 * BENCH_GIB;
+    enum { ROUNDS = 41, COUNT = 512, WARM_UP = 8 };
     static uint32_t blocks[BLOCKS];
     static double apart[ROUNDS], together[ROUNDS], bare[ROUNDS];
     uint64_t seed = 11;
     struct bare_buffers buffers;
-    struct pool *pool = core_machine(SPACE_BYTES + 8 * BENCH_GIB, false);
-    struct space *parent = core_space(pool, SPACE_BYTES, 1);
+    struct pool *pool = core_machine(bytes + 9 * BENCH_GIB / 4, false);
+    struct space *parent = core_space(pool, bytes, 1);
     bool have = bare_buffers_get(&buffers, BENCH_GIB);
 
-    bench_shuffle(blocks, BLOCKS, &seed);
-    (void)fault_rate(parent, 2, false, blocks, COUNT); /* so that the computer's memory is there */
+    bench_shuffle(blocks, 2 * COUNT, &seed);
+    for (unsigned i = 0; i < WARM_UP; i++) {
+        (void)fault_rate(parent, 2, false, blocks, COUNT);
+    }
     for (unsigned i = 0; i < ROUNDS; i++) {
         double one = fault_rate(parent, 1, false, blocks, COUNT);
         apart[i] = fault_rate(parent, 2, false, blocks, COUNT) / one;
