@@ -150,19 +150,48 @@ void flush_evict(struct mm_ctx *ctx, struct space *space)
     }
 }
 
-uint32_t asid_use(struct asid_cpu *cpu, struct asid *space_on_cpu, bool *flush_everything)
+static bool asid_is(const struct asid_cpu *cpu, uint32_t id, pfn_t root, uint64_t owner)
 {
-    *flush_everything = false;
-    if (space_on_cpu->generation == cpu->generation) {
-        return space_on_cpu->value;
+    return cpu->of[id].owner == owner && cpu->of[id].root.v == root.v;
+}
+
+/* Identifier that `owner` already has; 0: none. */
+static uint32_t asid_find(const struct asid_cpu *cpu, pfn_t root, uint64_t owner)
+{
+    if (asid_is(cpu, cpu->last, root, owner)) {
+        return cpu->last;
     }
-    if (cpu->next == 0 || cpu->next >= cpu->limit) {
-        /* First use of this CPU, or all are taken: take them all back at once. */
-        *flush_everything = true;
-        cpu->generation++;
-        cpu->next = 1;
+    for (uint32_t id = 1; id < cpu->limit; id++) {
+        if (asid_is(cpu, id, root, owner)) {
+            return id;
+        }
     }
-    *space_on_cpu = (struct asid){cpu->generation, cpu->next};
-    cpu->next++;
-    return space_on_cpu->value;
+    return 0;
+}
+
+uint32_t asid_use(struct asid_cpu *cpu, pfn_t root, uint64_t owner, bool *flush)
+{
+    uint32_t id = asid_find(cpu, root, owner);
+    if (id == 0) {
+        if (cpu->next == 0 || cpu->next >= cpu->limit) {
+            cpu->next = 1;
+        }
+        id = cpu->next++;
+        cpu->of[id].owner = owner;
+        cpu->of[id].root = root;
+        cpu->of[id].stale = 1; /* what its last owner left, or what was there at boot */
+    }
+    cpu->last = id;
+    *flush = cpu->of[id].stale != 0;
+    cpu->of[id].stale = 0;
+    return id;
+}
+
+void asid_forget(struct asid_cpu *cpu, pfn_t root)
+{
+    for (uint32_t id = 1; id < cpu->limit; id++) {
+        if (cpu->of[id].root.v == root.v) {
+            cpu->of[id].stale = 1;
+        }
+    }
 }

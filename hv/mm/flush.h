@@ -80,19 +80,32 @@ struct space *flush_running(unsigned cpu);
 
 /* --- Address-space identifiers (AMD ASIDs, Intel VPIDs) --------------------------------------- */
 
-/* Per CPU: hands the spaces that it runs identifiers from 1 to limit - 1. When they run out, all
- * are taken back at once and the CPU flushes everything. */
+/*
+ * A CPU's own table: which identifier its caches use for whom. Two vcpus of one space have
+ * different CR3s and so need different identifiers; a flush of their nested root must reach both.
+ * An `owner` is a number that is never used again: a vcpu takes a new one when it has run on
+ * another CPU (where it may have invalidated what is still cached here), and when its state is
+ * replaced.
+ */
+#define ASID_MAX 64
+
 struct asid_cpu {
-    uint64_t generation; /* starts at 1 */
-    uint32_t next;
-    uint32_t limit;
+    uint32_t limit; /* identifiers 1 .. limit - 1; at least 2, at most ASID_MAX */
+    uint32_t next;  /* the next one to be taken back, round robin */
+    uint32_t last;  /* the one given last: looked at first */
+    struct {
+        uint64_t owner; /* 0: never given */
+        pfn_t root;     /* of the nested tables that it was used with */
+        uint32_t stale; /* to be flushed before its next use */
+    } of[ASID_MAX];     /* [0] is the host's */
 };
-struct asid {
-    uint64_t generation; /* of the CPU's asid_cpu when it was given; 0: never */
-    uint32_t value;
-};
-/* Identifier of a space on this CPU. `*flush_all` is set when the CPU must flush all identifiers
- * before the guest runs. */
-uint32_t asid_use(struct asid_cpu *cpu, struct asid *space_on_cpu, bool *flush_all);
+
+/* The identifier under which `owner` (not 0) runs on this CPU with the nested tables at `root`:
+ * the one that it has, or one taken back from another. `*flush` is set when this identifier must be
+ * flushed before the guest runs, which the caller does. */
+uint32_t asid_use(struct asid_cpu *cpu, pfn_t root, uint64_t owner, bool *flush);
+/* Every identifier used with `root` must be flushed on this CPU at its next use (for
+ * port_flush_local() where nested translations are tagged with ASIDs). */
+void asid_forget(struct asid_cpu *cpu, pfn_t root);
 
 #endif

@@ -339,50 +339,92 @@ TEST(neighbours_share_a_place_in_the_batch)
 /* --- Identifiers
  * ----------------------------------------------------------------------------------- */
 
-/* No two spaces have one identifier on a CPU at the same time; when they run out all are taken back
- * and everything is flushed before the first is given again. */
-TEST(asids_are_recycled_with_a_flush)
-{
-    enum { SPACES = 40 };
-    struct asid_cpu cpu = {.generation = 1, .limit = 8};
-    struct asid asid[SPACES];
-    bool flush;
-    unsigned flushes = 0;
-    uint64_t state = test_seed();
-    uint32_t owner[8] = {0}; /* who had it since the last flush of all */
+/* What a CPU caches under each identifier: for whom, with which root. */
+struct cached {
+    uint64_t owner;
+    uint32_t root;
+};
 
-    memset(asid, 0, sizeof(asid));
-    for (unsigned i = 0; i < 2000; i++) {
-        uint32_t who = (uint32_t)(test_random(&state) % SPACES);
-        uint32_t value = asid_use(&cpu, &asid[who], &flush);
-        REQUIRE(value >= 1 && value < cpu.limit);
-        if (flush) {
-            flushes++;
-            memset(owner, 0, sizeof(owner));
-        }
-        CHECK(owner[value] == 0 || owner[value] == who + 1);
-        owner[value] = who + 1;
-        CHECK_EQ(asid_use(&cpu, &asid[who], &flush), value);
-        CHECK_EQ(flush, false);
+/* Runs `owner` and checks that it finds nothing of another owner or root under its identifier. */
+static uint32_t asid_run(struct asid_cpu *cpu, struct cached *cached, uint32_t root, uint64_t owner)
+{
+    bool flush;
+    uint32_t id = asid_use(cpu, pfn(root), owner, &flush);
+    REQUIRE(id >= 1 && id < cpu->limit);
+    if (flush) {
+        cached[id] = (struct cached){0, 0};
     }
-    CHECK(flushes > 100);
+    CHECK(cached[id].owner == 0 || (cached[id].owner == owner && cached[id].root == root));
+    cached[id] = (struct cached){owner, root};
+    return id;
 }
 
-TEST(asids_near_2_to_the_64)
+static unsigned asid_count(const struct cached *cached, uint32_t root)
 {
-    struct asid_cpu cpu = {.generation = UINT64_MAX - 10, .next = 7, .limit = 8};
-    struct asid old = {.generation = UINT64_MAX - 10, .value = 3}, asid[30];
-    bool flush;
-    CHECK_EQ(asid_use(&cpu, &old, &flush), 3);
-    CHECK(!flush);
-    memset(asid, 0, sizeof(asid));
+    unsigned count = 0;
+    for (unsigned i = 0; i < ASID_MAX; i++) {
+        count += cached[i].owner != 0 && cached[i].root == root;
+    }
+    return count;
+}
+
+static const struct asid_row {
+    const char *label;
+    uint32_t limit;
+} asid_rows[] = {{"one", 2}, {"eight", 8}, {"sixteen", 16}, {"all", ASID_MAX}};
+
+/* More owners than identifiers, roots that are used by several and recycled: an identifier is given
+ * to another only with a flush, and keeps its owner while nobody else needs it. */
+TEST_TABLE(asids_are_recycled_with_a_flush, asid_rows)
+{
+    enum { OWNERS = 200, ROOTS = 20 };
+    struct asid_cpu cpu = {.limit = row->limit};
+    struct cached cached[ASID_MAX];
+    uint64_t state = test_seed();
     unsigned flushes = 0;
-    for (unsigned i = 0; i < 30; i++) {
-        (void)asid_use(&cpu, &asid[i], &flush);
+    bool flush;
+
+    memset(cached, 0, sizeof(cached));
+    for (unsigned i = 0; i < 4000; i++) {
+        uint64_t owner = 1 + test_random(&state) % OWNERS;
+        uint32_t root = (uint32_t)(1 + test_random(&state) % ROOTS);
+        uint32_t id = asid_run(&cpu, cached, root, owner);
+        CHECK_EQ(asid_use(&cpu, pfn(root), owner, &flush), id);
+        CHECK_EQ(flush, false);
+    }
+    for (uint64_t owner = 1000; owner < 1000 + row->limit - 1; owner++) {
+        (void)asid_run(&cpu, cached, 1, owner);
+    }
+    for (uint64_t owner = 1000; owner < 1000 + row->limit - 1; owner++) {
+        (void)asid_use(&cpu, pfn(1), owner, &flush); /* all fit: each still has its own */
         flushes += flush;
     }
-    CHECK_EQ(flushes, 5); /* one left, then seven at a time */
-    CHECK_EQ(cpu.generation, UINT64_MAX - 5);
-    uint32_t value = asid_use(&cpu, &old, &flush);
-    CHECK(value >= 1 && value < 8);
+    CHECK_EQ(flushes, 0);
+}
+
+/* Two vcpus of one space on one CPU have an identifier each; a flush of the root reaches both, and
+ * nobody else. */
+TEST(asids_of_a_root_are_forgotten_together)
+{
+    struct asid_cpu cpu = {.limit = 8};
+    struct cached cached[ASID_MAX];
+    bool flush;
+
+    memset(cached, 0, sizeof(cached));
+    uint32_t first = asid_run(&cpu, cached, 5, 1), second = asid_run(&cpu, cached, 5, 2);
+    uint32_t other = asid_run(&cpu, cached, 6, 3);
+    CHECK(first != second && second != other && first != other);
+    CHECK_EQ(asid_count(cached, 5), 2);
+    asid_forget(&cpu, pfn(5));
+    CHECK_EQ(asid_use(&cpu, pfn(6), 3, &flush), other);
+    CHECK_EQ(flush, false);
+    CHECK_EQ(asid_use(&cpu, pfn(5), 2, &flush), second);
+    CHECK_EQ(flush, true);
+    CHECK_EQ(asid_use(&cpu, pfn(5), 1, &flush), first);
+    CHECK_EQ(flush, true);
+    CHECK_EQ(asid_use(&cpu, pfn(5), 1, &flush), first);
+    CHECK_EQ(flush, false);
+    /* Another root under the same owner is another identifier: the old one's is not reused. */
+    CHECK(asid_use(&cpu, pfn(7), 1, &flush) != first);
+    CHECK_EQ(flush, true);
 }
