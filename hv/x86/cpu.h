@@ -9,6 +9,7 @@
 #include "flush.h"
 #include "types.h"
 
+struct hvm_vcpu;
 struct vcpu;
 
 #define CPU_STACK_SIZE 16384u
@@ -23,6 +24,7 @@ struct percpu {
     uint32_t resched;           /* look at the run queue before entering a guest again */
     uint64_t deadline;          /* TSC at which the timer was asked to fire; 0: not armed */
     struct vcpu *current;       /* whose state is loaded in this CPU; null: none */
+    struct hvm_vcpu *loaded;    /* whose guest registers are in this CPU; null: none */
     struct asid_cpu asids;      /* ASIDs or VPIDs of this CPU */
     uint64_t hvm_frame[2];      /* host-physical: VMXON region or host save area; its spare */
     uint64_t doing[2];          /* what a crash report says: an enum cpu_doing and an argument */

@@ -49,7 +49,8 @@ struct hvm_state {
 };
 
 enum hvm_exit_kind {
-    HVM_EXIT_INTERRUPT, /* a physical interrupt or NMI: take it with cpu_take_interrupts() */
+    HVM_EXIT_INTERRUPT, /* nothing to do but cpu_take_interrupts() and run again: a physical
+                           interrupt, or something that the world switch did by itself */
     HVM_EXIT_WINDOW,    /* the window asked for with hvm_ops.window is open */
     HVM_EXIT_NESTED,    /* nested page fault: gpa, access */
     HVM_EXIT_HYPERCALL,
@@ -58,7 +59,6 @@ enum hvm_exit_kind {
     HVM_EXIT_WRMSR,
     HVM_EXIT_IO, /* port, size, io_in, io_string */
     HVM_EXIT_HLT,
-    HVM_EXIT_CR, /* a CR access that the guest may not make by itself; see cr_* */
     HVM_EXIT_XSETBV,
     HVM_EXIT_INVALID_OP, /* an instruction that guests do not have here: inject #UD */
     HVM_EXIT_TRIPLE_FAULT,
@@ -74,7 +74,6 @@ struct hvm_exit {
     uint8_t access;  /* NESTED: enum access */
     uint8_t walking; /* NESTED: while the CPU walked the guest's page tables */
     uint8_t linear_valid;
-    uint8_t cr, cr_write, cr_register; /* CR: number, direction, index into hvm_registers */
     uint16_t port;
     uint64_t gpa;    /* NESTED */
     uint64_t linear; /* NESTED: guest-linear address where linear_valid */
@@ -82,19 +81,42 @@ struct hvm_exit {
     uint64_t detail; /* EXITINFO1, or the exit qualification, or the VM-instruction error */
 };
 
-/* The part of a vcpu that the world switch owns. Embedded in struct vcpu (hv/kernel/vcpu.h). */
+/* MSRs that VMX leaves to software: the guest's are in the CPU while the vcpu is loaded. */
+struct hvm_msrs {
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+};
+
+/* What can be read and written without a whole save. TSC_OFFSET is added to the host's TSC. */
+enum hvm_field { HVM_FIELD_CR4, HVM_FIELD_EFER, HVM_FIELD_PAT, HVM_FIELD_TSC_OFFSET };
+
+/*
+ * The part of a vcpu that the world switch owns. Embedded in struct vcpu (hv/kernel/vcpu.h), zeroed
+ * when that is made. The kernel sets the first group before hvm_ops.vcpu_init(), and may change
+ * `root` between runs. A vcpu is loaded on the CPU that ran it last until that CPU runs another one
+ * or calls vcpu_unload(); only there, or when it is loaded nowhere, may it be touched.
+ */
 struct hvm_vcpu {
-    struct hvm_registers regs; /* valid between exits and entries; change freely */
-    uint64_t control;          /* host-physical address of its VMCB or VMCS page */
-    void *xsave;               /* its XSAVE area, a page of its own, 64-byte aligned */
-    uint64_t xcr0;             /* loaded around the guest */
-    uint64_t cr2;
-    uint64_t root;       /* host-physical address of the nested root table */
-    struct asid asid[1]; /* of the CPU that last ran it */
-    int loaded_on;       /* CPU whose VMCS this is current or cached on; -1: none */
-    uint8_t launched;    /* VMX: VMRESUME instead of VMLAUNCH */
-    uint8_t flush;       /* invalidate this vcpu's translations at the next entry */
-    uint64_t extra[16];  /* the world switch's own; see vmx.c, svm.c */
+    uint64_t control; /* host-physical address of its VMCB or VMCS page, which it alone uses */
+    uint64_t root;    /* host-physical address of the nested root table */
+    void *xsave;      /* its XSAVE area, a zeroed page of its own; valid after vcpu_save() */
+    uint32_t apic_id; /* that CPUID tells */
+
+    /* Valid between exits and entries; change freely. */
+    struct hvm_registers regs;
+    uint64_t cr2, cr8;
+
+    int loaded_on; /* CPU whose registers hold it; -1: none. Before vcpu_init() it means nothing */
+    uint8_t launched; /* VMX: VMRESUME instead of VMLAUNCH */
+    uint8_t flush; /* set by anybody who has it: drop what its CPU cached for it at the next run */
+    uint8_t nmi_masked;              /* SVM: an NMI was injected and no IRET seen */
+    uint8_t window;                  /* asked for */
+    uint32_t clean;                  /* SVM: VMCB clean bits */
+    unsigned last_cpu;               /* that it ran on */
+    uint64_t owner;                  /* what asid_use() knows it by */
+    uint32_t pending, pending_error; /* as hvm_state.pending */
+    uint64_t xcr0, tsc_aux;
+    uint64_t dr[4], dr6;  /* VMX: DR6; in the VMCB on SVM */
+    struct hvm_msrs msrs; /* VMX; in the VMCB on SVM */
 };
 
 struct hvm_ops {
@@ -102,30 +124,36 @@ struct hvm_ops {
     const struct pt_format *format;
     /* Does this CPU have it, enabled and complete? Else prints each feature that is missing. */
     bool (*present)(void);
-    /* Turns it on for the calling CPU; `cpu->hvm_frame` are two zeroed frames. */
+    /* Once, after present(): takes the tables that all CPUs share (boot_take()). */
+    void (*prepare)(void);
+    /* Turns it on for the calling CPU; `cpu->hvm_frame` are two zeroed frames. Prints why not. */
     bool (*cpu_enable)(struct percpu *cpu);
-    /* Makes the control structure of a vcpu whose `control`, `xsave` and `root` are set, in the
-     * state `state`. The vcpu is loaded nowhere. */
-    bool (*vcpu_init)(struct hvm_vcpu *vcpu, const struct hvm_state *state);
-    /* Its state as a record, and from a record. On the CPU where it is loaded, or nowhere loaded.
-     */
+    /* Makes the control structure of a vcpu whose first group is set, in the state `state`. Its
+     * XSAVE area is given the state of a reset when its header is zero, else taken as it is. */
+    void (*vcpu_init)(struct hvm_vcpu *vcpu, const struct hvm_state *state);
+    /* Its state as a record, and from a record. The XSAVE area belongs to the record: a save brings
+     * it up to date, a restore takes what stands there. */
     void (*vcpu_save)(struct hvm_vcpu *vcpu, struct hvm_state *state);
     void (*vcpu_restore)(struct hvm_vcpu *vcpu, const struct hvm_state *state);
-    /* The calling CPU is done with it: another may load it (VMCLEAR; nothing on SVM). */
+    /* The calling CPU is done with it: another may load it, and its frames may be freed. Nothing
+     * when it is not loaded here. */
     void (*vcpu_unload)(struct hvm_vcpu *vcpu);
     /* Enters the guest and returns at its next exit, decoded. Interrupts are off before and after;
      * a pending physical interrupt ends it at once. Loads the vcpu when it is not. */
     void (*run)(struct hvm_vcpu *vcpu, struct hvm_exit *exit);
-    /* Puts an event in front of the next entry: as hvm_state.pending. */
+    /* Puts an event in front of the next entry: as hvm_state.pending. An exception takes the place
+     * of an event that waits there, or becomes a double fault with it (SDM 3A table 6-5). */
     void (*inject)(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
     bool (*can_take_interrupt)(struct hvm_vcpu *vcpu);  /* IF set, no shadow, nothing pending */
     void (*window)(struct hvm_vcpu *vcpu, bool wanted); /* exit as soon as it can */
-    /* Invalidates on this CPU everything cached for the nested root at host-physical `root`. */
+    /* Invalidates on this CPU everything cached for the nested root at host-physical `root`, before
+     * any guest runs here again. */
     void (*flush_root)(uint64_t root);
     /* Skips the instruction that caused the exit. */
     void (*skip)(struct hvm_vcpu *vcpu, const struct hvm_exit *exit);
-    /* Reads what hypercalls need without a whole save: CR0, CR3, CR4, EFER, CS and SS attributes.
-     */
+    uint64_t (*get)(struct hvm_vcpu *vcpu, enum hvm_field field);
+    void (*set)(struct hvm_vcpu *vcpu, enum hvm_field field, uint64_t value);
+    /* Reads what hypercalls need without a whole save. */
     void (*mode)(struct hvm_vcpu *vcpu, uint64_t *cr0, uint64_t *cr3, uint64_t *cr4, uint64_t *efer,
                  unsigned *cpl, bool *code64);
 };
@@ -133,15 +161,20 @@ struct hvm_ops {
 extern const struct hvm_ops vmx_ops, svm_ops;
 extern const struct hvm_ops *hvm; /* the one in use; hvm.c */
 
-/* Chooses by the boot CPU; prints why none can be used and returns false. */
+/* Chooses by the boot CPU and prepares it, while boot_take() can be called; prints why none can be
+ * used and returns false. */
 bool hvm_choose(void);
+/* EPT accessed and dirty bits, chosen at boot before hvm_choose(): on unless cleared. */
+extern bool hvm_ept_dirty_bits;
 /* The state in which a guest's first instruction runs (PVH: 32-bit flat, paging off), at `eip` with
  * `ebx`. */
 void hvm_state_start(struct hvm_state *state, uint32_t eip, uint32_t ebx);
 /* Reset state of a vcpu started by INIT and SIPI `vector`. */
 void hvm_state_sipi(struct hvm_state *state, uint8_t vector);
 
-/* CPUID as a guest sees it; writes to MSRs and CRs that a guest may make. False: inject #GP. */
+/* CPUID as a guest sees it; leaves from 0x40000000 are the kernel's and are zero here. MSRs that a
+ * guest may use, but the local APIC's (0x1b, 0x800..0x8ff), which are the kernel's. False: inject
+ * #GP. */
 void hvm_guest_cpuid(struct hvm_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct cpuid *out);
 bool hvm_guest_rdmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool hvm_guest_wrmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t value);
