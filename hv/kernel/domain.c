@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The table of domains, making and ending them; see domain.h. */
+#include "domain.h"
+
+#include "pager.h"
+#include "sched.h"
+#include "stat.h"
+
+/* An id that is held for a domain about to be made. */
+#define HELD ((struct domain *)1)
+
+static struct {
+    struct klock lock;
+    uint32_t last; /* id given last */
+    struct domain *domain[DOMAIN_IDS];
+} table;
+
+/* --- Objects ---------------------------------------------------------------------------------- */
+
+enum cleave_status object_alloc(struct mm_ctx *ctx, struct payer *payer, pfn_t *out)
+{
+    enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_OBJECT, out);
+    if (status == CLEAVE_OK) {
+        port_zero_pages(frame_address(*out), 1);
+    }
+    return status;
+}
+
+void object_free(struct mm_ctx *ctx, pfn_t f)
+{
+    if (f.v != 0) {
+        bool last = node_put(ctx, f);
+        MM_CHECK(last);
+        pool_free(ctx, f, 0);
+    }
+}
+
+static pfn_t object_frame(const void *object)
+{
+    return pfn((uint32_t)(((const unsigned char *)object - machine.direct_map) >> PAGE_SHIFT));
+}
+
+/* --- Table ------------------------------------------------------------------------------------ */
+
+static bool is_domain(const struct domain *entry) { return entry != NULL && entry != HELD; }
+
+struct domain *domain_get(uint32_t id)
+{
+    struct domain *domain = NULL;
+    if (id == 0 || id >= DOMAIN_IDS) {
+        return NULL;
+    }
+    klock_take(&table.lock);
+    if (is_domain(table.domain[id])) {
+        domain = table.domain[id];
+        domain->references++;
+    }
+    klock_release(&table.lock);
+    return domain;
+}
+
+struct domain *domain_next(uint32_t id)
+{
+    struct domain *domain = NULL;
+    klock_take(&table.lock);
+    for (id++; id < DOMAIN_IDS && domain == NULL; id++) {
+        if (is_domain(table.domain[id])) {
+            domain = table.domain[id];
+            domain->references++;
+        }
+    }
+    klock_release(&table.lock);
+    return domain;
+}
+
+void domain_put(struct mm_ctx *ctx, struct domain *domain)
+{
+    while (domain != NULL) {
+        klock_take(&table.lock);
+        bool last = --domain->references == 0;
+        klock_release(&table.lock);
+        if (!last) {
+            return;
+        }
+        struct domain *parent = domain->parent;
+        object_free(ctx, object_frame(domain));
+        domain = parent; /* which its child held */
+    }
+}
+
+bool domain_commands(const struct domain *caller, const struct domain *domain)
+{
+    while (domain != NULL && domain != caller && domain->depth > caller->depth) {
+        domain = domain->parent;
+    }
+    return domain == caller;
+}
+
+static bool name_character(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+}
+
+bool domain_name_legal(const char name[CLEAVE_NAME_SIZE])
+{
+    unsigned length = 0;
+    while (length < CLEAVE_NAME_SIZE && name[length] != '\0') {
+        if (!name_character(name[length])) {
+            return false;
+        }
+        length++;
+    }
+    return length > 0 && length < CLEAVE_NAME_SIZE;
+}
+
+static bool same_name(const char *a, const char *b)
+{
+    unsigned i = 0;
+    while (i < CLEAVE_NAME_SIZE && a[i] == b[i] && a[i] != '\0') {
+        i++;
+    }
+    return i == CLEAVE_NAME_SIZE || a[i] == b[i];
+}
+
+uint32_t domain_ids_take(uint32_t count)
+{
+    uint32_t run = 0, first = 0;
+    klock_take(&table.lock);
+    for (uint32_t tried = 0; tried < 2 * DOMAIN_IDS && run < count; tried++) {
+        table.last = table.last + 1 < DOMAIN_IDS ? table.last + 1 : 1;
+        if (table.last == 1) {
+            run = 0;
+        }
+        run = table.domain[table.last] == NULL ? run + 1 : 0;
+    }
+    if (run == count) {
+        first = table.last - count + 1;
+        for (uint32_t i = 0; i < count; i++) {
+            table.domain[first + i] = HELD;
+        }
+    }
+    klock_release(&table.lock);
+    return first;
+}
+
+void domain_ids_drop(uint32_t first, uint32_t count)
+{
+    klock_take(&table.lock);
+    for (uint32_t i = first; i < first + count; i++) {
+        if (table.domain[i] == HELD) {
+            table.domain[i] = NULL;
+        }
+    }
+    klock_release(&table.lock);
+}
+
+/* Puts a domain under its id. False when its name is another's. */
+static bool enter(struct domain *domain)
+{
+    bool free = true;
+    klock_take(&table.lock);
+    for (uint32_t id = 1; id < DOMAIN_IDS && free; id++) {
+        free = !is_domain(table.domain[id]) || !same_name(table.domain[id]->name, domain->name);
+    }
+    if (free) {
+        MM_CHECK(table.domain[domain->id] == HELD);
+        table.domain[domain->id] = domain;
+        if (domain->parent != NULL) {
+            domain->parent->references++;
+        }
+    }
+    klock_release(&table.lock);
+    return free;
+}
+
+/* --- Making ----------------------------------------------------------------------------------- */
+
+static void vcpu_free(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    if (vcpu->hvm.control != 0) {
+        object_free(ctx, pfn((uint32_t)(vcpu->hvm.control >> PAGE_SHIFT)));
+    }
+    if (vcpu->hvm.xsave != NULL) {
+        object_free(ctx, object_frame(vcpu->hvm.xsave));
+    }
+    object_free(ctx, vcpu->saved_xsave);
+    object_free(ctx, object_frame(vcpu));
+}
+
+static enum cleave_status vcpu_make(struct mm_ctx *ctx, struct domain *domain, uint32_t number,
+                                    bool record)
+{
+    struct payer *payer = &domain->space->payer;
+    pfn_t object, control, xsave;
+    enum cleave_status status = object_alloc(ctx, payer, &object);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    struct vcpu *vcpu = frame_address(object);
+    vcpu->domain = domain;
+    vcpu->number = number;
+    vcpu->wait.space = domain->space;
+    vcpu->wait.vcpu = number;
+    vcpu->hvm.apic_id = 2 * number;
+    vcpu->hvm.loaded_on = -1;
+    vcpu->hvm.root = (uint64_t)domain->space->root.v << PAGE_SHIFT;
+    domain->vcpu[number] = vcpu;
+    domain->vcpu_count = number + 1;
+    if (record) {
+        return object_alloc(ctx, payer, &vcpu->saved_xsave);
+    }
+    status = object_alloc(ctx, payer, &control);
+    if (status == CLEAVE_OK) {
+        vcpu->hvm.control = (uint64_t)control.v << PAGE_SHIFT;
+        status = object_alloc(ctx, payer, &xsave);
+    }
+    if (status == CLEAVE_OK) {
+        vcpu->hvm.xsave = frame_address(xsave);
+    }
+    return status;
+}
+
+enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_state *state,
+                             const void *xsave)
+{
+    if (vcpu->saved_xsave.v == 0) {
+        enum cleave_status status =
+            object_alloc(ctx, &vcpu->domain->space->payer, &vcpu->saved_xsave);
+        if (status != CLEAVE_OK) {
+            return status;
+        }
+    }
+    vcpu->saved = *state;
+    port_copy_pages(frame_address(vcpu->saved_xsave), xsave, 1);
+    return CLEAVE_OK;
+}
+
+static void vcpus_free(struct mm_ctx *ctx, struct domain *domain)
+{
+    uint32_t count = sched_forget(domain);
+    for (uint32_t i = 0; i < count; i++) {
+        vcpu_free(ctx, domain->vcpu[i]);
+    }
+}
+
+enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name,
+                               struct domain *parent, struct space *space, uint32_t vcpus,
+                               bool records, struct domain **out)
+{
+    pfn_t object;
+    enum cleave_status status = object_alloc(ctx, &space->payer, &object);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    struct domain *domain = frame_address(object);
+    domain->id = id;
+    domain->references = 1;
+    domain->parent = parent;
+    domain->depth = parent != NULL ? parent->depth + 1 : 0;
+    domain->pool = space->payer.pool;
+    domain->space = space;
+    domain->state = records ? CLEAVE_STATE_FROZEN : CLEAVE_STATE_RUNNING;
+    domain->snapshot = records;
+    domain->created = read_tsc();
+    for (unsigned i = 0; i < CLEAVE_NAME_SIZE - 1 && name[i] != '\0'; i++) {
+        domain->name[i] = name[i];
+    }
+    for (uint32_t i = 0; i < vcpus && status == CLEAVE_OK; i++) {
+        status = vcpu_make(ctx, domain, i, records);
+    }
+    if (status == CLEAVE_OK && !enter(domain)) {
+        status = mm_fail(ctx, CLEAVE_EXISTS, "name", id, 1, 0);
+    }
+    if (status != CLEAVE_OK) {
+        vcpus_free(ctx, domain);
+        object_free(ctx, object);
+        return status;
+    }
+    *out = domain;
+    return CLEAVE_OK;
+}
+
+/* Takes it out of the table and drops the table's reference; a name and a place in the chain of
+ * parents remain while a child or a call holds it. */
+static void leave(struct mm_ctx *ctx, struct domain *domain)
+{
+    klock_take(&table.lock);
+    bool there = table.domain[domain->id] == domain;
+    if (there) {
+        table.domain[domain->id] = NULL;
+    }
+    klock_release(&table.lock);
+    if (there) {
+        domain_put(ctx, domain);
+    }
+}
+
+/* --- Stopping and ending ---------------------------------------------------------------------- */
+
+void domain_stop(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self)
+{
+    sched_pause(domain);
+    while (sched_runs(domain, self)) {
+        world_rest(ctx);
+        port_relax(ctx);
+    }
+}
+
+void domain_resume(struct domain *domain) { sched_unpause(domain); }
+
+void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    channel_cancel_wait(ctx, &vcpu->wait);
+    pager_cancel_wait(ctx, &vcpu->wait);
+    pool_cancel_wait(ctx, vcpu->domain->pool, &vcpu->wait);
+}
+
+void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, uint32_t reason,
+                uint32_t code)
+{
+    if (domain->state == CLEAVE_STATE_ENDED) {
+        return;
+    }
+    domain_stop(ctx, domain, self);
+    domain->reason = reason;
+    domain->code = code;
+    __atomic_store_n(&domain->state, CLEAVE_STATE_ENDED, __ATOMIC_RELEASE);
+    sched_off(domain);
+    for (unsigned i = 0; i < domain->vcpu_count && !domain->snapshot; i++) {
+        vcpu_cancel_waits(ctx, domain->vcpu[i]);
+    }
+    domain_resume(domain);
+    if (domain->parent != NULL) {
+        sched_wake_sleepers(domain->parent, SLEEP_CHILD);
+    }
+    stat_ended(domain);
+}
+
+enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self)
+{
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    domain_end(ctx, domain, self, CLEAVE_DESTROYED, 0);
+    enum cleave_status status = CLEAVE_OK;
+    if (domain->channel != NULL) {
+        channel_destroy(ctx, domain->channel);
+        domain->channel = NULL;
+    }
+    if (domain->space != NULL && sched_runs(domain, NULL)) {
+        status = CLEAVE_AGAIN; /* a vcpu that ended it has not left its CPU yet */
+    }
+    if (status == CLEAVE_OK && domain->space != NULL) {
+        vcpus_free(ctx, domain);
+        status = space_destroy(ctx, domain->space);
+        if (status == CLEAVE_OK) {
+            domain->space = NULL;
+        }
+    }
+    klock_release(&domain->busy);
+    if (status == CLEAVE_OK) {
+        leave(ctx, domain);
+    }
+    return status;
+}
+
+void domain_unmake(struct mm_ctx *ctx, struct domain *domain)
+{
+    uint64_t budget = ctx->budget;
+    enum cleave_status status;
+    struct mm_error error = ctx->error;
+    ctx->budget = UINT64_MAX;
+    __atomic_store_n(&domain->state, CLEAVE_STATE_ENDED, __ATOMIC_RELEASE);
+    do {
+        status = domain_destroy(ctx, domain, NULL);
+    } while (status == CLEAVE_AGAIN);
+    MM_CHECK(status == CLEAVE_OK);
+    ctx->budget = budget;
+    ctx->error = error;
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Domains and their virtual CPUs. A domain is a space, its vcpus, a name and who made it; a
+ * snapshot is a domain whose space is frozen and whose vcpus are records. Each object is one frame
+ * of the domain's pool, charged to its space's account.
+ *
+ * A domain may act on itself and on what it made, and what that made: authority is the chain of
+ * `parent`. The object of a domain that is gone stays as long as a call uses it or a child names
+ * it.
+ */
+#ifndef KERNEL_DOMAIN_H
+#define KERNEL_DOMAIN_H
+
+#include "cleave/abi.h"
+#include "fault.h"
+#include "fork.h"
+#include "hvm.h"
+#include "klock.h"
+#include "notify.h"
+#include "space.h"
+
+#define DOMAIN_IDS 0x7ff0u /* ids 1..DOMAIN_IDS - 1, as Xen has them */
+#define DOMAIN_DEPTH_MAX 4096u
+
+enum vcpu_state {
+    VCPU_OFF,     /* not started, or its domain has ended */
+    VCPU_READY,   /* could run; in the run queue unless its domain is paused */
+    VCPU_RUNNING, /* on `cpu` */
+    VCPU_BLOCKED  /* until sched_wake() */
+};
+
+/* What a vcpu of a parent waits for besides the core's queues. */
+enum vcpu_sleep { SLEEP_NONE, SLEEP_HALT, SLEEP_CORE, SLEEP_CHILD, SLEEP_EVENT, SLEEP_QUOTA };
+
+struct vcpu {
+    struct vcpu_wait wait; /* the core's: first, so that port_wake() finds the vcpu */
+    struct domain *domain;
+    uint32_t number;
+    /* Under the run queue's lock: */
+    uint8_t state; /* enum vcpu_state */
+    uint8_t queued;
+    uint8_t woken; /* sched_wake() came before it was blocked */
+    unsigned cpu;
+    struct vcpu *next, *previous;
+    /* The vcpu's own CPU's: */
+    uint8_t sleep;        /* enum vcpu_sleep: what it is to be blocked for after this exit */
+    uint8_t halted;       /* HLT with interrupts off */
+    uint8_t ending;       /* enum cleave_reason with which its domain is to end, code in end_code */
+    uint8_t started;      /* its state was set: by a start, a fork or a boot configuration */
+    uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
+    uint32_t end_code;
+    uint64_t exits, hypercalls;
+    uint64_t slice_end;
+    struct cleave_error error;
+    struct hvm_vcpu hvm;
+    struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
+    pfn_t saved_xsave;      /* PFN_NONE: none is kept */
+    union {
+        struct cleave_stat stat; /* the largest */
+    } result;
+};
+_Static_assert(sizeof(struct vcpu) <= PAGE_SIZE, "a vcpu object is one frame");
+
+struct domain {
+    uint32_t id;
+    uint32_t references; /* atomic: table, calls, children */
+    char name[CLEAVE_NAME_SIZE];
+    struct domain *parent; /* null: made at boot */
+    uint32_t depth;
+    struct pool *pool;
+    struct space *space; /* null once destroyed */
+    uint32_t vcpu_count;
+    struct vcpu *vcpu[CLEAVE_VCPUS_MAX];
+    uint32_t asked_pauses; /* of these: by CLEAVE_OP_PAUSE */
+    uint32_t paused;       /* under the run queue's lock: pauses that nest; 0: runs */
+    struct klock busy;     /* try only: a call changes the domain as a whole */
+    uint8_t state;         /* enum cleave_state */
+    uint8_t snapshot;
+    uint8_t has_base;  /* vcpu[]->saved holds the state that reset goes back to */
+    uint8_t resetting; /* a reset was begun: paused until it is done */
+    uint8_t reported;  /* its end was told by CLEAVE_OP_WAIT */
+    uint32_t reason, code;
+    uint32_t result_size;
+    uint8_t result[CLEAVE_RESULT_MAX];
+    struct channel *channel; /* on which it is told of writes; null: none yet */
+    uint64_t created;        /* TSC */
+};
+_Static_assert(sizeof(struct domain) <= PAGE_SIZE, "a domain object is one frame");
+
+/* --- Table ------------------------------------------------------------------------------------ */
+
+/* The domain of this id with a reference more; null when there is none. */
+struct domain *domain_get(uint32_t id);
+void domain_put(struct mm_ctx *ctx, struct domain *domain);
+/* The next domain with an id above `id`, with a reference; null at the end. */
+struct domain *domain_next(uint32_t id);
+/* Is `domain` the caller or descended from it? */
+bool domain_commands(const struct domain *caller, const struct domain *domain);
+/* Is the name free and legal (1 to 63 of letters, digits and - _ .)? */
+bool domain_name_legal(const char name[CLEAVE_NAME_SIZE]);
+/* Holds `count` ids in a row for domains about to be made; 0 when there are none. */
+uint32_t domain_ids_take(uint32_t count);
+void domain_ids_drop(uint32_t first, uint32_t count);
+
+/* --- Making and ending ------------------------------------------------------------------------ */
+
+/* A domain with id `id` (held by domain_ids_take()) over `space`, which it owns from then on, with
+ * `vcpus` vcpus that are off; `records` makes them records of a snapshot. On error the space is
+ * still the caller's. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_EXISTS (name). */
+enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name,
+                               struct domain *parent, struct space *space, uint32_t vcpus,
+                               bool records, struct domain **out) MUST_CHECK;
+/* Takes back a domain that nobody was told of; its space is destroyed. */
+void domain_unmake(struct mm_ctx *ctx, struct domain *domain);
+/* Keeps the present state of a halted vcpu, or `state`, as what reset goes back to. */
+enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_state *state,
+                             const void *xsave) MUST_CHECK;
+
+/* Takes a vcpu that does not run out of every queue of the core. */
+void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu);
+
+/* Ends the domain: its vcpus are stopped and taken out of queues, its parent's waiters woken. The
+ * caller holds `busy`. `self` is the vcpu on whose behalf, or null. */
+void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, uint32_t reason,
+                uint32_t code);
+/* Ends it if need be and gives its memory back. CLEAVE_AGAIN until done; CLEAVE_BUSY. The caller
+ * holds a reference. */
+enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain,
+                                  struct vcpu *self) MUST_CHECK;
+
+/* Stops all vcpus but `self` and returns when none runs; they start again with domain_resume(). */
+void domain_stop(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self);
+void domain_resume(struct domain *domain);
+
+/* A frame for an object of the kernel, zeroed, charged to the payer's account. */
+enum cleave_status object_alloc(struct mm_ctx *ctx, struct payer *payer, pfn_t *out) MUST_CHECK;
+void object_free(struct mm_ctx *ctx, pfn_t f);
+
+#endif

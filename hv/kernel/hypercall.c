@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Decodes hypercalls and finishes them; see hypercall.h. */
+#include "hypercall.h"
+
+#include "guest.h"
+#include "sched.h"
+
+#define ENOSYS_RESULT ((uint64_t)-38) /* -ENOSYS, as Xen answers a call it does not know */
+
+enum {
+    OP_DOMAIN = 1, /* the arguments begin with a domain id */
+    OP_RESULT = 2, /* the structure goes back to the guest */
+    OP_ENDED = 4   /* also for a domain that has ended */
+};
+
+static const struct {
+    op_t *perform;
+    uint16_t size;
+    uint16_t flags;
+} operations[CLEAVE_OPS] = {
+    [CLEAVE_OP_VERSION] = {op_version, sizeof(struct cleave_version), OP_RESULT},
+    [CLEAVE_OP_CONSOLE] = {op_console, sizeof(struct cleave_console), 0},
+    [CLEAVE_OP_EXIT] = {op_exit, sizeof(struct cleave_exit), 0},
+    [CLEAVE_OP_ERROR] = {op_error, sizeof(struct cleave_error), OP_RESULT},
+    [CLEAVE_OP_CREATE] = {op_create, sizeof(struct cleave_create), OP_RESULT},
+    [CLEAVE_OP_MAP] = {op_map, sizeof(struct cleave_map), OP_DOMAIN},
+    [CLEAVE_OP_UNMAP] = {op_unmap, sizeof(struct cleave_map), OP_DOMAIN},
+    [CLEAVE_OP_PROTECT] = {op_protect, sizeof(struct cleave_map), OP_DOMAIN},
+    [CLEAVE_OP_COPY] = {op_copy, sizeof(struct cleave_copy), OP_DOMAIN},
+    [CLEAVE_OP_START] = {op_start, sizeof(struct cleave_start), OP_DOMAIN},
+    [CLEAVE_OP_PAUSE] = {op_pause, sizeof(struct cleave_domain), OP_DOMAIN},
+    [CLEAVE_OP_UNPAUSE] = {op_unpause, sizeof(struct cleave_domain), OP_DOMAIN},
+    [CLEAVE_OP_FORK] = {op_fork, sizeof(struct cleave_fork), OP_DOMAIN},
+    [CLEAVE_OP_SNAPSHOT] = {op_snapshot, sizeof(struct cleave_snapshot), OP_DOMAIN | OP_RESULT},
+    [CLEAVE_OP_RESET] = {op_reset, sizeof(struct cleave_domain), OP_DOMAIN},
+    [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDED},
+    [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT},
+    [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED},
+    [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT},
+    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup), OP_DOMAIN | OP_RESULT},
+    [CLEAVE_OP_COLLAPSE] = {op_collapse, sizeof(struct cleave_collapse), OP_DOMAIN},
+    [CLEAVE_OP_NOTIFY] = {op_notify, sizeof(struct cleave_notify), OP_DOMAIN},
+    [CLEAVE_OP_EVENT] = {op_event, sizeof(struct cleave_event), OP_RESULT},
+    [CLEAVE_OP_VERDICT] = {op_verdict, sizeof(struct cleave_verdict), 0},
+    [CLEAVE_OP_YIELD] = {op_yield, 0, 0},
+};
+
+struct operands {
+    uint64_t op, arguments, size;
+};
+
+static struct operands operands_of(const struct hvm_registers *regs, bool code64)
+{
+    if (code64) {
+        return (struct operands){regs->rdi, regs->rsi, regs->rdx};
+    }
+    return (struct operands){(uint32_t)regs->rbx, (uint32_t)regs->rcx, (uint32_t)regs->rdx};
+}
+
+/* Finds the domain that the arguments begin with and that the caller may command. */
+static enum cleave_status find_domain(struct call *call, bool ended)
+{
+    uint32_t id = call->args.domain.domain;
+    struct domain *domain = domain_get(id == CLEAVE_DOMAIN_SELF ? call->caller->id : id);
+    if (domain == NULL || !domain_commands(call->caller, domain)) {
+        domain_put(call->ctx, domain);
+        return mm_fail(call->ctx, CLEAVE_NO_CAP, "domain", id, 1, 0);
+    }
+    call->domain = domain;
+    if (!ended && domain->state == CLEAVE_STATE_ENDED) {
+        return mm_fail(call->ctx, CLEAVE_DYING, "domain", id, 1, 0);
+    }
+    return CLEAVE_OK;
+}
+
+/* Arguments in, operation, results kept in the vcpu for writing. */
+static enum cleave_status perform(struct call *call, const struct operands *operands)
+{
+    struct mm_ctx *ctx = call->ctx;
+    if (operands->op >= CLEAVE_OPS) {
+        return mm_fail(ctx, CLEAVE_INVALID, "operation", operands->op, 0, CLEAVE_OPS - 1);
+    }
+    uint64_t size = operations[operands->op].size;
+    unsigned flags = operations[operands->op].flags;
+    if (operands->size != size) {
+        return mm_fail(ctx, CLEAVE_COUNT, "size", operands->size, size, size);
+    }
+    enum cleave_status status =
+        guest_read(ctx, call->vcpu, operands->arguments, &call->args, size, "arguments");
+    if (status == CLEAVE_OK && (flags & OP_DOMAIN)) {
+        status = find_domain(call, (flags & OP_ENDED) != 0);
+    }
+    if (status == CLEAVE_OK) {
+        status = operations[operands->op].perform(call);
+    }
+    domain_put(ctx, call->domain);
+    if (status == CLEAVE_OK && (flags & OP_RESULT)) {
+        call->vcpu->result_size = (uint16_t)size;
+        __builtin_memcpy(&call->vcpu->result, &call->args, size);
+    }
+    return status;
+}
+
+static void note_error(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t op,
+                       enum cleave_status status)
+{
+    vcpu->error = (struct cleave_error){.status = status,
+                                        .operation = (uint32_t)op,
+                                        .value = ctx->error.value,
+                                        .low = ctx->error.low,
+                                        .high = ctx->error.high};
+    const char *name = ctx->error.argument != NULL ? ctx->error.argument : "";
+    for (unsigned i = 0; i < sizeof(vcpu->error.argument) - 1 && name[i] != '\0'; i++) {
+        vcpu->error.argument[i] = name[i];
+    }
+}
+
+static enum cleave_status cleave_call(struct mm_ctx *ctx, struct vcpu *vcpu,
+                                      const struct hvm_exit *exit, bool code64, struct call *call)
+{
+    struct operands operands = operands_of(&vcpu->hvm.regs, code64);
+    enum cleave_status status = CLEAVE_OK;
+
+    *call = (struct call){.ctx = ctx, .vcpu = vcpu, .caller = vcpu->domain, .exit = exit};
+    sched_expect(vcpu);
+    if (vcpu->result_size == 0) { /* else only the results are still to be written */
+        status = perform(call, &operands);
+    }
+    if (status == CLEAVE_OK && vcpu->result_size != 0) {
+        status = guest_write(ctx, vcpu, operands.arguments, &vcpu->result, vcpu->result_size,
+                             "arguments");
+        if (status == CLEAVE_WAIT || status == CLEAVE_AGAIN) {
+            return status;
+        }
+    }
+    if (status == CLEAVE_WAIT || status == CLEAVE_AGAIN) {
+        return status;
+    }
+    vcpu->result_size = 0;
+    if (status != CLEAVE_OK) {
+        note_error(ctx, vcpu, operands.op, status);
+    }
+    return status;
+}
+
+void hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit *exit)
+{
+    struct call call;
+    uint64_t cr0, cr3, cr4, efer, result;
+    unsigned cpl;
+    bool code64;
+
+    vcpu->hypercalls++;
+    hvm->mode(&vcpu->hvm, &cr0, &cr3, &cr4, &efer, &cpl, &code64);
+    uint64_t number = code64 ? vcpu->hvm.regs.rax : (uint32_t)vcpu->hvm.regs.rax;
+    call.set_results = false;
+    if (cpl != 0) {
+        result = CLEAVE_DENIED;
+    } else if (number != CLEAVE_HYPERCALL) {
+        result = ENOSYS_RESULT;
+    } else {
+        ctx->budget = HYPERCALL_BUDGET;
+        enum cleave_status status = cleave_call(ctx, vcpu, exit, code64, &call);
+        ctx->budget = UINT64_MAX;
+        if (status == CLEAVE_WAIT && vcpu->sleep == SLEEP_NONE) {
+            vcpu->sleep = SLEEP_CORE;
+        }
+        if (status == CLEAVE_WAIT || status == CLEAVE_AGAIN) {
+            return; /* the same instruction again */
+        }
+        result = status;
+    }
+    vcpu->hvm.regs.rax = result;
+    if (call.set_results) {
+        vcpu->hvm.regs.rdx = call.results;
+    }
+    hvm->skip(&vcpu->hvm, exit);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Hypercalls. hypercall.c decodes: who calls, which operation, its arguments, copied once; ops_*.c
+ * perform. An operation that cannot finish returns CLEAVE_AGAIN or CLEAVE_WAIT, and the vcpu
+ * executes the same instruction again.
+ */
+#ifndef KERNEL_HYPERCALL_H
+#define KERNEL_HYPERCALL_H
+
+#include "domain.h"
+
+#define HYPERCALL_BUDGET 4096u /* units of work before a call lets others run */
+
+/* A call being carried out. */
+struct call {
+    struct mm_ctx *ctx;
+    struct vcpu *vcpu; /* the caller */
+    const struct hvm_exit *exit;
+    struct domain *caller; /* its domain */
+    struct domain *domain; /* the domain that the arguments name, with a reference */
+    uint64_t results;      /* RDX afterwards; see CLEAVE_OP_FORK */
+    bool set_results;
+    union {
+        struct cleave_version version;
+        struct cleave_console console;
+        struct cleave_exit exit;
+        struct cleave_error error;
+        struct cleave_create create;
+        struct cleave_map map;
+        struct cleave_copy copy;
+        struct cleave_start start;
+        struct cleave_domain domain;
+        struct cleave_fork fork;
+        struct cleave_snapshot snapshot;
+        struct cleave_wait wait;
+        struct cleave_stat stat;
+        struct cleave_audit audit;
+        struct cleave_lookup lookup;
+        struct cleave_collapse collapse;
+        struct cleave_notify notify;
+        struct cleave_event event;
+        struct cleave_verdict verdict;
+    } args;
+};
+
+typedef enum cleave_status op_t(struct call *call);
+op_t op_version, op_console, op_exit, op_error, op_yield;                     /* ops_self.c */
+op_t op_create, op_start, op_pause, op_unpause, op_destroy, op_wait, op_stat; /* ops_domain.c */
+op_t op_map, op_unmap, op_protect, op_copy, op_lookup, op_collapse, op_audit; /* ops_memory.c */
+op_t op_fork, op_snapshot, op_reset;                                          /* ops_fork.c */
+op_t op_notify, op_event, op_verdict;                                         /* ops_notify.c */
+
+/* A vcpu executed the hypercall instruction; registers are in vcpu->hvm.regs. */
+void hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit *exit);
+
+#endif

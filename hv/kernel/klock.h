@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Locks of hv/kernel/: held for a few instructions, never while the core is called or a flush is
+ * waited for. Order: table of domains, run queue. port_wake() takes the run queue inside locks of
+ * the core.
+ */
+#ifndef KERNEL_KLOCK_H
+#define KERNEL_KLOCK_H
+
+#include "platform.h"
+
+struct klock {
+    uint32_t held;
+};
+
+static inline bool klock_try(struct klock *lock)
+{
+    return __atomic_exchange_n(&lock->held, 1, __ATOMIC_ACQUIRE) == 0;
+}
+static inline void klock_take(struct klock *lock)
+{
+    while (!klock_try(lock)) {
+        cpu_pause();
+    }
+}
+static inline void klock_release(struct klock *lock)
+{
+    __atomic_store_n(&lock->held, 0, __ATOMIC_RELEASE);
+}
+
+#endif

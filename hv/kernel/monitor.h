@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The debug console on the serial port: a line at a time, on CPU 0 between two vcpus. */
+#ifndef KERNEL_MONITOR_H
+#define KERNEL_MONITOR_H
+
+/* Takes what was typed and carries out a finished line; ends the machine when it is to stop. */
+void monitor_poll(void);
+/* The machine stops, with an audit and a verdict, once `domains` boot domains have ended. */
+void monitor_stop_after(unsigned domains);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Operations on domains as a whole: create, start, pause, destroy, wait, statistics. */
+#include "hypercall.h"
+#include "sched.h"
+#include "stat.h"
+
+enum cleave_status op_create(struct call *call)
+{
+    struct cleave_create *create = &call->args.create;
+    struct space *space;
+    struct domain *domain;
+
+    if (!domain_name_legal(create->name)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
+    }
+    if (create->vcpus == 0 || create->vcpus > CLEAVE_VCPUS_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "vcpus", create->vcpus, 1, CLEAVE_VCPUS_MAX);
+    }
+    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
+                       DOMAIN_DEPTH_MAX - 1);
+    }
+    uint64_t limit = create->limit == UINT64_MAX ? UINT64_MAX : create->limit >> PAGE_SHIFT;
+    uint32_t id = domain_ids_take(1);
+    if (id == 0) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
+    }
+    enum cleave_status status = space_create(call->ctx, call->caller->pool, limit, &space);
+    if (status == CLEAVE_OK) {
+        status = domain_make(call->ctx, id, create->name, call->caller, space, create->vcpus, false,
+                             &domain);
+        if (status != CLEAVE_OK) {
+            struct mm_error error = call->ctx->error;
+            space_discard(call->ctx, space);
+            call->ctx->error = error;
+        }
+    }
+    if (status != CLEAVE_OK) {
+        domain_ids_drop(id, 1);
+        return status;
+    }
+    create->domain = id;
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_start(struct call *call)
+{
+    const struct cleave_start *start = &call->args.start;
+    struct domain *domain = call->domain;
+    struct hvm_state state;
+    enum cleave_status status = CLEAVE_OK;
+
+    if (domain->snapshot) {
+        return mm_fail(call->ctx, CLEAVE_FROZEN, "domain", domain->id, 1, 0);
+    }
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    if (start->vcpu >= domain->vcpu_count) {
+        status = mm_fail(call->ctx, CLEAVE_RANGE, "vcpu", start->vcpu, 0, domain->vcpu_count - 1u);
+    } else if (domain->vcpu[start->vcpu]->state != VCPU_OFF) {
+        status = mm_fail(call->ctx, CLEAVE_EXISTS, "vcpu", start->vcpu, 1, 0);
+    } else {
+        hvm_state_start(&state, start->entry, start->argument);
+        hvm->vcpu_init(&domain->vcpu[start->vcpu]->hvm, &state);
+        domain->vcpu[start->vcpu]->started = 1;
+        sched_start(domain->vcpu[start->vcpu]);
+    }
+    klock_release(&domain->busy);
+    return status;
+}
+
+enum cleave_status op_pause(struct call *call)
+{
+    struct domain *domain = call->domain;
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status status = CLEAVE_OK;
+    if (domain->asked_pauses == UINT32_MAX) {
+        status = mm_fail(call->ctx, CLEAVE_OVERFLOW, "domain", domain->id, 1, 0);
+    } else {
+        domain->asked_pauses++;
+        domain_stop(call->ctx, domain, call->vcpu);
+    }
+    klock_release(&domain->busy);
+    return status;
+}
+
+enum cleave_status op_unpause(struct call *call)
+{
+    struct domain *domain = call->domain;
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status status = CLEAVE_OK;
+    if (domain->asked_pauses == 0) {
+        status = mm_fail(call->ctx, CLEAVE_INVALID, "domain", domain->id, 1, 0);
+    } else {
+        domain->asked_pauses--;
+        domain_resume(domain);
+    }
+    klock_release(&domain->busy);
+    return status;
+}
+
+enum cleave_status op_destroy(struct call *call)
+{
+    if (call->domain == call->caller || domain_commands(call->domain, call->caller)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "domain", call->domain->id, 1, 0);
+    }
+    return domain_destroy(call->ctx, call->domain, NULL);
+}
+
+/* A child of the caller that has ended and was not reported: `id`, or any for 0. */
+static enum cleave_status ended_child(struct call *call, uint32_t id, struct domain **found)
+{
+    bool children = false;
+    struct domain *domain = id != 0 ? domain_get(id) : domain_next(0);
+
+    *found = NULL;
+    while (domain != NULL) {
+        uint32_t at = domain->id;
+        bool child = domain->parent == call->caller && !domain->snapshot;
+        children |= child;
+        if (child && domain->state == CLEAVE_STATE_ENDED && (id != 0 || !domain->reported)) {
+            *found = domain;
+            return CLEAVE_OK;
+        }
+        domain_put(call->ctx, domain);
+        domain = id != 0 ? NULL : domain_next(at);
+    }
+    return children ? CLEAVE_WAIT : mm_fail(call->ctx, CLEAVE_NO_CAP, "domain", id, 1, 0);
+}
+
+enum cleave_status op_wait(struct call *call)
+{
+    struct cleave_wait *wait = &call->args.wait;
+    struct domain *domain;
+
+    call->vcpu->sleep = SLEEP_CHILD; /* so that an end from now on wakes it */
+    enum cleave_status status = ended_child(call, wait->domain, &domain);
+    if (status == CLEAVE_WAIT) {
+        return CLEAVE_WAIT;
+    }
+    call->vcpu->sleep = SLEEP_NONE;
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    domain->reported = 1;
+    *wait = (struct cleave_wait){.domain = wait->domain,
+                                 .which = domain->id,
+                                 .reason = domain->reason,
+                                 .code = domain->code,
+                                 .size = domain->result_size};
+    __builtin_memcpy(wait->result, domain->result, CLEAVE_RESULT_MAX);
+    domain_put(call->ctx, domain);
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_stat(struct call *call)
+{
+    struct domain *domain = call->domain;
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    uint64_t budget = call->ctx->budget;
+    call->ctx->budget = UINT64_MAX;
+    enum cleave_status status = stat_domain(call->ctx, domain, &call->args.stat);
+    call->ctx->budget = budget;
+    klock_release(&domain->busy);
+    return status;
+}

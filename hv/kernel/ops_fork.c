@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Fork, snapshot and reset of running domains. The forked domain stands still for the call: its
+ * vcpus are at instruction boundaries, with their hypercalls finished or still to be executed.
+ */
+#include "guest.h"
+#include "hypercall.h"
+#include "sched.h"
+#include "stat.h"
+
+/* The state of a vcpu that stands still, as a child is to have it. `caller` is the vcpu that asks
+ * for the fork: it goes on behind its hypercall with `index` in RDX. */
+static void state_of(struct vcpu *vcpu, const struct vcpu *caller, const struct hvm_exit *exit,
+                     uint32_t index, struct hvm_state *state)
+{
+    if (vcpu->domain->snapshot) {
+        *state = vcpu->saved;
+        return;
+    }
+    hvm->vcpu_save(&vcpu->hvm, state);
+    if (vcpu == caller) {
+        state->regs.rax = CLEAVE_OK;
+        state->regs.rdx = index;
+        state->regs.rip += exit->length;
+        state->interruptibility &= ~1u;
+    }
+}
+
+static const void *xsave_of(const struct vcpu *vcpu)
+{
+    return vcpu->domain->snapshot ? frame_address(vcpu->saved_xsave) : vcpu->hvm.xsave;
+}
+
+/* Was it running, or waiting for something that its child will find out by itself? */
+static bool child_runs(const struct vcpu *vcpu)
+{
+    return vcpu->domain->snapshot ? vcpu->started : vcpu->state != VCPU_OFF && !vcpu->halted;
+}
+
+static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct vcpu *to,
+                                    uint32_t index)
+{
+    struct hvm_state state;
+    if (!child_runs(from) && !from->halted) {
+        return CLEAVE_OK;
+    }
+    state_of(from, call->vcpu, call->exit, index, &state);
+    to->halted = from->halted;
+    to->started = 1;
+    if (to->domain->snapshot) {
+        return vcpu_keep(call->ctx, to, &state, xsave_of(from));
+    }
+    port_copy_pages(to->hvm.xsave, xsave_of(from), 1);
+    hvm->vcpu_init(&to->hvm, &state);
+    return CLEAVE_OK;
+}
+
+/* Keeps what the child's reset goes back to: the state in which it starts. */
+static enum cleave_status keep_base(struct call *call, struct domain *child)
+{
+    enum cleave_status status = CLEAVE_OK;
+    for (unsigned i = 0; i < child->vcpu_count && status == CLEAVE_OK; i++) {
+        struct vcpu *vcpu = child->vcpu[i];
+        if (vcpu->started) {
+            struct hvm_state state;
+            hvm->vcpu_save(&vcpu->hvm, &state);
+            status = vcpu_keep(call->ctx, vcpu, &state, vcpu->hvm.xsave);
+        }
+    }
+    child->has_base = 1;
+    return status;
+}
+
+/* A domain over `space`, a fork of that of `from`, with its vcpus copied and off. */
+static enum cleave_status make_child(struct call *call, struct domain *from, struct space *space,
+                                     uint32_t id, uint32_t index, const char *name, bool record,
+                                     struct domain **out)
+{
+    enum cleave_status status =
+        domain_make(call->ctx, id, name, call->caller, space, from->vcpu_count, record, out);
+    if (status != CLEAVE_OK) {
+        struct mm_error error = call->ctx->error;
+        space_discard(call->ctx, space);
+        call->ctx->error = error;
+        return status;
+    }
+    for (unsigned i = 0; i < from->vcpu_count && status == CLEAVE_OK; i++) {
+        status = copy_vcpu(call, from->vcpu[i], (*out)->vcpu[i], index);
+    }
+    if (status == CLEAVE_OK && !record && space->base != NULL) {
+        status = keep_base(call, *out);
+    }
+    if (status != CLEAVE_OK) {
+        struct mm_error error = call->ctx->error;
+        domain_unmake(call->ctx, *out);
+        call->ctx->error = error;
+    }
+    return status;
+}
+
+static void start_child(struct domain *child, bool paused)
+{
+    if (paused) {
+        child->asked_pauses = 1;
+        sched_pause(child);
+    }
+    for (unsigned i = 0; i < child->vcpu_count; i++) {
+        if (child->vcpu[i]->started && !child->vcpu[i]->halted) {
+            sched_start(child->vcpu[i]);
+        }
+    }
+}
+
+/* All or none: domains over the spaces that space_fork() made. */
+static enum cleave_status make_children(struct call *call, struct space **space, uint32_t first,
+                                        struct domain **child)
+{
+    const struct cleave_fork *fork = &call->args.fork;
+    enum cleave_status status = CLEAVE_OK;
+    uint32_t made = 0;
+
+    while (made < fork->count && status == CLEAVE_OK) {
+        char name[CLEAVE_NAME_SIZE];
+        (void)format_text(name, sizeof(name), "fork-%u", first + made);
+        status = make_child(call, call->domain, space[made], first + made, made + 1, name, false,
+                            &child[made]);
+        made++;
+    }
+    if (status == CLEAVE_OK) {
+        return status;
+    }
+    struct mm_error error = call->ctx->error;
+    for (uint32_t i = 0; i + 1 < made; i++) {
+        domain_unmake(call->ctx, child[i]);
+    }
+    for (uint32_t i = made; i < fork->count; i++) {
+        space_discard(call->ctx, space[i]);
+    }
+    call->ctx->error = error;
+    return status;
+}
+
+static enum cleave_status fork_stopped(struct call *call, uint32_t first)
+{
+    const struct cleave_fork *fork = &call->args.fork;
+    struct space *space[CLEAVE_FORKS_MAX];
+    struct domain *child[CLEAVE_FORKS_MAX];
+    const struct fork_options options = {
+        .limit = fork->limit == UINT64_MAX ? UINT64_MAX : fork->limit >> PAGE_SHIFT,
+        .reserve = (fork->flags & CLEAVE_FORK_RESERVE) != 0,
+        .base = (fork->flags & CLEAVE_FORK_BASE) != 0,
+        .vcpus = (uint8_t)call->domain->vcpu_count};
+    uint64_t began = read_tsc();
+    enum cleave_status status =
+        space_fork(call->ctx, call->domain->space, fork->count, &options, space);
+    if (status == CLEAVE_OK) {
+        status = make_children(call, space, first, child);
+    }
+    if (status == CLEAVE_OK) {
+        stat_fork(read_tsc() - began);
+        stat_stood_still(call->domain->space->stats.stood_still);
+        for (uint32_t i = 0; i < fork->count; i++) {
+            start_child(child[i], (fork->flags & CLEAVE_FORK_PAUSED) != 0);
+        }
+    }
+    return status;
+}
+
+/* The children's ids go to the guest before the fork: afterwards a write could need memory. */
+static enum cleave_status tell_ids(struct call *call, uint32_t first)
+{
+    const struct cleave_fork *fork = &call->args.fork;
+    uint32_t ids[CLEAVE_FORKS_MAX];
+    if (fork->domains == 0) {
+        return CLEAVE_OK;
+    }
+    for (uint32_t i = 0; i < fork->count; i++) {
+        ids[i] = first + i;
+    }
+    return guest_write(call->ctx, call->vcpu, fork->domains, ids, fork->count * sizeof(ids[0]),
+                       "domains");
+}
+
+enum cleave_status op_fork(struct call *call)
+{
+    const struct cleave_fork *fork = &call->args.fork;
+    struct domain *domain = call->domain;
+    const uint32_t flags = CLEAVE_FORK_RESERVE | CLEAVE_FORK_BASE | CLEAVE_FORK_PAUSED;
+
+    if (fork->count == 0 || fork->count > CLEAVE_FORKS_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "count", fork->count, 1, CLEAVE_FORKS_MAX);
+    }
+    if (fork->flags & ~flags) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "flags", fork->flags, 0, flags);
+    }
+    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
+                       DOMAIN_DEPTH_MAX - 1);
+    }
+    if (domain->resetting || !klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    uint32_t first = domain_ids_take(fork->count);
+    enum cleave_status status =
+        first != 0 ? tell_ids(call, first)
+                   : mm_fail(call->ctx, CLEAVE_COUNT, "count", fork->count, 1, DOMAIN_IDS - 1);
+    if (status == CLEAVE_OK) {
+        domain_stop(call->ctx, domain, call->vcpu);
+        status = domain->state == CLEAVE_STATE_ENDED
+                     ? mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0)
+                     : fork_stopped(call, first);
+        domain_resume(domain);
+    }
+    if (status != CLEAVE_OK && first != 0) {
+        domain_ids_drop(first, fork->count);
+    }
+    klock_release(&domain->busy);
+    call->set_results = status == CLEAVE_OK;
+    call->results = 0;
+    return status;
+}
+
+enum cleave_status op_snapshot(struct call *call)
+{
+    struct cleave_snapshot *snapshot = &call->args.snapshot;
+    struct domain *domain = call->domain, *made;
+    struct space *space;
+
+    if (!domain_name_legal(snapshot->name)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
+    }
+    if (domain->resetting || !klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    uint32_t id = domain_ids_take(1);
+    domain_stop(call->ctx, domain, call->vcpu);
+    enum cleave_status status =
+        id != 0 ? space_snapshot(call->ctx, domain->space, UINT64_MAX, &space)
+                : mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
+    if (status == CLEAVE_OK) {
+        stat_stood_still(domain->space->stats.stood_still);
+        status = make_child(call, domain, space, id, 1, snapshot->name, true, &made);
+    }
+    domain_resume(domain);
+    if (status != CLEAVE_OK && id != 0) {
+        domain_ids_drop(id, 1);
+    }
+    klock_release(&domain->busy);
+    snapshot->snapshot = id;
+    return status;
+}
+
+static enum cleave_status reset_vcpus(struct call *call)
+{
+    struct domain *domain = call->domain;
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        struct vcpu *vcpu = domain->vcpu[i];
+        if (vcpu->saved_xsave.v == 0) {
+            continue;
+        }
+        vcpu->result_size = 0;
+        vcpu->halted = 0;
+        vcpu_cancel_waits(call->ctx, vcpu);
+        port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
+        hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
+        sched_start(vcpu);
+        sched_wake(vcpu);
+    }
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_reset(struct call *call)
+{
+    struct domain *domain = call->domain;
+
+    if (domain == call->caller) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "domain", domain->id, 1, 0);
+    }
+    if (domain->snapshot || !domain->has_base) {
+        return mm_fail(call->ctx, CLEAVE_NO_BASE, "domain", domain->id, 1, 0);
+    }
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    if (!domain->resetting) {
+        domain->resetting = 1;
+        domain_stop(call->ctx, domain, call->vcpu);
+    }
+    enum cleave_status status = space_reset(call->ctx, domain->space, NULL, 0);
+    if (status == CLEAVE_OK) {
+        status = reset_vcpus(call);
+    }
+    if (status != CLEAVE_AGAIN) {
+        domain->resetting = 0;
+        domain_resume(domain);
+    }
+    klock_release(&domain->busy);
+    return status;
+}

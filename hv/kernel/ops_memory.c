@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Operations on the memory of domains: map, copy, look up, collapse, audit. */
+#include "audit.h"
+#include "guest.h"
+#include "hypercall.h"
+#include "sched.h"
+#include "tenant.h"
+
+enum cleave_status op_map(struct call *call)
+{
+    const struct cleave_map *map = &call->args.map;
+    const struct region region = {.policy = (enum region_policy)map->policy,
+                                  .rights = map->rights,
+                                  .order = map->order,
+                                  .whole = (map->flags & CLEAVE_MAP_WHOLE) != 0};
+    struct space *space = call->domain->space;
+
+    if (map->flags & ~(CLEAVE_MAP_POPULATE | CLEAVE_MAP_WHOLE)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "flags", map->flags, 0,
+                       CLEAVE_MAP_POPULATE | CLEAVE_MAP_WHOLE);
+    }
+    enum cleave_status status =
+        space_set_region(call->ctx, space, gpa(map->at), map->size, &region);
+    if (status == CLEAVE_OK && (map->flags & CLEAVE_MAP_POPULATE)) {
+        status = space_populate(call->ctx, space, gpa(map->at), map->size);
+    }
+    return status;
+}
+
+enum cleave_status op_unmap(struct call *call)
+{
+    const struct cleave_map *map = &call->args.map;
+    return space_unmap(call->ctx, call->domain->space, gpa(map->at), map->size);
+}
+
+enum cleave_status op_protect(struct call *call)
+{
+    const struct cleave_map *map = &call->args.map;
+    return space_protect(call->ctx, call->domain->space, gpa(map->at), map->size, map->rights);
+}
+
+enum cleave_status op_copy(struct call *call)
+{
+    const struct cleave_copy *copy = &call->args.copy;
+    unsigned char part[512];
+    enum cleave_status status = CLEAVE_OK;
+
+    if (copy->size == 0 || copy->size > CLEAVE_COPY_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "size", copy->size, 1, CLEAVE_COPY_MAX);
+    }
+    if (copy->at + copy->size < copy->at) {
+        return mm_fail(call->ctx, CLEAVE_WRAP, "at", copy->at, 0, UINT64_MAX - copy->size);
+    }
+    for (uint64_t at = 0; at < copy->size && status == CLEAVE_OK; at += sizeof(part)) {
+        uint64_t size = copy->size - at, done;
+        size = size < sizeof(part) ? size : sizeof(part);
+        if (copy->write) {
+            status = guest_read(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");
+            if (status == CLEAVE_OK) {
+                status = space_write(call->ctx, call->domain->space, gpa(copy->at + at), part, size,
+                                     &call->vcpu->wait, &done);
+            }
+        } else {
+            status = space_read(call->ctx, call->domain->space, gpa(copy->at + at), part, size,
+                                &call->vcpu->wait);
+            if (status == CLEAVE_OK) {
+                status =
+                    guest_write(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");
+            }
+        }
+    }
+    return status;
+}
+
+enum cleave_status op_lookup(struct call *call)
+{
+    struct cleave_lookup *lookup = &call->args.lookup;
+    struct mapping mapping;
+    enum cleave_status status =
+        space_lookup(call->ctx, call->domain->space, gpa(lookup->at), &mapping);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    lookup->kind = (uint8_t)mapping.kind;
+    lookup->order = (uint8_t)mapping.level;
+    lookup->rights = (uint8_t)mapping.rights;
+    lookup->exclusive = mapping.exclusive;
+    lookup->frame = tenant_frame_name(mapping.frame);
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_collapse(struct call *call)
+{
+    const struct cleave_collapse *collapse = &call->args.collapse;
+    return space_collapse(call->ctx, call->domain->space, gpa(collapse->at), collapse->order);
+}
+
+enum cleave_status op_audit(struct call *call)
+{
+    struct cleave_audit *audit = &call->args.audit;
+    struct audit_report report;
+
+    if (!world_stop(call->ctx)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status status = tenant_audit(call->ctx, call->caller->pool, &report);
+    world_release();
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    *audit = (struct cleave_audit){.invariant = report.invariant,
+                                   .domain_space = report.space,
+                                   .at = report.at.v << PAGE_SHIFT,
+                                   .entry = report.entry,
+                                   .expected = report.expected,
+                                   .found = report.found,
+                                   .visited = report.entries_visited};
+    const char *what = report.what != NULL ? report.what : "";
+    for (unsigned i = 0; i < sizeof(audit->what) - 1 && what[i] != '\0'; i++) {
+        audit->what[i] = what[i];
+    }
+    return CLEAVE_OK;
+}

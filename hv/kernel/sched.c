@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The run queue, pauses, and standing still; see sched.h. Everything is under `queue.lock`. */
+#include "sched.h"
+
+#include "monitor.h"
+
+static struct {
+    struct klock lock;
+    struct vcpu *first, *last;
+} queue;
+
+static struct {
+    struct klock owner;
+    uint32_t wanted;
+    uint32_t standing;
+} world;
+
+static uint8_t idle[MM_MAX_CPUS];
+
+/* --- The queue -------------------------------------------------------------------------------- */
+
+static void enqueue(struct vcpu *vcpu)
+{
+    if (vcpu->queued || vcpu->domain->paused != 0) {
+        return;
+    }
+    vcpu->queued = 1;
+    vcpu->next = NULL;
+    vcpu->previous = queue.last;
+    if (queue.last != NULL) {
+        queue.last->next = vcpu;
+    } else {
+        queue.first = vcpu;
+    }
+    queue.last = vcpu;
+    for (unsigned i = 0; i < boot_info.cpus; i++) {
+        if (idle[i]) {
+            idle[i] = 0;
+            __atomic_store_n(&cpu_at(i)->resched, 1, __ATOMIC_RELEASE);
+            if (i != this_cpu()->id) {
+                cpu_send(i, VECTOR_RESCHED);
+            }
+            break;
+        }
+    }
+}
+
+static void dequeue(struct vcpu *vcpu)
+{
+    if (!vcpu->queued) {
+        return;
+    }
+    vcpu->queued = 0;
+    if (vcpu->previous != NULL) {
+        vcpu->previous->next = vcpu->next;
+    } else {
+        queue.first = vcpu->next;
+    }
+    if (vcpu->next != NULL) {
+        vcpu->next->previous = vcpu->previous;
+    } else {
+        queue.last = vcpu->previous;
+    }
+}
+
+static struct vcpu *pick(struct percpu *cpu)
+{
+    klock_take(&queue.lock);
+    struct vcpu *vcpu = queue.first;
+    if (vcpu != NULL) {
+        dequeue(vcpu);
+        vcpu->state = VCPU_RUNNING;
+        vcpu->cpu = cpu->id;
+        vcpu->woken = 0;
+        vcpu->sleep = SLEEP_NONE;
+    }
+    idle[cpu->id] = vcpu == NULL;
+    klock_release(&queue.lock);
+    return vcpu;
+}
+
+/* The vcpu left its CPU, whose state it no longer holds. */
+static void put_down(struct vcpu *vcpu)
+{
+    klock_take(&queue.lock);
+    if (vcpu->domain->state == CLEAVE_STATE_ENDED) {
+        vcpu->state = VCPU_OFF;
+    } else if (vcpu->sleep != SLEEP_NONE && !vcpu->woken) {
+        vcpu->state = VCPU_BLOCKED;
+    } else {
+        vcpu->state = VCPU_READY;
+        enqueue(vcpu);
+    }
+    klock_release(&queue.lock);
+}
+
+/* --- From elsewhere --------------------------------------------------------------------------- */
+
+void sched_start(struct vcpu *vcpu)
+{
+    klock_take(&queue.lock);
+    if (vcpu->state == VCPU_OFF) {
+        vcpu->state = VCPU_READY;
+        enqueue(vcpu);
+    }
+    klock_release(&queue.lock);
+}
+
+void sched_expect(struct vcpu *vcpu) { __atomic_store_n(&vcpu->woken, 0, __ATOMIC_RELEASE); }
+
+void sched_wake(struct vcpu *vcpu)
+{
+    klock_take(&queue.lock);
+    vcpu->woken = 1;
+    if (vcpu->state == VCPU_BLOCKED) {
+        vcpu->state = VCPU_READY;
+        enqueue(vcpu);
+    }
+    klock_release(&queue.lock);
+}
+
+void sched_wake_sleepers(struct domain *domain, enum vcpu_sleep sleep)
+{
+    klock_take(&queue.lock);
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        struct vcpu *vcpu = domain->vcpu[i];
+        vcpu->woken = 1;
+        if (vcpu->state == VCPU_BLOCKED && vcpu->sleep == sleep) {
+            vcpu->state = VCPU_READY;
+            enqueue(vcpu);
+        }
+    }
+    klock_release(&queue.lock);
+}
+
+uint32_t sched_forget(struct domain *domain)
+{
+    klock_take(&queue.lock);
+    uint32_t count = domain->vcpu_count;
+    domain->vcpu_count = 0;
+    klock_release(&queue.lock);
+    return count;
+}
+
+void port_wake(struct vcpu_wait *wait) { sched_wake((struct vcpu *)wait); }
+
+void port_starved(struct space *space)
+{
+    (void)space; /* CLEAVE_OP_STAT shows it: the vcpu sleeps for memory */
+}
+
+void sched_pause(struct domain *domain)
+{
+    klock_take(&queue.lock);
+    domain->paused++;
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        struct vcpu *vcpu = domain->vcpu[i];
+        dequeue(vcpu);
+        if (vcpu->state == VCPU_RUNNING) {
+            __atomic_store_n(&cpu_at(vcpu->cpu)->resched, 1, __ATOMIC_RELEASE);
+            if (vcpu->cpu != this_cpu()->id) {
+                cpu_send(vcpu->cpu, VECTOR_RESCHED);
+            }
+        }
+    }
+    klock_release(&queue.lock);
+}
+
+void sched_unpause(struct domain *domain)
+{
+    klock_take(&queue.lock);
+    domain->paused--;
+    for (unsigned i = 0; i < domain->vcpu_count && domain->paused == 0; i++) {
+        if (domain->vcpu[i]->state == VCPU_READY) {
+            enqueue(domain->vcpu[i]);
+        }
+    }
+    klock_release(&queue.lock);
+}
+
+bool sched_runs(struct domain *domain, const struct vcpu *self)
+{
+    bool runs = false;
+    klock_take(&queue.lock);
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        runs |= domain->vcpu[i] != self && domain->vcpu[i]->state == VCPU_RUNNING;
+    }
+    klock_release(&queue.lock);
+    return runs;
+}
+
+void sched_off(struct domain *domain)
+{
+    klock_take(&queue.lock);
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        if (domain->vcpu[i]->state != VCPU_RUNNING) {
+            dequeue(domain->vcpu[i]);
+            domain->vcpu[i]->state = VCPU_OFF;
+        }
+    }
+    klock_release(&queue.lock);
+}
+
+/* --- Standing still --------------------------------------------------------------------------- */
+
+bool world_stop(struct mm_ctx *ctx)
+{
+    if (!klock_try(&world.owner)) {
+        return false;
+    }
+    __atomic_store_n(&world.standing, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&world.wanted, 1, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < boot_info.cpus; i++) {
+        if (i != ctx->cpu) {
+            __atomic_store_n(&cpu_at(i)->resched, 1, __ATOMIC_SEQ_CST);
+            cpu_send(i, VECTOR_RESCHED);
+        }
+    }
+    while (__atomic_load_n(&world.standing, __ATOMIC_ACQUIRE) < boot_info.cpus - 1) {
+        port_relax(ctx);
+    }
+    return true;
+}
+
+void world_release(void)
+{
+    __atomic_store_n(&world.wanted, 0, __ATOMIC_RELEASE);
+    while (__atomic_load_n(&world.standing, __ATOMIC_ACQUIRE) != 0) {
+        cpu_pause();
+    }
+    klock_release(&world.owner);
+}
+
+void world_rest(struct mm_ctx *ctx)
+{
+    if (__atomic_load_n(&world.wanted, __ATOMIC_ACQUIRE)) {
+        __atomic_fetch_add(&world.standing, 1, __ATOMIC_ACQ_REL);
+        while (__atomic_load_n(&world.wanted, __ATOMIC_ACQUIRE)) {
+            port_relax(ctx);
+        }
+        __atomic_fetch_sub(&world.standing, 1, __ATOMIC_ACQ_REL);
+    }
+}
+
+/* --- Each CPU's loop -------------------------------------------------------------------------- */
+
+void sched_run(void)
+{
+    struct percpu *cpu = this_cpu();
+    for (;;) {
+        __atomic_store_n(&cpu->resched, 0, __ATOMIC_SEQ_CST);
+        world_rest(&cpu->ctx);
+        if (cpu->id == 0) {
+            monitor_poll();
+        }
+        struct vcpu *vcpu = pick(cpu);
+        if (vcpu == NULL) {
+            cpu->doing[0] = CPU_IDLE;
+            if (cpu->id == 0) {
+                timer_arm(read_tsc() + ns_to_tsc(4 * SCHED_SLICE_NS)); /* the console */
+            }
+            cpu_idle();
+            continue;
+        }
+        cpu->current = vcpu;
+        vcpu_run(vcpu);
+        cpu->current = NULL;
+        put_down(vcpu);
+    }
+}
