@@ -8,14 +8,29 @@
 #   build/gcc-debug/real/libtest.a                what all test programs share
 #   build/gcc-debug/real/tests/unit/fault_test    a test program: fault_test.c and both libraries
 #   build/gcc-release/scenario, .../bench         what `make run` and `make bench` start
+#   build/gcc-release/cleave.elf, .../cleave.iso  the hypervisor, and a disc that boots it
+#   build/gcc-debug/boottest.elf                  the platform alone, with tests/boot/ as its kernel
 
 VARIANTS := clang-asan gcc-debug gcc-release clang-debug clang-release
 SHIPPED := gcc-release
 
 # --- What is built from what -----------------------------------------------------------------
 
-CORE := $(wildcard hv/mm/*.c) hv/x86/vmx/ept.c hv/x86/svm/npt.c
+FORMATS := hv/x86/vmx/ept.c hv/x86/svm/npt.c
+CORE := $(wildcard hv/mm/*.c) $(FORMATS)
 HOSTED := $(wildcard hv/host/*.c)
+
+# The hypervisor is the core's very objects, the machine and the kernel. What it knows of C structures
+# in assembly are offsets in a header made from *offsets.c.
+IMAGES := gcc-debug gcc-release
+OFFSETS := $(wildcard hv/x86/*offsets.c hv/x86/*/*offsets.c)
+X86 := $(filter-out $(FORMATS) $(OFFSETS),$(wildcard $(foreach e,c S,hv/x86/*.$e hv/x86/*/*.$e)))
+KERNEL := $(wildcard hv/kernel/*.c hv/kernel/*.S)
+# The platform: all of hv/x86/ but the world switches.
+PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
+            $(foreach f,acpi apic console cpu crash format port smp string symbols time trap,hv/x86/$f.c) \
+            hv/x86/trap_entry.S)
+BOOT_TEST := $(wildcard tests/boot/*.c)
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
@@ -39,16 +54,18 @@ GEOMETRY_real := hv/geometry/real
 GEOMETRY_small := tests/geometry/small
 
 WARNINGS := -Wall -Wextra -Wshadow -Wswitch-enum -Wundef -Werror
-# The core's objects are those that the hypervisor links: no floating point, no red zone.
+# The core's objects are those that the hypervisor links: no floating point, no red zone, and frame
+# pointers for the backtrace of a crash.
 CORE_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -ffreestanding -fno-stack-protector \
-              -mno-red-zone -mgeneral-regs-only -I hv/include -I hv/mm
+              -fno-omit-frame-pointer -mno-red-zone -mgeneral-regs-only -I hv/include -I hv/mm
+X86_FLAGS := -I hv/x86 $(CORE_FLAGS) -I hv/kernel
 HOSTED_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -pthread -I hv/include -I hv/mm -I hv/host
 TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/spec -I tests/bench
-export CORE_FLAGS HOSTED_FLAGS TEST_FLAGS
+export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS
 
 # flags(source): by the folder it lies in
-flags = $(if $(filter hv/host/%,$1),$(HOSTED_FLAGS),$(if $(filter hv/%,$1),\
-        $(CORE_FLAGS),$(TEST_FLAGS)))
+flags = $(if $(filter hv/host/%,$1),$(HOSTED_FLAGS),$(if $(filter hv/mm/%,$1),$(CORE_FLAGS),\
+        $(if $(filter hv/% tests/boot/%,$1),$(X86_FLAGS),$(TEST_FLAGS))))
 
 # --- Commands --------------------------------------------------------------------------------
 
@@ -192,6 +209,36 @@ build/$1/bench: $(addprefix build/$1/real/,libbench.a libcleave.a)
 	$$(LINK_$1) -o $$@ $$^ $(BENCH_LIBS)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call bench_rules,$v)))
+
+# --- The hypervisor's image ------------------------------------------------------------------
+
+# image_rules(variant): objects of assembly, generated headers, and both images
+define image_rules
+build/$1/real/%.h: %.c Makefile
+	mkdir -p $$(@D)
+	echo "  GEN $1/real $$<"
+	$(firstword $(subst -, ,$1)) $$(call flags,$$<) $(FLAGS_$(lastword $(subst -, ,$1))) \
+		-I $(GEOMETRY_real) -MMD -MP -MT $$@ -MF $$@.d -S -o - $$< | \
+		sed -n 's/^.*@@ //p' >$$@
+
+build/$1/real/%.o: %.S Makefile $(OFFSETS:%.c=build/$1/real/%.h)
+	mkdir -p $$(@D)
+	echo "  AS  $1/real $$<"
+	$(firstword $(subst -, ,$1)) -g -I hv/x86 -I build/$1/real/hv/x86 -I build/$1/real/hv/x86/vmx \
+		-I build/$1/real/hv/x86/svm -MMD -MP -c -o $$@ $$<
+
+OBJECTS_$1 = $$(addsuffix .o,$$(addprefix build/$1/real/,$$(basename $$1)))
+build/$1/cleave.elf: $$(call OBJECTS_$1,$(CORE) $(X86) $(KERNEL))
+build/$1/boottest.elf: $$(call OBJECTS_$1,$(CORE) $(PLATFORM) $(BOOT_TEST))
+build/$1/%.elf: hv/x86/boot/link.lds hv/x86/symbols.sh configs/link.sh
+	echo "  LD  $$@"
+	configs/link.sh $$@ $$(filter %.o,$$^)
+
+build/$1/cleave.iso: build/$1/cleave.elf $(MODULES) configs/iso.sh
+	echo "  ISO $$@"
+	configs/iso.sh -c "$(COMMAND_LINE)" $$@ $$< $(MODULES)
+endef
+$(foreach v,$(IMAGES),$(eval $(call image_rules,$v)))
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \

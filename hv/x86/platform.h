@@ -36,9 +36,8 @@ struct boot_info {
     char command_line[256];
     struct boot_range ram[BOOT_RANGES_MAX]; /* ascending, apart, whole pages: all usable RAM */
     unsigned ram_count;
-    struct boot_range image; /* the hypervisor itself, its page tables and per-CPU memory included:
-                                taken from `free` */
-    struct boot_range free[BOOT_RANGES_MAX]; /* RAM less image, low MiB, modules, tables, CPUs */
+    struct boot_range image;                 /* the hypervisor as linked, with its zeroed data */
+    struct boot_range free[BOOT_RANGES_MAX]; /* RAM less image, low MiB, modules, boot_take() */
     unsigned free_count;
     struct boot_module module[BOOT_MODULES_MAX];
     unsigned module_count;
@@ -78,11 +77,14 @@ int console_read(void);
 int format_text(char *to, uint64_t room, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+#define MACHINE_CRASHED 99 /* code with which a crash stops the machine */
+
 /* Prints what happened with registers, a backtrace with symbols and what each CPU was doing, then
- * stops the machine (isa-debug-exit with `code` where QEMU has it, else all CPUs halt). */
+ * stops the machine by machine_stop(MACHINE_CRASHED). */
 _Noreturn void crash(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Ends the machine in good order: waits for the console to drain, isa-debug-exit (port 0xf4) with
- * `code`, ACPI poweroff where known, else halts. */
+/* Ends the machine in good order: prints `machine: stop <code>`, waits for the console to drain,
+ * isa-debug-exit (port 0xf4) with `code` (below 120: see configs/qemu.sh), ACPI poweroff where
+ * known, else halts. */
 _Noreturn void machine_stop(uint8_t code);
 
 /* --- Interrupts and time ---------------------------------------------------------------------- */
