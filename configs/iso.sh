@@ -30,8 +30,8 @@ shift 2
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
-mkdir -p "$folder/boot/grub"
-cp "$image" "$folder/boot/cleave.elf"
+mkdir -p "$folder/disc/boot/grub"
+cp "$image" "$folder/disc/boot/cleave.elf"
 {
     echo "multiboot2 /boot/cleave.elf $words"
     number=0
@@ -40,14 +40,14 @@ cp "$image" "$folder/boot/cleave.elf"
         name=${file##*/}
         arguments=${module#"$file"}
         number=$((number + 1))
-        cp "$file" "$folder/boot/$number"
+        cp "$file" "$folder/disc/boot/$number"
         # GRUB leaves the file's name out of a module's command line.
         echo "module2 /boot/$number $name$arguments"
     done
     echo boot
-} >"$folder/boot/grub/grub.cfg"
+} >"$folder/disc/boot/grub/grub.cfg"
 # shellcheck disable=SC2086  # options
-if ! grub-mkrescue $only -o "$out" "$folder" >"$folder/log" 2>&1; then
+if ! grub-mkrescue $only -o "$out" "$folder/disc" >"$folder/log" 2>&1; then
     cat "$folder/log" >&2
     exit 1
 fi

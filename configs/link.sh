@@ -35,7 +35,7 @@ fi
 strays=$(readelf -SW "$image.2" | sed 's/^ *\[ *[0-9]*\] //' |
     awk '$7 ~ /A/ && $1 !~ /^\.(text|rodata|data|bss)$/ { print $1 }')
 if [ -n "$strays" ]; then
-    echo "$image: sections that link.lds does not place:" $strays >&2
+    echo "$image: sections that link.lds does not place: $strays" >&2
     rm -f "$image.2"
     exit 1
 fi

@@ -28,6 +28,8 @@ extern const uint64_t boot_gdt[];
 /* The boot CPU's is in the image; it is reached by the direct map like those of the others. */
 static struct cpu_block boot_block;
 static struct percpu *cpus[MM_MAX_CPUS];
+static const char memory_of_cpus[] = "records and stacks of CPUs";
+_Static_assert(LAYOUT_STACK_TOP - LAYOUT_STACK_LOW == CPU_STACK_SIZE, "a CPU's stack");
 
 struct percpu *cpu_at(unsigned id) { return id < MM_MAX_CPUS ? cpus[id] : NULL; }
 
@@ -65,29 +67,29 @@ void cpu_init_boot(void)
     cpu_load(cpu_register(block, 0, 0));
 }
 
-static void map_stack(uint64_t bottom, uint64_t bytes)
+/* Maps `bytes` of RAM at `*from` and moves that past them. */
+static void map_stack(uint64_t bottom, uint64_t bytes, uint64_t *from)
 {
-    for (uint64_t at = 0; at < bytes; at += PAGE_SIZE) {
-        paging_map(bottom + at, boot_take(PAGE_SIZE, PAGE_SIZE, "stacks of CPUs"), PAGE_SIZE,
-                   PAGE_WRITE | PAGE_NX);
-    }
+    paging_map(bottom, *from, bytes, PAGE_WRITE | PAGE_NX);
+    *from += bytes;
 }
 
 void cpu_make_stacks(struct percpu *cpu)
 {
     uint64_t base = LAYOUT_STACKS + (uint64_t)cpu->id * LAYOUT_CPU_STACKS;
+    uint64_t from = boot_take(CPU_STACK_SIZE + 3 * LAYOUT_IST_SIZE, PAGE_SIZE, memory_of_cpus);
 
-    map_stack(base + LAYOUT_STACK_LOW, LAYOUT_STACK_TOP - LAYOUT_STACK_LOW);
+    map_stack(base + LAYOUT_STACK_LOW, CPU_STACK_SIZE, &from);
     cpu->stack_top = base + LAYOUT_STACK_TOP;
     for (unsigned i = 0; i < 3; i++) {
-        map_stack(base + LAYOUT_IST_LOW(i), LAYOUT_IST_SIZE);
+        map_stack(base + LAYOUT_IST_LOW(i), LAYOUT_IST_SIZE, &from);
         block_of(cpu)->tss.ist[i] = base + LAYOUT_IST_LOW(i) + LAYOUT_IST_SIZE;
     }
 }
 
 struct percpu *cpu_create(unsigned id, uint32_t apic)
 {
-    uint64_t at = boot_take(sizeof(struct cpu_block), PAGE_SIZE, "records of CPUs");
+    uint64_t at = boot_take(sizeof(struct cpu_block), PAGE_SIZE, memory_of_cpus);
     struct percpu *cpu = cpu_register(host_pointer(at), id, apic);
     cpu_make_stacks(cpu);
     return cpu;

@@ -55,12 +55,13 @@ static bool on_stack(const struct percpu *cpu, uint64_t address)
     return false;
 }
 
-static void print_place(uint64_t rip)
+/* `before`: the address is that behind a call, which may be the function's last instruction. */
+static void print_place(uint64_t rip, uint64_t before)
 {
     uint64_t offset;
-    const char *name = symbol_name(rip, &offset);
+    const char *name = symbol_name(rip - before, &offset);
     if (name) {
-        print("    %016lx %s+0x%lx\n", (unsigned long)rip, name, (unsigned long)offset);
+        print("    %016lx %s+0x%lx\n", (unsigned long)rip, name, (unsigned long)(offset + before));
     } else {
         print("    %016lx\n", (unsigned long)rip);
     }
@@ -69,13 +70,13 @@ static void print_place(uint64_t rip)
 /* Frames are linked by RBP, as -fno-omit-frame-pointer leaves them. */
 static void backtrace(const struct percpu *cpu, uint64_t rip, uint64_t rbp)
 {
-    print_place(rip);
+    print_place(rip, 0);
     for (unsigned i = 0; i < BACKTRACE_MAX && on_stack(cpu, rbp); i++) {
         const uint64_t *frame = (const uint64_t *)rbp;
         if (frame[1] == 0) {
             return;
         }
-        print_place(frame[1]);
+        print_place(frame[1], 1);
         if (frame[0] <= rbp && frame[0] >= LAYOUT_STACKS) {
             return; /* goes round */
         }

@@ -11,6 +11,7 @@
 #include "trap.h"
 
 enum { ATTEMPTS = 3, ANSWER_US = 100000, LAST_ANSWER_US = 1000000 };
+#define LOW_MEMORY_START UINT64_C(0x8000)
 #define LOW_MEMORY_END UINT64_C(0x9f000)
 
 extern const unsigned char trampoline[], trampoline_end[], boot_pml4[], boot_gdt[];
@@ -67,11 +68,21 @@ static bool start(struct percpu *cpu, uint64_t page)
     return false;
 }
 
-/* A page of RAM below 1 MiB, past the BIOS's data, copied there. */
+/* RAM, and no module lies there. */
+static bool page_usable(uint64_t page)
+{
+    bool usable = ranges_hold(boot_info.ram, boot_info.ram_count, page, page + PAGE_SIZE);
+    for (unsigned i = 0; i < boot_info.module_count; i++) {
+        usable &= boot_info.module[i].end <= page || boot_info.module[i].start >= page + PAGE_SIZE;
+    }
+    return usable;
+}
+
+/* Copies the trampoline to a page below 1 MiB, past the BIOS's data; 0: there is none. */
 static uint64_t place_trampoline(void)
 {
-    uint64_t page = 0x8000;
-    while (!ranges_hold(boot_info.ram, boot_info.ram_count, page, page + PAGE_SIZE)) {
+    uint64_t page = LOW_MEMORY_START;
+    while (!page_usable(page)) {
         page += PAGE_SIZE;
         if (page >= LOW_MEMORY_END) {
             return 0;

@@ -195,26 +195,38 @@ static void print_range(uint64_t start, uint64_t end, const char *what, const ch
           (unsigned long)(end - start) / 1024, what, name);
 }
 
-/* Calls print_range() for the part of what was taken, a module, the image or a free range that
- * begins at `at`; returns where it ends, or `at`. */
+/* First module that begins in [at, end), or null. */
+static const struct boot_module *next_module(uint64_t at, uint64_t end)
+{
+    const struct boot_module *first = NULL;
+    for (unsigned i = 0; i < boot_info.module_count; i++) {
+        const struct boot_module *m = &boot_info.module[i];
+        if (page_down(m->start) >= at && page_down(m->start) < end &&
+            (first == NULL || m->start < first->start)) {
+            first = m;
+        }
+    }
+    return first;
+}
+
+/* Prints the module, what was kept or taken, the image or the free range that begins at `at`, in a
+ * range of RAM that ends at `ram_end`. Returns where that ends, or `at`. */
 static uint64_t print_at(uint64_t at, uint64_t ram_end)
 {
-    uint64_t end;
+    const struct boot_module *module = next_module(at, ram_end);
+    if (module && page_down(module->start) == at) {
+        print_range(at, page_up(module->end), "module ", module->name);
+        return page_up(module->end);
+    }
     if (at < LOW_END) {
-        end = ram_end < LOW_END ? ram_end : LOW_END;
+        uint64_t end = ram_end < LOW_END ? ram_end : LOW_END;
+        end = module && page_down(module->start) < end ? page_down(module->start) : end;
         print_range(at, end, "kept: below 1 MiB", "");
         return end;
     }
     if (at == boot_info.image.start) {
         print_range(at, boot_info.image.end, "hypervisor image", "");
         return boot_info.image.end;
-    }
-    for (unsigned i = 0; i < boot_info.module_count; i++) {
-        if (at == page_down(boot_info.module[i].start)) {
-            end = page_up(boot_info.module[i].end);
-            print_range(at, end, "module ", boot_info.module[i].name);
-            return end;
-        }
     }
     for (unsigned i = 0; i < taken_count; i++) {
         if (at == taken[i].range.start) {

@@ -13,6 +13,7 @@ enum { PRESENT = 1, LARGE = 1 << 7, GLOBAL = 1 << 8 };
 uint64_t direct_map_end = FOUR_GIB;
 uint64_t secondary_cr3; /* root table: what other CPUs load */
 static bool giga_pages;
+static const char tables[] = "page tables of the hypervisor";
 
 static uint64_t *next_table(uint64_t *entry)
 {
@@ -68,7 +69,7 @@ void paging_init(void)
     uint64_t end = (boot_info.memory_end + level_size(1) - 1) & ~(level_size(1) - 1);
 
     giga_pages = (cpuid(0x80000001, 0).edx >> 26 & 1) != 0;
-    secondary_cr3 = boot_take(PAGE_SIZE, PAGE_SIZE, "page tables of the hypervisor");
+    secondary_cr3 = boot_take(PAGE_SIZE, PAGE_SIZE, tables);
     end = end > FOUR_GIB ? end : FOUR_GIB;
     /* What the image may not write, it may not write through the direct map either. */
     map_direct(0, image_physical(image_start), PAGE_WRITE);

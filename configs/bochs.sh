@@ -1,0 +1,104 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# bochs.sh [-c WORDS] [-m MIB] [-p MODEL] [-s CPUS] [-t SECONDS] IMAGE [MODULE...]
+# Runs IMAGE, an ELF file with its modules ("file word..."), on Bochs: an emulated Intel machine that boots
+# it with GRUB from a disc. Its console (port 0xE9) goes to standard output.
+#   -c  the command line      -m  memory (512)       -p  CPU model (corei7_skylake_x)
+#   -s  CPUs (1); -smp N is the same                 -t  time limit (120)
+# The status is the code with which the hypervisor stopped the machine (99: it crashed), 124 when the
+# time was up, 125 when Bochs ended in another way.
+set -eu
+
+usage() { sed -n '3,9s/^# //p' "$0"; }
+words=
+memory=512
+cpus=1
+model=corei7_skylake_x
+seconds=120
+while [ $# -gt 1 ]; do
+    case $1 in
+    -c) words=$2 ;;
+    -m) memory=$2 ;;
+    -p) model=$2 ;;
+    -s | -smp) cpus=$2 ;;
+    -t) seconds=$2 ;;
+    *) break ;;
+    esac
+    shift 2
+done
+case ${1:--} in
+-*)
+    usage >&2
+    exit 2
+    ;;
+esac
+
+folder=$(mktemp -d)
+child=
+# shellcheck disable=SC2317  # called by trap
+finish() {
+    if [ -n "$child" ]; then
+        kill "$child" 2>/dev/null || :
+        wait "$child" 2>/dev/null || :
+    fi
+    rm -rf "$folder"
+}
+trap finish EXIT
+trap 'exit 1' HUP INT TERM
+
+"$(dirname "$0")/iso.sh" -b -c "$words" "$folder/boot.iso" "$@"
+host=$memory
+if [ "$host" -gt 1024 ]; then
+    host=1024 # the rest goes through a file
+fi
+cat >"$folder/bochsrc" <<END
+config_interface: textconfig
+display_library: rfb, options="timeout=0"
+cpu: model=$model, count=$cpus, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=0
+memory: guest=$memory, host=$host
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+ata0-master: type=cdrom, path=$folder/boot.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=null
+sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
+port_e9_hack: enabled=1
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+log: $folder/log
+END
+echo c >"$folder/start" # its debugger waits for a command
+mkfifo "$folder/console"
+timeout -k 5 "$seconds" bochs -q -f "$folder/bochsrc" -rc "$folder/start" \
+    </dev/null >"$folder/console" 2>"$folder/errors" &
+child=$!
+
+verdict=
+began=
+while IFS= read -r line; do
+    case $line in
+    Cleave*) began=1 ;; # before that it is Bochs that speaks
+    esac
+    if [ -n "$began" ]; then
+        printf '%s\n' "$line"
+    fi
+    case $line in
+    "machine: stop "*)
+        verdict=${line#machine: stop }
+        break
+        ;;
+    esac
+done <"$folder/console"
+if [ -n "$verdict" ]; then
+    exit "$verdict"
+fi
+status=0
+wait "$child" || status=$?
+child=
+if [ "$status" = 124 ] || [ "$status" = 137 ]; then
+    exit 124
+fi
+echo "Bochs ended with status $status:" >&2
+tail -n 5 "$folder/log" "$folder/errors" >&2
+exit 125
