@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What both world switches do by themselves because neither VMCB nor VMCS holds it: the FPU with
+ * all of its extensions, XCR0, debug registers and TSC_AUX. A guest's stay in the CPU while its
+ * vcpu is loaded; the hypervisor uses none of them.
+ */
+#ifndef X86_SWITCH_H
+#define X86_SWITCH_H
+
+#include "hvm.h"
+
+/* State components (SDM 1 13.1) that guests have here: the host's, as far as the standard format
+ * holds them in a page. The same on every CPU. */
+extern uint64_t xsave_components;
+/* Bytes of an XSAVE area with `components`, in the standard format. */
+uint32_t xsave_size(uint64_t components);
+
+/* Is there XSAVE? Else says so. */
+bool switch_present(void);
+/* Makes the calling CPU ready for them. */
+void switch_enable(void);
+
+/* Sets what a vcpu has before its first load: owner, FPU as after a reset unless the area has one.
+ */
+void switch_init(struct hvm_vcpu *vcpu);
+/* The fields of the state that live in struct hvm_vcpu, and back. */
+void switch_save(struct hvm_vcpu *vcpu, struct hvm_state *state);
+void switch_restore(struct hvm_vcpu *vcpu, const struct hvm_state *state);
+
+/* Puts the vcpu's registers into this CPU, where none are; true when it last ran on another. */
+bool switch_in(struct hvm_vcpu *vcpu);
+/* Brings vcpu and XSAVE area up to date; its registers stay in this CPU. */
+void switch_sync(struct hvm_vcpu *vcpu);
+
+/* Changes the vcpu's XCR0 or TSC_AUX, in this CPU as well where it is loaded. */
+void switch_set_xcr0(struct hvm_vcpu *vcpu, uint64_t value);
+void switch_set_tsc_aux(struct hvm_vcpu *vcpu, uint64_t value);
+
+/* A number for asid_use() that was never used before. */
+uint64_t switch_new_owner(void);
+
+/* The event that stands in front of the next entry when `event` meets `pending`. */
+uint32_t hvm_merge_events(uint32_t pending, uint32_t event);
+/* True for an event whose delivery is not to be repeated but its instruction executed again. */
+static inline bool hvm_event_is_software(uint32_t event)
+{
+    uint32_t type = event >> 8 & 7, vector = event & 0xff;
+    return type >= 4 || (type == 3 && (vector == 3 || vector == 4));
+}
+
+#endif
