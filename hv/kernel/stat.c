@@ -107,7 +107,7 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
         stat->exits += domain->vcpu[i]->exits;
         stat->hypercalls += domain->vcpu[i]->hypercalls;
     }
-    if (space == NULL || domain->state == CLEAVE_STATE_ENDED) {
+    if (space == NULL || space->state == SPACE_DYING || space->state == SPACE_DEAD) {
         return CLEAVE_OK;
     }
     enum cleave_status status = space_usage(ctx, space, &from, &usage);

@@ -10,7 +10,7 @@
 static struct {
     char name[TENANT_NAME_SIZE];
     struct pool *pool;
-    uint64_t free; /* frames, when it was made */
+    uint64_t free; /* frames that were free or the pool's own when it was made */
 } tenants[TENANTS_MAX];
 static unsigned tenant_count;
 
@@ -129,7 +129,7 @@ enum cleave_status tenant_make(struct mm_ctx *ctx, const char *name, uint64_t by
         tenants[tenant_count].name[i] = name[i];
     }
     tenants[tenant_count].pool = use.pool;
-    tenants[tenant_count].free = use.pool->free;
+    tenants[tenant_count].free = use.pool->free + use.pool->own.charged;
     tenant_count++;
     cap_end(ctx, &use);
     return CLEAVE_OK;
@@ -177,10 +177,10 @@ bool tenants_empty(void)
     bool empty = true;
     for (unsigned i = 0; i < tenant_count; i++) {
         const struct pool *pool = tenants[i].pool;
-        /* Pages of accounts stay with the pool. */
-        if (pool->free + pool->own.charged != tenants[i].free + 1 || pool->reserved != 0) {
-            print("pool %s: %lu frames are missing, %lu reserved\n", tenants[i].name,
-                  tenants[i].free + 1 - pool->own.charged - pool->free, pool->reserved);
+        uint64_t free = pool->free + pool->own.charged; /* pages of accounts stay with the pool */
+        if (free != tenants[i].free || pool->reserved != 0) {
+            print("pool %s: %lu frames of %lu, %lu reserved\n", tenants[i].name, free,
+                  tenants[i].free, pool->reserved);
             empty = false;
         }
     }
