@@ -3,7 +3,7 @@
 # qemu.sh [-i] [-u] [-c WORDS] [-m SIZE] [-s CPUS] [-t SECONDS] [-x OPTION] IMAGE [MODULE...]
 # Runs IMAGE on QEMU's emulated AMD machine: an ELF file by multiboot1, with its modules ("file word..."),
 # or a disc (.iso). Its console goes to standard output.
-#   -i  console on COM1, which reads standard input too; else it is port 0xE9
+#   -i  console on COM1, which reads standard input too; else it is port 0xE9, and there is no COM1
 #   -u  UEFI instead of BIOS, for a disc
 #   -c  the command line      -m  memory (512M)      -s  CPUs (1); -smp N is the same
 #   -t  time limit (60)       -x  an option for QEMU, more than one with several -x
@@ -58,7 +58,7 @@ set -- -nodefaults -no-user-config -display none -no-reboot -accel tcg,thread=mu
 if [ -n "$interactive" ]; then
     set -- "$@" -serial stdio
 else
-    set -- "$@" -debugcon stdio -serial null
+    set -- "$@" -debugcon stdio
 fi
 if [ -n "$uefi" ]; then
     set -- "$@" -bios /usr/share/ovmf/OVMF.fd
