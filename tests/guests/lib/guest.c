@@ -174,10 +174,26 @@ uint32_t wait_for(uint32_t id, uint32_t code)
     return wait.which;
 }
 
-void destroy(uint32_t id)
+void on_domain(enum cleave_op op, uint32_t id)
 {
     struct cleave_domain domain = {.domain = id};
-    CHECK_EQ(CLEAVE(CLEAVE_OP_DESTROY, &domain), CLEAVE_OK);
+    CHECK_EQ(CLEAVE(op, &domain), CLEAVE_OK);
+}
+
+void destroy(uint32_t id) { on_domain(CLEAVE_OP_DESTROY, id); }
+
+void yield(void) { CHECK_EQ(cleave(CLEAVE_OP_YIELD, NULL, 0), CLEAVE_OK); }
+
+uint64_t map(uint32_t domain, uint64_t at, uint64_t size, unsigned policy, unsigned rights,
+             unsigned order)
+{
+    struct cleave_map arguments = {.domain = domain,
+                                   .policy = (uint16_t)policy,
+                                   .rights = (uint8_t)rights,
+                                   .order = (uint8_t)order,
+                                   .at = at,
+                                   .size = size};
+    return CLEAVE(CLEAVE_OP_MAP, &arguments);
 }
 
 struct cleave_stat *stat_of(uint32_t id)
@@ -188,12 +204,14 @@ struct cleave_stat *stat_of(uint32_t id)
     return &stat;
 }
 
-struct cleave_lookup lookup(uint64_t at)
+struct cleave_lookup lookup_in(uint32_t domain, uint64_t at)
 {
-    struct cleave_lookup lookup = {.domain = CLEAVE_DOMAIN_SELF, .at = at & ~UINT64_C(4095)};
+    struct cleave_lookup lookup = {.domain = domain, .at = at & ~UINT64_C(4095)};
     CHECK_EQ(CLEAVE(CLEAVE_OP_LOOKUP, &lookup), CLEAVE_OK);
     return lookup;
 }
+
+struct cleave_lookup lookup(uint64_t at) { return lookup_in(CLEAVE_DOMAIN_SELF, at); }
 
 void audit_clean(void)
 {

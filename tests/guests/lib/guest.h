@@ -58,9 +58,19 @@ uint32_t fork_self(uint32_t count, uint32_t flags, uint32_t *ids);
 /* Waits for the end of child `id` (0: any) and checks that it exited with `code`; its id. */
 uint32_t wait_for(uint32_t id, uint32_t code);
 void destroy(uint32_t id);
+void yield(void);
+/* Runs one operation on a domain that must succeed. */
+void on_domain(enum cleave_op op, uint32_t id);
+/* Changes how [at, at + size) of this domain is mapped; the status. */
+uint64_t map(uint32_t domain, uint64_t at, uint64_t size, unsigned policy, unsigned rights,
+             unsigned order);
 struct cleave_stat *stat_of(uint32_t id); /* in a static buffer */
 struct cleave_lookup lookup(uint64_t at);
+struct cleave_lookup lookup_in(uint32_t domain, uint64_t at);
 void audit_clean(void);
+
+enum { PRIVATE = 1, READ_ONLY, SHARED, WIPE, ABSENT };
+enum { R = 1, RW = 3, RX = 5, RWX = 7 };
 
 /* A second stack and a function for another vcpu of this domain. */
 struct guest_vcpu {
