@@ -40,7 +40,9 @@ struct hvm_state {
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pat, tsc_aux, debugctl;
-    uint64_t tsc_offset;       /* added to the host's TSC */
+    uint64_t pdpte[4];   /* VMX, with PAE paging outside of long mode: as the CPU has them; zero
+                            on SVM, where they are read again from memory */
+    uint64_t tsc_offset; /* added to the host's TSC */
     uint32_t interruptibility; /* 1: in the shadow of STI or MOV SS; 2: NMIs masked */
     uint32_t pending;          /* event to inject at the next entry: vector 7:0, type 10:8, error
                                   code valid 11, valid 31 (SDM 3C 25.8.3, APM 2 15.20: alike) */

@@ -212,14 +212,14 @@ static bool is_contributory(uint32_t vector)
     return vector == 0 || (vector >= 10 && vector <= EXCEPTION_GP);
 }
 
-uint32_t hvm_merge_events(uint32_t pending, uint32_t event)
+void hvm_inject(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error)
 {
-    uint32_t first = pending & 0xff, second = event & 0xff;
-    bool both =
-        pending & event & HVM_EVENT_VALID && (pending >> 8 & 7) == 3 && (event >> 8 & 7) == 3;
-    if (both && (first == EXCEPTION_DF || (is_contributory(first) && is_contributory(second)) ||
-                 (first == EXCEPTION_PF && (is_contributory(second) || second == EXCEPTION_PF)))) {
-        return HVM_EVENT_EXCEPTION(EXCEPTION_DF) | HVM_EVENT_ERROR;
-    }
-    return event;
+    uint32_t first = vcpu->pending & 0xff, second = event & 0xff;
+    bool both = vcpu->pending & event & HVM_EVENT_VALID && (vcpu->pending >> 8 & 7) == 3 &&
+                (event >> 8 & 7) == 3;
+    bool twice =
+        both && (first == EXCEPTION_DF || (is_contributory(first) && is_contributory(second)) ||
+                 (first == EXCEPTION_PF && (is_contributory(second) || second == EXCEPTION_PF)));
+    vcpu->pending = twice ? HVM_EVENT_EXCEPTION(EXCEPTION_DF) | HVM_EVENT_ERROR : event;
+    vcpu->pending_error = twice ? 0 : error;
 }

@@ -39,8 +39,8 @@ void switch_set_tsc_aux(struct hvm_vcpu *vcpu, uint64_t value);
 /* A number for asid_use() that was never used before. */
 uint64_t switch_new_owner(void);
 
-/* The event that stands in front of the next entry when `event` meets `pending`. */
-uint32_t hvm_merge_events(uint32_t pending, uint32_t event);
+/* hvm_ops.inject, on both. */
+void hvm_inject(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
 /* True for an event whose delivery is not to be repeated but its instruction executed again. */
 static inline bool hvm_event_is_software(uint32_t event)
 {

@@ -39,7 +39,7 @@ static void decode_io(const struct hvm_vcpu *vcpu, const struct vmcb *vmcb, stru
 static void reflect(struct hvm_vcpu *vcpu, const struct vmcb *vmcb, uint32_t vector)
 {
     bool has_error = vector == EXCEPTION_AC;
-    svm_inject(vcpu, HVM_EVENT_EXCEPTION(vector) | (has_error ? HVM_EVENT_ERROR : 0),
+    hvm_inject(vcpu, HVM_EVENT_EXCEPTION(vector) | (has_error ? HVM_EVENT_ERROR : 0),
                has_error ? (uint32_t)vmcb->exit_info1 : 0);
 }
 
@@ -117,7 +117,7 @@ void svm_decode(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
         reflect(vcpu, vmcb, (uint32_t)vmcb->exit_code - VMEXIT_EXCEPTION);
         break;
     case VMEXIT_RDPMC:
-        svm_inject(vcpu, HVM_EVENT_EXCEPTION(EXCEPTION_GP) | HVM_EVENT_ERROR, 0);
+        hvm_inject(vcpu, HVM_EVENT_EXCEPTION(EXCEPTION_GP) | HVM_EVENT_ERROR, 0);
         break;
     case VMEXIT_IRET: /* from now on an NMI may come; the CPU executes it again */
         vcpu->nmi_masked = 0;

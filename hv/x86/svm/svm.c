@@ -306,13 +306,6 @@ void svm_intercept(struct hvm_vcpu *vcpu, unsigned word, uint32_t bits, bool wan
     }
 }
 
-void svm_inject(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error)
-{
-    uint32_t merged = hvm_merge_events(vcpu->pending, event);
-    vcpu->pending = merged;
-    vcpu->pending_error = merged == event ? error : 0;
-}
-
 static bool svm_can_take_interrupt(struct hvm_vcpu *vcpu)
 {
     return vcpu->regs.rflags & 1u << 9 && !(svm_vmcb(vcpu)->shadow & 1) &&
@@ -368,7 +361,7 @@ static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
         vmcb->interrupt_control = (vmcb->interrupt_control & ~V_TPR) | (vcpu->cr8 & V_TPR);
         vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
     }
-    vmcb->event = vcpu->pending;
+    vmcb->event = vmcb->cr0 & CR0_PE ? vcpu->pending : vcpu->pending & ~HVM_EVENT_ERROR;
     vmcb->event_error = vcpu->pending_error;
     if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) == (HVM_EVENT_VALID | 2u << 8)) {
         vcpu->nmi_masked = 1;
@@ -444,7 +437,7 @@ const struct hvm_ops svm_ops = {
     .vcpu_restore = svm_vcpu_restore,
     .vcpu_unload = svm_vcpu_unload,
     .run = svm_run,
-    .inject = svm_inject,
+    .inject = hvm_inject,
     .can_take_interrupt = svm_can_take_interrupt,
     .window = svm_window,
     .flush_root = svm_flush_root,

@@ -205,7 +205,6 @@ static inline struct vmcb *svm_vmcb(const struct hvm_vcpu *vcpu)
 /* svm.c: */
 extern bool svm_has_next_rip; /* does this CPU store the address of the next instruction? */
 void svm_window(struct hvm_vcpu *vcpu, bool wanted);
-void svm_inject(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
 /* Changes bits of `intercept[word]`. */
 void svm_intercept(struct hvm_vcpu *vcpu, unsigned word, uint32_t bits, bool wanted);
 
