@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds Cleave's memory core, its hosted port and the tests. `make help` lists the commands.
+# Builds Cleave's memory core, its hosted port, the hypervisor and the tests. `make help` lists the
+# commands.
 #
 # Everything is built below build/<compiler>-<mode>/<geometry>/, which mirrors the source tree:
 #
@@ -31,13 +32,15 @@ PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
             $(foreach f,acpi apic console cpu crash format port smp string symbols time trap,hv/x86/$f.c) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
+# What of it needs no machine and has unit tests in a process.
+PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
 TEST_FOLDERS := spec both small unit
 FOLDERS_real := both unit
 FOLDERS_small := spec both small
-TEST_SHARED := $(filter-out %_test.c,$(wildcard $(TEST_FOLDERS:%=tests/%/*.c)))
+TEST_SHARED := $(filter-out %_test.c,$(wildcard $(TEST_FOLDERS:%=tests/%/*.c))) $(PURE)
 
 # scenario.c is the program of `make run`; all else in tests/bench/ is that of `make bench`, and may
 # be used by scenario.c.
@@ -82,6 +85,7 @@ DEBUG_PROGRAMS := $(call programs,gcc-debug)
 # These names are no test programs, but the checks below; what they start from.
 NEEDS_lint := objects
 NEEDS_mutant := objects
+NEEDS_boot := build/gcc-debug/boottest.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
                $(if $(findstring .,$(T)),,$(DEBUG_PROGRAMS))))
@@ -96,6 +100,7 @@ QUICK_MUTANTS := i1-fork-parent-stays-writable i1-split-lowers-head-first i1-mer
 CHECK_MUTANTS := $(if $(CLEAVE_LONG)$(T),$(MUTANTS),$(filter $(QUICK_MUTANTS),$(MUTANTS)))
 CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") \
           $(foreach m,$(CHECK_MUTANTS),"mutant.$m: tests/mutants.sh --one $m") \
+          $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           "scenario.run: build/$(SHIPPED)/scenario"
 
 ifeq ($(MAKELEVEL),0)
@@ -107,7 +112,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario
+all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf)
 
 help:
 	sed -n 's/^#: //p' Makefile
@@ -123,7 +128,8 @@ run:
 check:
 	configs/install.sh check
 ifeq ($(T),)
-	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) || \
+	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
+		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) || \
 		broken='build.all: echo see the messages of the compilers; false'; \
 	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(CHECKS)
 else

@@ -6,7 +6,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 
 c_files() { find hv guest-agent tools tests -name '*.[ch]' | sort; }
-shell_files() { find configs tests .ci/run -name '*.sh' -o -path .ci/run | sort; }
+assembly_files() { find hv tests -name '*.S' -o -name '*.inc' -o -name '*.lds' | sort; }
+shell_files() { find configs hv tests .ci/run -name '*.sh' -o -path .ci/run | sort; }
 
 # Prints what stands on its standard input after a heading; fails when there is anything.
 objections() {
@@ -37,9 +38,10 @@ check_tidy() {
         return "$((PIPESTATUS[0] != 0))"
     }
     local status=0
-    find hv -name '*.c' -not -path 'hv/host/*' | tidy "$CORE_FLAGS" || status=1
+    find hv/mm -name '*.c' | tidy "$CORE_FLAGS" || status=1
+    find hv/x86 hv/kernel tests/boot -name '*.c' | tidy "$X86_FLAGS" || status=1
     find hv/host -name '*.c' | tidy "$HOSTED_FLAGS" || status=1
-    find tests -name '*.c' -not -path 'tests/small/*' |
+    find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' |
         tidy "$TEST_FLAGS -DTEST_VARIANT=\"lint\"" || status=1
     return $status
 }
@@ -53,7 +55,7 @@ check_analyze() {
 check_shell() { shell_files | xargs shellcheck; }
 
 check_spdx() {
-    { c_files; shell_files; echo Makefile; } | xargs grep -L 'SPDX-License-Identifier: ' |
+    { c_files; assembly_files; shell_files; echo Makefile; } | xargs grep -L 'SPDX-License-Identifier: ' |
         objections "no SPDX line"
 }
 
@@ -76,7 +78,7 @@ check_symbols() {
     local objects=build/gcc-release/real/hv joined
     joined=$(mktemp)
     # shellcheck disable=SC2046
-    ld -r -o "$joined" $(find $objects/mm $objects/x86 -name '*.o') &&
+    ld -r -o "$joined" $(find $objects/mm -name '*.o') $objects/x86/{vmx/ept,svm/npt}.o &&
         nm -u "$joined" | grep -vE ' U (port_[a-z_]+|memcpy|memmove|memset|memcmp)$' |
         objections "the core calls what is not in its port"
     local status=$?
@@ -86,7 +88,7 @@ check_symbols() {
 
 # Says what is long. Files past 700 lines are refused; functions are clang-tidy's.
 check_sizes() {
-    c_files | xargs wc -l | awk '
+    { c_files; assembly_files; } | xargs wc -l | awk '
         $2 == "total" { next }
         { lines += $1; files++ }
         $1 > 600 { print "  " $1 " lines: " $2 }
