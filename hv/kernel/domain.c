@@ -73,6 +73,27 @@ struct domain *domain_next(uint32_t id)
     return domain;
 }
 
+struct space *domain_space(struct domain *domain)
+{
+    klock_take(&table.lock);
+    struct space *space = domain->space;
+    if (space != NULL) {
+        space_hold(space);
+    }
+    klock_release(&table.lock);
+    return space;
+}
+
+/* The space is dead: nobody takes it any more, and it goes with its last holder. */
+static void forget_space(struct mm_ctx *ctx, struct domain *domain)
+{
+    klock_take(&table.lock);
+    struct space *space = domain->space;
+    domain->space = NULL;
+    klock_release(&table.lock);
+    space_release(ctx, space);
+}
+
 void domain_put(struct mm_ctx *ctx, struct domain *domain)
 {
     while (domain != NULL) {
@@ -260,6 +281,7 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
     domain->depth = parent != NULL ? parent->depth + 1 : 0;
     domain->pool = space->payer.pool;
     domain->space = space;
+    domain->space_id = space->id;
     domain->state = records ? CLEAVE_STATE_FROZEN : CLEAVE_STATE_RUNNING;
     domain->snapshot = records;
     domain->created = read_tsc();
@@ -277,6 +299,7 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
         object_free(ctx, object);
         return status;
     }
+    space_hold(space);
     *out = domain;
     return CLEAVE_OK;
 }
@@ -344,18 +367,18 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
     }
     domain_end(ctx, domain, self, CLEAVE_DESTROYED, 0);
     enum cleave_status status = CLEAVE_OK;
-    if (domain->channel != NULL) {
-        channel_destroy(ctx, domain->channel);
-        domain->channel = NULL;
-    }
     if (domain->space != NULL && sched_runs(domain, NULL)) {
         status = CLEAVE_AGAIN; /* a vcpu that ended it has not left its CPU yet */
+    }
+    if (status == CLEAVE_OK && domain->channel != NULL) {
+        channel_destroy(ctx, domain->channel);
+        domain->channel = NULL;
     }
     if (status == CLEAVE_OK && domain->space != NULL) {
         vcpus_free(ctx, domain);
         status = space_destroy(ctx, domain->space);
         if (status == CLEAVE_OK) {
-            domain->space = NULL;
+            forget_space(ctx, domain);
         }
     }
     klock_release(&domain->busy);

@@ -26,7 +26,7 @@ static const struct {
     [CLEAVE_OP_MAP] = {op_map, sizeof(struct cleave_map), OP_DOMAIN},
     [CLEAVE_OP_UNMAP] = {op_unmap, sizeof(struct cleave_map), OP_DOMAIN},
     [CLEAVE_OP_PROTECT] = {op_protect, sizeof(struct cleave_map), OP_DOMAIN},
-    [CLEAVE_OP_COPY] = {op_copy, sizeof(struct cleave_copy), OP_DOMAIN},
+    [CLEAVE_OP_COPY] = {op_copy, sizeof(struct cleave_copy), OP_DOMAIN | OP_ENDED},
     [CLEAVE_OP_START] = {op_start, sizeof(struct cleave_start), OP_DOMAIN},
     [CLEAVE_OP_PAUSE] = {op_pause, sizeof(struct cleave_domain), OP_DOMAIN},
     [CLEAVE_OP_UNPAUSE] = {op_unpause, sizeof(struct cleave_domain), OP_DOMAIN},
@@ -37,7 +37,8 @@ static const struct {
     [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT},
     [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED},
     [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT},
-    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup), OP_DOMAIN | OP_RESULT},
+    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup),
+                          OP_DOMAIN | OP_RESULT | OP_ENDED},
     [CLEAVE_OP_COLLAPSE] = {op_collapse, sizeof(struct cleave_collapse), OP_DOMAIN},
     [CLEAVE_OP_NOTIFY] = {op_notify, sizeof(struct cleave_notify), OP_DOMAIN},
     [CLEAVE_OP_EVENT] = {op_event, sizeof(struct cleave_event), OP_RESULT},
@@ -67,7 +68,8 @@ static enum cleave_status find_domain(struct call *call, bool ended)
         return mm_fail(call->ctx, CLEAVE_NO_CAP, "domain", id, 1, 0);
     }
     call->domain = domain;
-    if (!ended && domain->state == CLEAVE_STATE_ENDED) {
+    call->space = domain_space(domain);
+    if (call->space == NULL || (!ended && domain->state == CLEAVE_STATE_ENDED)) {
         return mm_fail(call->ctx, CLEAVE_DYING, "domain", id, 1, 0);
     }
     return CLEAVE_OK;
@@ -92,6 +94,9 @@ static enum cleave_status perform(struct call *call, const struct operands *oper
     }
     if (status == CLEAVE_OK) {
         status = operations[operands->op].perform(call);
+    }
+    if (call->space != NULL) {
+        space_release(ctx, call->space);
     }
     domain_put(ctx, call->domain);
     if (status == CLEAVE_OK && (flags & OP_RESULT)) {

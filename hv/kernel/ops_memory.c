@@ -13,7 +13,7 @@ enum cleave_status op_map(struct call *call)
                                   .rights = map->rights,
                                   .order = map->order,
                                   .whole = (map->flags & CLEAVE_MAP_WHOLE) != 0};
-    struct space *space = call->domain->space;
+    struct space *space = call->space;
 
     if (map->flags & ~(CLEAVE_MAP_POPULATE | CLEAVE_MAP_WHOLE)) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "flags", map->flags, 0,
@@ -30,13 +30,13 @@ enum cleave_status op_map(struct call *call)
 enum cleave_status op_unmap(struct call *call)
 {
     const struct cleave_map *map = &call->args.map;
-    return space_unmap(call->ctx, call->domain->space, gpa(map->at), map->size);
+    return space_unmap(call->ctx, call->space, gpa(map->at), map->size);
 }
 
 enum cleave_status op_protect(struct call *call)
 {
     const struct cleave_map *map = &call->args.map;
-    return space_protect(call->ctx, call->domain->space, gpa(map->at), map->size, map->rights);
+    return space_protect(call->ctx, call->space, gpa(map->at), map->size, map->rights);
 }
 
 enum cleave_status op_copy(struct call *call)
@@ -57,11 +57,11 @@ enum cleave_status op_copy(struct call *call)
         if (copy->write) {
             status = guest_read(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");
             if (status == CLEAVE_OK) {
-                status = space_write(call->ctx, call->domain->space, gpa(copy->at + at), part, size,
+                status = space_write(call->ctx, call->space, gpa(copy->at + at), part, size,
                                      &call->vcpu->wait, &done);
             }
         } else {
-            status = space_read(call->ctx, call->domain->space, gpa(copy->at + at), part, size,
+            status = space_read(call->ctx, call->space, gpa(copy->at + at), part, size,
                                 &call->vcpu->wait);
             if (status == CLEAVE_OK) {
                 status =
@@ -76,8 +76,7 @@ enum cleave_status op_lookup(struct call *call)
 {
     struct cleave_lookup *lookup = &call->args.lookup;
     struct mapping mapping;
-    enum cleave_status status =
-        space_lookup(call->ctx, call->domain->space, gpa(lookup->at), &mapping);
+    enum cleave_status status = space_lookup(call->ctx, call->space, gpa(lookup->at), &mapping);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -92,7 +91,7 @@ enum cleave_status op_lookup(struct call *call)
 enum cleave_status op_collapse(struct call *call)
 {
     const struct cleave_collapse *collapse = &call->args.collapse;
-    return space_collapse(call->ctx, call->domain->space, gpa(collapse->at), collapse->order);
+    return space_collapse(call->ctx, call->space, gpa(collapse->at), collapse->order);
 }
 
 enum cleave_status op_audit(struct call *call)

@@ -23,7 +23,7 @@ enum cleave_status op_notify(struct call *call)
 {
     const struct cleave_notify *notify = &call->args.notify;
     struct domain *caller = call->caller;
-    struct space *space = call->domain->space;
+    struct space *space = call->space;
 
     if (notify->command < 1 || notify->command > 3) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "command", notify->command, 1, 3);
@@ -50,8 +50,7 @@ static uint32_t domain_of_space(struct call *call, uint32_t space)
     struct domain *domain = domain_next(0);
     while (domain != NULL) {
         uint32_t at = domain->id;
-        if (domain->pool == call->caller->pool && domain->space != NULL &&
-            domain->space->id == space) {
+        if (domain->pool == call->caller->pool && domain->space_id == space) {
             id = at;
         }
         domain_put(call->ctx, domain);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* One vcpu reads a page in a loop without leaving the guest while the other breaks its copy: it must
- * see the new frame once the writer has gone on. */
+/* One vcpu reads a page in a loop without leaving the guest while the other breaks its copy: it
+ * must see the new frame once the writer has gone on. */
 #include "guest.h"
 
 const char guest_name[] = "flush";

@@ -110,8 +110,7 @@ static void put_format(struct text *text, const char *format, va_list arguments)
         if (*format == 's') {
             put_text(text, va_arg(arguments, const char *));
         } else {
-            uint64_t value =
-                wide ? va_arg(arguments, uint64_t) : va_arg(arguments, unsigned);
+            uint64_t value = wide ? va_arg(arguments, uint64_t) : va_arg(arguments, unsigned);
             put_number(text, value, *format == 'x' ? 16 : 10);
         }
     }

@@ -10,7 +10,6 @@ const char guest_name[] = "reset";
 
 static uint64_t page_of(unsigned i) { return BASE + (uint64_t)i * 65 * PAGE; }
 
-
 void guest_story(void)
 {
     struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "template"};

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Every operation with wrong arguments: its own status, the argument named, and nothing changed. */
+#include "guest.h"
+
+const char guest_name[] = "arguments";
+
+static bool same(const char *a, const char *b)
+{
+    while (*a != '\0' && *a == *b) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
+/* The last call was refused for this argument. */
+static void named(uint64_t status, enum cleave_status expected, const char *argument)
+{
+    struct cleave_error error;
+    CHECK_EQ(status, expected);
+    error = last_error();
+    CHECK_EQ(error.status, expected);
+    if (!same(error.argument, argument)) {
+        say("argument %s, not %s", error.argument, argument);
+        leave(1);
+    }
+}
+
+static void addresses(void)
+{
+    static char buffer[2048];
+    for (unsigned op = 0; op < CLEAVE_OPS; op++) {
+        if (op == CLEAVE_OP_YIELD) {
+            continue;
+        }
+        named(cleave((enum cleave_op)op, buffer, 4), CLEAVE_COUNT, "size");
+        named(cleave((enum cleave_op)op, buffer, UINT64_MAX), CLEAVE_COUNT, "size");
+    }
+    named(cleave((enum cleave_op)CLEAVE_OPS, buffer, 0), CLEAVE_INVALID, "operation");
+    named(cleave((enum cleave_op)0xffffffff, buffer, 0), CLEAVE_INVALID, "operation");
+    const uint64_t bad[] = {UINT64_C(1) << 47, UINT64_MAX - 4, UINT64_C(0xffff800000000000),
+                            8 * GIB, UINT64_MAX - 63};
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        uint64_t status = cleave(CLEAVE_OP_CREATE, (void *)bad[i], sizeof(struct cleave_create));
+        CHECK(status == CLEAVE_FAULT || status == CLEAVE_WRAP);
+        named(status, (enum cleave_status)status, "arguments");
+    }
+}
+
+static void domains(void)
+{
+    struct cleave_create create = {.name = "x", .limit = UINT64_MAX, .vcpus = 1};
+    struct cleave_start start = {.vcpu = 9};
+    struct cleave_domain domain = {.domain = 77};
+    struct cleave_wait wait = {.domain = 0};
+
+    create.vcpus = 0;
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_COUNT, "vcpus");
+    create.vcpus = CLEAVE_VCPUS_MAX + 1;
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_COUNT, "vcpus");
+    create.vcpus = 1;
+    create.name[0] = '\n';
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_INVALID, "name");
+    create.name[0] = '\0';
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_INVALID, "name");
+    for (unsigned i = 0; i < CLEAVE_NAME_SIZE; i++) {
+        create.name[i] = 'a';
+    }
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_INVALID, "name");
+    create.name[1] = '\0';
+    create.limit = 0;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_QUOTA);
+    create.limit = UINT64_MAX;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_EXISTS, "name");
+    start.domain = create.domain;
+    named(CLEAVE(CLEAVE_OP_START, &start), CLEAVE_RANGE, "vcpu");
+    start.domain = CLEAVE_DOMAIN_SELF;
+    start.vcpu = 0;
+    named(CLEAVE(CLEAVE_OP_START, &start), CLEAVE_EXISTS, "vcpu");
+    domain.domain = create.domain;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_DESTROY, &domain), CLEAVE_OK);
+    named(CLEAVE(CLEAVE_OP_DESTROY, &domain), CLEAVE_NO_CAP, "domain");
+    named(CLEAVE(CLEAVE_OP_WAIT, &wait), CLEAVE_NO_CAP, "domain"); /* it has no children */
+}
+
+static void memory(uint32_t other)
+{
+    const uint32_t self = CLEAVE_DOMAIN_SELF;
+    struct cleave_copy copy = {.domain = other, .at = 0, .buffer = 0x200000, .size = 8};
+    struct cleave_collapse collapse = {.domain = self, .order = 3};
+
+    named(map(self, 128 * MIB + 1, PAGE, PRIVATE, RW, 0), CLEAVE_ALIGN, "at");
+    named(map(self, 128 * MIB, 100, PRIVATE, RW, 0), CLEAVE_ALIGN, "size");
+    named(map(self, 128 * MIB, 0, PRIVATE, RW, 0), CLEAVE_COUNT, "size");
+    named(map(self, UINT64_MAX - PAGE + 1, 2 * PAGE, PRIVATE, RW, 0), CLEAVE_WRAP, "size");
+    named(map(self, UINT64_C(1) << 52, PAGE, PRIVATE, RW, 0), CLEAVE_RANGE, "at");
+    named(map(self, 128 * MIB, PAGE, 9, RW, 0), CLEAVE_POLICY, "region.policy");
+    named(map(self, 128 * MIB, PAGE, PRIVATE, 2, 0), CLEAVE_RIGHTS, "region.rights");
+    named(map(self, 128 * MIB, PAGE, PRIVATE, RW, 3), CLEAVE_ORDER, "region.order");
+    named(map(4711, 128 * MIB, PAGE, PRIVATE, RW, 0), CLEAVE_NO_CAP, "domain");
+    copy.size = 0;
+    named(CLEAVE(CLEAVE_OP_COPY, &copy), CLEAVE_COUNT, "size");
+    copy.size = CLEAVE_COPY_MAX + 1;
+    named(CLEAVE(CLEAVE_OP_COPY, &copy), CLEAVE_COUNT, "size");
+    copy.size = 8;
+    copy.at = UINT64_MAX - 3;
+    named(CLEAVE(CLEAVE_OP_COPY, &copy), CLEAVE_WRAP, "at");
+    copy.at = 64 * GIB;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_COPY, &copy), CLEAVE_FAULT);
+    CHECK(CLEAVE(CLEAVE_OP_COLLAPSE, &collapse) >= CLEAVE_ERROR_FIRST);
+}
+
+static void forks(void)
+{
+    struct cleave_fork fork = {.domain = CLEAVE_DOMAIN_SELF, .limit = UINT64_MAX};
+    struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "bad name"};
+    struct cleave_domain self = {.domain = CLEAVE_DOMAIN_SELF};
+
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_COUNT, "count");
+    fork.count = CLEAVE_FORKS_MAX + 1;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_COUNT, "count");
+    fork.count = UINT32_MAX;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_COUNT, "count");
+    fork.count = 1;
+    fork.flags = 64;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_INVALID, "flags");
+    fork.flags = 0;
+    fork.domains = UINT64_C(1) << 50;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_FAULT, "domains");
+    fork.domains = 0;
+    fork.limit = 0;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_QUOTA);
+    named(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_INVALID, "name");
+    named(CLEAVE(CLEAVE_OP_RESET, &self), CLEAVE_INVALID, "domain");
+    named(CLEAVE(CLEAVE_OP_DESTROY, &self), CLEAVE_INVALID, "domain");
+    named(CLEAVE(CLEAVE_OP_UNPAUSE, &self), CLEAVE_INVALID, "domain");
+}
+
+void guest_story(void)
+{
+    struct cleave_stat before = *stat_of(CLEAVE_DOMAIN_SELF);
+    addresses();
+    forks();
+    memory(CLEAVE_DOMAIN_SELF);
+    struct cleave_stat after = *stat_of(CLEAVE_DOMAIN_SELF);
+    CHECK_EQ(before.charged, after.charged);
+    CHECK_EQ(before.mapped[0] + before.mapped[1], after.mapped[0] + after.mapped[1]);
+    domains();
+    audit_clean();
+}
