@@ -9,6 +9,12 @@
 
 #include "hvm.h"
 
+#define RFLAGS_TF (UINT64_C(1) << 8)
+#define RFLAGS_IF (UINT64_C(1) << 9)
+#define RFLAGS_RF (UINT64_C(1) << 16)
+#define DR6_BS (UINT64_C(1) << 14)
+#define EXCEPTION_AC 17u
+
 /* State components (SDM 1 13.1) that guests have here: the host's, as far as the standard format
  * holds them in a page. The same on every CPU. */
 extern uint64_t xsave_components;

@@ -4,8 +4,6 @@
 #include "switch.h"
 #include "vmcb.h"
 
-#define EXCEPTION_AC 17u
-
 /* CPUs without next-RIP saving do not say how long an instruction was. Those that are skipped have
  * one encoding each; a guest that puts prefixes before it is not helped. */
 static void set_length(const struct hvm_vcpu *vcpu, struct hvm_exit *exit, uint8_t length)

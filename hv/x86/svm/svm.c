@@ -19,8 +19,6 @@
 #define IOPM_SIZE 12288u /* 15.10.1: a bit per port, and one page more */
 #define MSRPM_SIZE 8192u /* 15.11: two bits per MSR, three ranges */
 
-#define EXCEPTION_AC 17u
-
 #define ATTRIBUTE_PRESENT 0x80u
 #define ATTRIBUTE_UNUSABLE 0x1000u
 #define ATTRIBUTE_DPL(dpl) ((uint32_t)(dpl) << 5)
@@ -308,7 +306,7 @@ void svm_intercept(struct hvm_vcpu *vcpu, unsigned word, uint32_t bits, bool wan
 
 static bool svm_can_take_interrupt(struct hvm_vcpu *vcpu)
 {
-    return vcpu->regs.rflags & 1u << 9 && !(svm_vmcb(vcpu)->shadow & 1) &&
+    return vcpu->regs.rflags & RFLAGS_IF && !(svm_vmcb(vcpu)->shadow & 1) &&
            !(vcpu->pending & HVM_EVENT_VALID);
 }
 
@@ -422,8 +420,15 @@ static void svm_flush_root(uint64_t root)
 
 static void svm_skip(struct hvm_vcpu *vcpu, const struct hvm_exit *exit)
 {
+    struct vmcb *vmcb = svm_vmcb(vcpu);
     vcpu->regs.rip += exit->length;
-    svm_vmcb(vcpu)->shadow &= ~UINT64_C(1);
+    vcpu->regs.rflags &= ~RFLAGS_RF;
+    vmcb->shadow &= ~UINT64_C(1);
+    if (vcpu->regs.rflags & RFLAGS_TF) { /* the instruction was a single step */
+        vmcb->dr6 |= DR6_BS;
+        vcpu->clean &= ~VMCB_CLEAN_DR;
+        hvm_inject(vcpu, HVM_EVENT_EXCEPTION(EXCEPTION_DB), 0);
+    }
 }
 
 const struct hvm_ops svm_ops = {

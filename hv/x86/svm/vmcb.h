@@ -159,6 +159,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "APM 2, appendix B: a VMCB is one pa
 #define VMCB_CLEAN_INTERRUPTS (1u << 3)
 #define VMCB_CLEAN_NESTED (1u << 4)
 #define VMCB_CLEAN_CR (1u << 5)
+#define VMCB_CLEAN_DR (1u << 6)
 #define VMCB_CLEAN_CR2 (1u << 9)
 #define VMCB_CLEAN_ALL 0x7ffu
 

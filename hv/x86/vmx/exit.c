@@ -5,7 +5,6 @@
 #include "switch.h"
 #include "vmcs.h"
 
-#define EXCEPTION_AC 17u
 #define DR6_STATUS UINT64_C(0x600f) /* BS, BD, B3 to B0 */
 #define DR7_GD (UINT64_C(1) << 13)
 

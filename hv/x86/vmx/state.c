@@ -4,7 +4,6 @@
 #include "vmcs.h"
 
 #define ATTRIBUTE_UNUSABLE 0x1000u
-#define RFLAGS_IF (UINT64_C(1) << 9)
 
 /* What the VMCS holds as hvm_state has it, all of 64 bits there. */
 static const struct {

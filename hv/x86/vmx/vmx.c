@@ -11,10 +11,6 @@
 #define FEATURE_LOCKED (UINT64_C(1) << 0)
 #define FEATURE_VMX (UINT64_C(1) << 2)
 
-#define EXCEPTION_AC 17u
-#define RFLAGS_IF (UINT64_C(1) << 9)
-#define RFLAGS_TF (UINT64_C(1) << 8)
-
 #define EPTP_WRITE_BACK UINT64_C(6)
 #define EPTP_LEVELS_4 (UINT64_C(3) << 3)
 #define EPTP_DIRTY_BITS (UINT64_C(1) << 6)
@@ -352,7 +348,11 @@ void vmx_window(struct hvm_vcpu *vcpu, bool wanted)
 static void vmx_skip(struct hvm_vcpu *vcpu, const struct hvm_exit *exit)
 {
     vcpu->regs.rip += exit->length;
+    vcpu->regs.rflags &= ~RFLAGS_RF;
     borrow(vcpu);
+    if (vcpu->regs.rflags & RFLAGS_TF) { /* the instruction was a single step */
+        vmwrite(GUEST_PENDING_DEBUG, PENDING_DEBUG_STEP);
+    }
     vmwrite(GUEST_INTERRUPTIBILITY,
             vmread(GUEST_INTERRUPTIBILITY) & ~(uint64_t)(BLOCKED_BY_STI | BLOCKED_BY_MOV_SS));
     give_back(vcpu);
