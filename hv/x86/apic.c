@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Local APIC by its page, or by MSRs where the firmware enabled x2APIC (SDM 3A 10.4, 10.12). A CPU
- * touches its own only. The two 8259s are masked.
+ * Local APIC by its page, or by MSRs where the firmware enabled x2APIC or the command line asks for
+ * it (SDM 3A 10.4, 10.12). A CPU touches its own only. The two 8259s are masked.
  */
 #include "apic.h"
 
@@ -71,6 +71,7 @@ void apic_init(void)
 
     pic_mask();
     x2apic = (base & BASE_ENABLE) && (base & BASE_X2APIC);
+    x2apic |= boot_option("x2apic") && (cpuid(1, 0).ecx >> 21 & 1);
     if (!x2apic) {
         paging_map(LAYOUT_APIC, base & UINT64_C(0x000ffffffffff000), PAGE_SIZE,
                    PAGE_WRITE | PAGE_UNCACHED | PAGE_NX);

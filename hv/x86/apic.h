@@ -5,7 +5,8 @@
 
 #include "types.h"
 
-/* Finds whether the firmware left it in x2APIC mode; else maps its page. On the boot CPU. */
+/* Finds whether the firmware left it in x2APIC mode, or the word `x2apic` asks for it; else maps
+ * its page. On the boot CPU. */
 void apic_init(void);
 /* Enables that of the calling CPU: spurious vector, timer, all else masked but NMI. */
 void apic_enable(void);

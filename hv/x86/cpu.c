@@ -132,5 +132,6 @@ void cpu_load(struct percpu *cpu)
     trap_load();
     write_cr0(CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE);
     write_cr4(CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT |
+              (cpuid(1, 0).edx >> 7 & 1 ? CR4_MCE : 0) |
               (cpuid(1, 0).ecx >> 26 & 1 ? CR4_OSXSAVE : 0));
 }

@@ -138,6 +138,7 @@ static inline void cpu_pause(void) { __asm__ volatile("pause" : : : "memory"); }
 #define CR0_PG (UINT64_C(1) << 31)
 #define CR4_PSE (UINT64_C(1) << 4)
 #define CR4_PAE (UINT64_C(1) << 5)
+#define CR4_MCE (UINT64_C(1) << 6)
 #define CR4_PGE (UINT64_C(1) << 7)
 #define CR4_OSFXSR (UINT64_C(1) << 9)
 #define CR4_OSXMMEXCPT (UINT64_C(1) << 10)

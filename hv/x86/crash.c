@@ -218,11 +218,11 @@ _Noreturn void crash_trap(const struct trap_frame *frame)
     report(self, frame);
 }
 
-void crash_halt(const struct trap_frame *frame)
+_Noreturn void crash_halt(const struct trap_frame *frame)
 {
     struct percpu *self = this_cpu();
 
-    if (__atomic_load_n(&reporter, __ATOMIC_ACQUIRE) == NOBODY) {
+    if (frame->vector == TRAP_NMI && __atomic_load_n(&reporter, __ATOMIC_ACQUIRE) == NOBODY) {
         crash_trap(frame);
     }
     stopped[self->id].rip = frame->rip;

@@ -47,10 +47,12 @@ struct boot_info {
 };
 extern struct boot_info boot_info;
 
-/* Takes `bytes` (rounded up to pages, aligned to `align`, a power of two >= 4096) off
+/* Takes `bytes` (more than 0, rounded up to pages, aligned to `align`, a power of two >= 4096) off
  * boot_info.free for ever and zeroes them; host-physical address. Panics when there is no such
  * range: only at boot, before the rest becomes untyped memory. */
 uint64_t boot_take(uint64_t bytes, uint64_t align, const char *what);
+/* Is `word` one of the words of the command line? */
+bool boot_option(const char *word);
 /* Says on the console where each byte of RAM went: image, modules, each boot_take(), free. */
 void boot_print_map(void);
 

@@ -31,8 +31,8 @@ void trap_capture(struct trap_frame *frame);
 
 /* As crash(), with the registers of an exception. */
 _Noreturn void crash_trap(const struct trap_frame *frame);
-/* What VECTOR_HALT and NMIs lead to: when a CPU crashes, notes where this one was and stops it;
- * else an NMI is a crash of its own. */
-void crash_halt(const struct trap_frame *frame);
+/* What VECTOR_HALT and NMIs lead to: notes where this CPU was and stops it; but an NMI while no CPU
+ * reports a crash is a crash of its own. */
+_Noreturn void crash_halt(const struct trap_frame *frame);
 
 #endif

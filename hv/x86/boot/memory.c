@@ -189,6 +189,27 @@ uint64_t boot_take(uint64_t bytes, uint64_t align, const char *what)
     crash("no %lu bytes of RAM for %s", (unsigned long)bytes, what);
 }
 
+bool boot_option(const char *word)
+{
+    const char *at = boot_info.command_line;
+    while (*at) {
+        unsigned n = 0;
+        while (word[n] && at[n] == word[n]) {
+            n++;
+        }
+        if (!word[n] && (at[n] == 0 || at[n] == ' ')) {
+            return true;
+        }
+        while (*at && *at != ' ') {
+            at++;
+        }
+        while (*at == ' ') {
+            at++;
+        }
+    }
+    return false;
+}
+
 static void print_range(uint64_t start, uint64_t end, const char *what, const char *name)
 {
     print("  %012lx - %012lx %9lu KiB  %s%s\n", (unsigned long)start, (unsigned long)end,
