@@ -73,25 +73,30 @@ struct domain *domain_next(uint32_t id)
     return domain;
 }
 
-struct space *domain_space(struct domain *domain)
+struct space *domain_use(struct domain *domain)
 {
     klock_take(&table.lock);
-    struct space *space = domain->space;
-    if (space != NULL) {
-        space_hold(space);
-    }
+    struct space *space = domain->going ? NULL : domain->space;
+    domain->users += space != NULL;
     klock_release(&table.lock);
     return space;
 }
 
-/* The space is dead: nobody takes it any more, and it goes with its last holder. */
-static void forget_space(struct mm_ctx *ctx, struct domain *domain)
+void domain_unuse(struct domain *domain)
 {
     klock_take(&table.lock);
-    struct space *space = domain->space;
-    domain->space = NULL;
+    domain->users--;
     klock_release(&table.lock);
-    space_release(ctx, space);
+}
+
+/* No call uses the space from now on; false while one still does. */
+static bool close_space(struct domain *domain)
+{
+    klock_take(&table.lock);
+    domain->going = 1;
+    bool unused = domain->users == 0;
+    klock_release(&table.lock);
+    return unused;
 }
 
 void domain_put(struct mm_ctx *ctx, struct domain *domain)
@@ -299,7 +304,6 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
         object_free(ctx, object);
         return status;
     }
-    space_hold(space);
     *out = domain;
     return CLEAVE_OK;
 }
@@ -367,8 +371,9 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
     }
     domain_end(ctx, domain, self, CLEAVE_DESTROYED, 0);
     enum cleave_status status = CLEAVE_OK;
-    if (domain->space != NULL && sched_runs(domain, NULL)) {
-        status = CLEAVE_AGAIN; /* a vcpu that ended it has not left its CPU yet */
+    if (sched_runs(domain, NULL) || !close_space(domain)) {
+        status =
+            CLEAVE_AGAIN; /* a vcpu that ended it has not left its CPU yet, or a call is in it */
     }
     if (status == CLEAVE_OK && domain->channel != NULL) {
         channel_destroy(ctx, domain->channel);
@@ -378,7 +383,7 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
         vcpus_free(ctx, domain);
         status = space_destroy(ctx, domain->space);
         if (status == CLEAVE_OK) {
-            forget_space(ctx, domain);
+            domain->space = NULL;
         }
     }
     klock_release(&domain->busy);

@@ -68,8 +68,10 @@ struct domain {
     struct domain *parent; /* null: made at boot */
     uint32_t depth;
     struct pool *pool;
-    struct space *space; /* null once destroyed; see domain_space() */
+    struct space *space; /* null once destroyed; see domain_use() */
     uint32_t space_id;   /* of the space, in its pool */
+    uint32_t users;      /* calls inside domain_use(); under the table's lock */
+    uint8_t going;       /* no further one begins; under the table's lock */
     uint32_t vcpu_count;
     struct vcpu *vcpu[CLEAVE_VCPUS_MAX];
     uint32_t asked_pauses; /* of these: by CLEAVE_OP_PAUSE */
@@ -93,9 +95,9 @@ _Static_assert(sizeof(struct domain) <= PAGE_SIZE, "a domain object is one frame
 /* The domain of this id with a reference more; null when there is none. */
 struct domain *domain_get(uint32_t id);
 void domain_put(struct mm_ctx *ctx, struct domain *domain);
-/* The domain's space with one more holder, which the caller releases with space_release(); null
- * when it is gone. */
-struct space *domain_space(struct domain *domain);
+/* The domain's space, which stays until domain_unuse(); null when it is gone or going. */
+struct space *domain_use(struct domain *domain);
+void domain_unuse(struct domain *domain);
 /* The next domain with an id above `id`, with a reference; null at the end. */
 struct domain *domain_next(uint32_t id);
 /* Is `domain` the caller or descended from it? */

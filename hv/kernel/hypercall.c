@@ -10,7 +10,8 @@
 enum {
     OP_DOMAIN = 1, /* the arguments begin with a domain id */
     OP_RESULT = 2, /* the structure goes back to the guest */
-    OP_ENDED = 4   /* also for a domain that has ended */
+    OP_ENDED = 4,  /* also for a domain that has ended */
+    OP_ENDING = 8  /* ends it: does not use its space meanwhile */
 };
 
 static const struct {
@@ -33,7 +34,7 @@ static const struct {
     [CLEAVE_OP_FORK] = {op_fork, sizeof(struct cleave_fork), OP_DOMAIN},
     [CLEAVE_OP_SNAPSHOT] = {op_snapshot, sizeof(struct cleave_snapshot), OP_DOMAIN | OP_RESULT},
     [CLEAVE_OP_RESET] = {op_reset, sizeof(struct cleave_domain), OP_DOMAIN},
-    [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDED},
+    [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDING},
     [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT},
     [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED},
     [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT},
@@ -59,7 +60,7 @@ static struct operands operands_of(const struct hvm_registers *regs, bool code64
 }
 
 /* Finds the domain that the arguments begin with and that the caller may command. */
-static enum cleave_status find_domain(struct call *call, bool ended)
+static enum cleave_status find_domain(struct call *call, unsigned flags)
 {
     uint32_t id = call->args.domain.domain;
     struct domain *domain = domain_get(id == CLEAVE_DOMAIN_SELF ? call->caller->id : id);
@@ -68,8 +69,11 @@ static enum cleave_status find_domain(struct call *call, bool ended)
         return mm_fail(call->ctx, CLEAVE_NO_CAP, "domain", id, 1, 0);
     }
     call->domain = domain;
-    call->space = domain_space(domain);
-    if (call->space == NULL || (!ended && domain->state == CLEAVE_STATE_ENDED)) {
+    if (flags & OP_ENDING) {
+        return CLEAVE_OK;
+    }
+    call->space = domain_use(domain);
+    if (call->space == NULL || (!(flags & OP_ENDED) && domain->state == CLEAVE_STATE_ENDED)) {
         return mm_fail(call->ctx, CLEAVE_DYING, "domain", id, 1, 0);
     }
     return CLEAVE_OK;
@@ -90,13 +94,13 @@ static enum cleave_status perform(struct call *call, const struct operands *oper
     enum cleave_status status =
         guest_read(ctx, call->vcpu, operands->arguments, &call->args, size, "arguments");
     if (status == CLEAVE_OK && (flags & OP_DOMAIN)) {
-        status = find_domain(call, (flags & OP_ENDED) != 0);
+        status = find_domain(call, flags);
     }
     if (status == CLEAVE_OK) {
         status = operations[operands->op].perform(call);
     }
     if (call->space != NULL) {
-        space_release(ctx, call->space);
+        domain_unuse(call->domain);
     }
     domain_put(ctx, call->domain);
     if (status == CLEAVE_OK && (flags & OP_RESULT)) {

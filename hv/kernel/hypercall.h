@@ -18,7 +18,7 @@ struct call {
     const struct hvm_exit *exit;
     struct domain *caller; /* its domain */
     struct domain *domain; /* the domain that the arguments name, with a reference */
-    struct space *space;   /* its space, held */
+    struct space *space;   /* its space, in use */
     uint64_t results;      /* RDX afterwards; see CLEAVE_OP_FORK */
     bool set_results;
     union {
