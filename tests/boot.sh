@@ -79,6 +79,7 @@ run_case() {
     case $1 in
     one-cpu) passes 1 multiboot1 qemu ;;
     four-cpus-6g) passes 4 multiboot1 qemu -smp 4 -m 6G ;;
+    sixteen-cpus) passes 16 multiboot1 qemu -smp 16 ;;
     no-1g-pages) passes 1 multiboot1 qemu -m 5G -x "-cpu max,pdpe1gb=off" ;;
     no-rdrand)
         passes 1 multiboot1 qemu -x "-cpu max,rdrand=off"

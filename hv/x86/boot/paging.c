@@ -19,7 +19,7 @@ static uint64_t *next_table(uint64_t *entry)
 {
     if (*entry == 0) {
         *entry =
-            boot_take(PAGE_SIZE, PAGE_SIZE, "page tables of the hypervisor") | PAGE_WRITE | PRESENT;
+            boot_take(PAGE_SIZE, PAGE_SIZE, tables) | PAGE_WRITE | PRESENT;
     }
     return host_pointer(*entry & ADDRESS_BITS);
 }
