@@ -18,8 +18,7 @@ static const char tables[] = "page tables of the hypervisor";
 static uint64_t *next_table(uint64_t *entry)
 {
     if (*entry == 0) {
-        *entry =
-            boot_take(PAGE_SIZE, PAGE_SIZE, tables) | PAGE_WRITE | PRESENT;
+        *entry = boot_take(PAGE_SIZE, PAGE_SIZE, tables) | PAGE_WRITE | PRESENT;
     }
     return host_pointer(*entry & ADDRESS_BITS);
 }
