@@ -126,7 +126,11 @@ bool hvm_guest_xsetbv(struct hvm_vcpu *vcpu, uint32_t index, uint64_t value)
 {
     uint64_t avx512 = value & XCR0_AVX512;
     uint64_t below = XCR0_SSE | XCR0_AVX; /* what AVX-512 needs (SDM 1 13.3) */
-    if (index != 0 || !(value & XCR0_X87) || value & ~xsave_components ||
+    uint64_t cr0, cr3, cr4, efer;
+    unsigned cpl;
+    bool code64;
+    hvm->mode(vcpu, &cr0, &cr3, &cr4, &efer, &cpl, &code64);
+    if (cpl != 0 || index != 0 || !(value & XCR0_X87) || value & ~xsave_components ||
         (value & XCR0_AVX && !(value & XCR0_SSE)) ||
         (avx512 != 0 && (avx512 != XCR0_AVX512 || (value & below) != below))) {
         return false;

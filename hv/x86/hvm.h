@@ -64,7 +64,8 @@ enum hvm_exit_kind {
     HVM_EXIT_XSETBV,
     HVM_EXIT_INVALID_OP, /* an instruction that guests do not have here: inject #UD */
     HVM_EXIT_TRIPLE_FAULT,
-    HVM_EXIT_ENTRY_FAILED, /* the CPU refused the state: code, detail. No guest instruction ran */
+    HVM_EXIT_ENTRY_FAILED, /* the CPU refused the state: code, detail. No guest instruction ran; the
+                              vcpu can only be restored or ended */
     HVM_EXIT_UNKNOWN       /* code, detail */
 };
 

@@ -14,6 +14,7 @@
 #define RFLAGS_RF (UINT64_C(1) << 16)
 #define DR6_BS (UINT64_C(1) << 14)
 #define EXCEPTION_AC 17u
+#define EXCEPTION_MC 18u
 
 /* State components (SDM 1 13.1) that guests have here: the host's, as far as the standard format
  * holds them in a page. The same on every CPU. */
@@ -47,6 +48,8 @@ uint64_t switch_new_owner(void);
 
 /* hvm_ops.inject, on both. */
 void hvm_inject(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
+/* A machine check in a guest is the host's: its handler reports it. */
+static inline void hvm_machine_check(void) { __asm__ volatile("int $18" : : : "memory"); }
 /* True for an event whose delivery is not to be repeated but its instruction executed again. */
 static inline bool hvm_event_is_software(uint32_t event)
 {

@@ -114,6 +114,9 @@ void svm_decode(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     case VMEXIT_EXCEPTION + EXCEPTION_AC:
         reflect(vcpu, vmcb, (uint32_t)vmcb->exit_code - VMEXIT_EXCEPTION);
         break;
+    case VMEXIT_EXCEPTION + EXCEPTION_MC:
+        hvm_machine_check();
+        break;
     case VMEXIT_RDPMC:
         hvm_inject(vcpu, HVM_EVENT_EXCEPTION(EXCEPTION_GP) | HVM_EVENT_ERROR, 0);
         break;

@@ -11,6 +11,7 @@
 #define VM_CR_SVMDIS (UINT64_C(1) << 4)
 #define MSR_VM_HSAVE_PA 0xc0010117u
 
+#define LEAF_EDX_1_GIB (1u << 26)
 #define CPUID_SVM 0x8000000au
 #define SVM_EDX_NESTED_PAGING (1u << 0)
 #define SVM_EDX_NEXT_RIP (1u << 3)
@@ -37,6 +38,10 @@ static bool svm_present(void)
     struct cpuid svm = cpuid(CPUID_SVM, 0);
     if (!(svm.edx & SVM_EDX_NESTED_PAGING)) {
         print("  missing: nested paging (CPUID.8000000AH:EDX[0])\n");
+        complete = false;
+    }
+    if (!(cpuid(0x80000001, 0).edx & LEAF_EDX_1_GIB)) {
+        print("  missing: 1 GiB pages (CPUID.80000001H:EDX[26])\n");
         complete = false;
     }
     if (svm.ebx < 2) {
@@ -209,8 +214,8 @@ static void svm_vcpu_init(struct hvm_vcpu *vcpu, const struct hvm_state *state)
 {
     struct vmcb *vmcb = svm_vmcb(vcpu);
     *vmcb = (struct vmcb){
-        /* Loops that never end while the CPU delivers one of these are broken by an exit. */
-        .intercept_exceptions = 1u << EXCEPTION_DB | 1u << EXCEPTION_AC,
+        /* Loops that never end while the CPU delivers #DB or #AC are broken by an exit. */
+        .intercept_exceptions = 1u << EXCEPTION_DB | 1u << EXCEPTION_AC | 1u << EXCEPTION_MC,
         .intercept =
             {
                 VMCB_INTERCEPT0_INTR | VMCB_INTERCEPT0_NMI | VMCB_INTERCEPT0_INIT |

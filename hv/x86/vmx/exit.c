@@ -63,6 +63,8 @@ static void decode_exception(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     } else if (vector == EXCEPTION_AC) {
         hvm_inject(vcpu, HVM_EVENT_EXCEPTION(vector) | HVM_EVENT_ERROR,
                    (uint32_t)vmread(EXIT_EVENT_ERROR));
+    } else if (vector == EXCEPTION_MC) {
+        hvm_machine_check();
     } else {
         exit->kind = HVM_EXIT_UNKNOWN;
     }

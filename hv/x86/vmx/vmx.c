@@ -252,8 +252,8 @@ static void vmx_vcpu_init(struct hvm_vcpu *vcpu, const struct hvm_state *state)
     vmwrite(PRIMARY_CONTROLS, vmx_controls.primary);
     vmwrite(SECONDARY_CONTROLS, vmx_controls.secondary);
     vmwrite(EXIT_CONTROLS, vmx_controls.exit);
-    /* Loops that never end while the CPU delivers one of these are broken by an exit. */
-    vmwrite(EXCEPTION_BITMAP, 1u << EXCEPTION_DB | 1u << EXCEPTION_AC);
+    /* Loops that never end while the CPU delivers #DB or #AC are broken by an exit. */
+    vmwrite(EXCEPTION_BITMAP, 1u << EXCEPTION_DB | 1u << EXCEPTION_AC | 1u << EXCEPTION_MC);
     vmwrite(MSR_BITMAP, msr_bitmap);
     vmwrite(EPT_POINTER, ept_pointer(vcpu->root));
     vmwrite(VMCS_LINK, UINT64_MAX);
