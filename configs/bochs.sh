@@ -44,7 +44,7 @@ finish() {
     rm -rf "$folder"
 }
 trap finish EXIT
-trap 'exit 1' HUP INT TERM
+trap 'trap "" HUP INT TERM; exit 1' HUP INT TERM # once: a group gets it twice
 
 "$(dirname "$0")/iso.sh" -b -c "$words" "$folder/boot.iso" "$@"
 host=$memory

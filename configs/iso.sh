@@ -29,7 +29,7 @@ shift 2
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'trap "" HUP INT TERM; exit 1' HUP INT TERM # once: a group gets it twice
 mkdir -p "$folder/disc/boot/grub"
 cp "$image" "$folder/disc/boot/cleave.elf"
 {

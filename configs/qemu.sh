@@ -75,7 +75,7 @@ esac
 
 child=
 trap '[ -z "$child" ] || kill "$child" 2>/dev/null || :' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'trap "" HUP INT TERM; exit 1' HUP INT TERM # once: a group gets it twice
 status=0
 if [ -n "$interactive" ]; then
     # shellcheck disable=SC2086  # options

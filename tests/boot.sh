@@ -104,13 +104,13 @@ run_case() {
         ;;
     grub-bios) disc && passes 2 multiboot2 configs/qemu.sh -smp 2 -m 1G "$disc" ;;
     grub-uefi) disc && passes 2 multiboot2 configs/qemu.sh -u -smp 2 -m 1G "$disc" ;;
-    bochs) passes 1 multiboot2 configs/bochs.sh -c "some words" $image $module ;;
+    bochs) passes 1 multiboot2 configs/bochs.sh -t 300 -c "some words" $image $module ;;
     bochs-x2apic)
-        ends_with 0 configs/bochs.sh -smp 2 -c x2apic $image
+        ends_with 0 configs/bochs.sh -t 300 -smp 2 -c x2apic $image
         wants '^boottest: x2APIC in use$'
         wants '^cpus: 2$'
         ;;
-    bochs-two-cpus) passes 2 multiboot2 configs/bochs.sh -smp 2 -c "some words" $image $module ;;
+    bochs-two-cpus) passes 2 multiboot2 configs/bochs.sh -t 300 -smp 2 -c "some words" $image $module ;;
     crash-called) crashes crash 'asked for, with words and 42$' ' crash\+0x' ;;
     crash-check) crashes panic 'tests/boot/boot_main.c:[0-9]+: boot_info.cpus == 0$' ' port_panic\+0x' ;;
     crash-null) crashes null '#PF page fault, error 2, write of 0000000000000000$' ;;
