@@ -86,6 +86,8 @@ DEBUG_PROGRAMS := $(call programs,gcc-debug)
 NEEDS_lint := objects
 NEEDS_mutant := objects
 NEEDS_boot := build/gcc-debug/boottest.elf
+NEEDS_qemu := build/gcc-debug/cleave.elf guests
+NEEDS_bochs := $(NEEDS_qemu)
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
                $(if $(findstring .,$(T)),,$(DEBUG_PROGRAMS))))
@@ -101,6 +103,7 @@ CHECK_MUTANTS := $(if $(CLEAVE_LONG)$(T),$(MUTANTS),$(filter $(QUICK_MUTANTS),$(
 CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") \
           $(foreach m,$(CHECK_MUTANTS),"mutant.$m: tests/mutants.sh --one $m") \
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
+          $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
           "scenario.run: build/$(SHIPPED)/scenario"
 
 ifeq ($(MAKELEVEL),0)
@@ -112,7 +115,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf)
+all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf) guests
 
 help:
 	sed -n 's/^#: //p' Makefile
@@ -129,7 +132,7 @@ check:
 	configs/install.sh check
 ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
-		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) || \
+		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests || \
 		broken='build.all: echo see the messages of the compilers; false'; \
 	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(CHECKS)
 else
@@ -245,6 +248,23 @@ build/$1/cleave.iso: build/$1/cleave.elf $(MODULES) configs/iso.sh
 	configs/iso.sh -c "$(COMMAND_LINE)" $$@ $$< $(MODULES)
 endef
 $(foreach v,$(IMAGES),$(eval $(call image_rules,$v)))
+
+# --- Guests ----------------------------------------------------------------------------------
+
+# Each folder of tests/guests/ but lib/ is one story, a kernel of its own.
+STORIES := $(filter-out lib,$(notdir $(patsubst %/main.c,%,$(wildcard tests/guests/*/main.c))))
+GUEST_FLAGS := -std=gnu11 -O2 -ffreestanding -fno-pie -fno-stack-protector -mno-red-zone \
+               -mgeneral-regs-only -Wall -Wextra -Wshadow -Werror -I hv/include -I tests/guests/lib
+.PHONY: guests
+guests: $(STORIES:%=build/guests/%.elf)
+	:
+build/guests/%.elf: tests/guests/%/main.c $(wildcard tests/guests/lib/*) \
+                    $(wildcard hv/include/cleave/*.h) Makefile
+	mkdir -p $(@D)
+	echo "  GUEST $@"
+	gcc $(GUEST_FLAGS) -static -no-pie -nostdlib -Wl,-T,tests/guests/lib/link.lds \
+		-Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ \
+		tests/guests/lib/start.S tests/guests/lib/guest.c $<
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \

@@ -114,7 +114,6 @@ enum cleave_status tenant_make(struct mm_ctx *ctx, const char *name, uint64_t by
     uint64_t frames = bytes >> PAGE_SHIFT;
     if (frames == 0) { /* what alignment may skip is left out */
         frames = unused > 2 * block ? unused - 2 * block : 0;
-        frames = frames > 2 * level_pages(2) ? frames - level_pages(2) : frames;
     }
     frames -= frames % block;
     enum cleave_status status =

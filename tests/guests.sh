@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# guests.sh MACHINE STORY: boots the hypervisor with one story of tests/guests/ on "qemu" (AMD) or
+# "bochs" (Intel). It passes when every guest of the story ended well, every audit was clean and all
+# memory came back: the hypervisor says "verdict: pass" and stops with code 0.
+# guests.sh --list: all of them, as MACHINE.STORY.
+#
+# A story's boot.conf may begin with a line "#: KEY=VALUE ..." for the machine that it needs:
+#   memory=MIB (512)  cpus=N (2)  seconds=N (120)  machines=qemu,bochs (both)
+# CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; its console is printed when the
+# story fails, or with V=1.
+set -eu
+cd "$(dirname "$0")/.."
+
+setting() { # setting STORY KEY DEFAULT
+    value=$(sed -n "1,2s/^#:.*[ ]$2=\([^ ]*\).*/\1/p" "tests/guests/$1/boot.conf" | head -n 1)
+    echo "${value:-$3}"
+}
+
+if [ "${1:-}" = --list ]; then
+    for conf in tests/guests/*/boot.conf; do
+        story=$(basename "$(dirname "$conf")")
+        for machine in $(setting "$story" machines qemu,bochs | tr , ' '); do
+            echo "$machine.$story"
+        done
+    done
+    exit 0
+fi
+
+machine=$1
+story=$2
+image=${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}
+memory=$(setting "$story" memory 512)
+cpus=$(setting "$story" cpus 2)
+seconds=$(setting "$story" seconds 120)
+console=$(mktemp)
+trap 'rm -f "$console"' EXIT
+
+set -- "$image" "tests/guests/$story/boot.conf"
+for kernel in $(sed -n 's/^domain .*kernel=\([^ ]*\).*/\1/p' "tests/guests/$story/boot.conf" | sort -u); do
+    set -- "$@" "build/guests/$kernel"
+done
+status=0
+case $machine in
+qemu) configs/qemu.sh -m "${memory}M" -s "$cpus" -t "$seconds" "$@" >"$console" 2>&1 || status=$? ;;
+bochs) configs/bochs.sh -m "$memory" -s "$cpus" -t "$((seconds * 2))" "$@" >"$console" 2>&1 || status=$? ;;
+*)
+    echo "guests.sh: no machine $machine" >&2
+    exit 2
+    ;;
+esac
+if [ "$status" != 0 ] || ! grep -q '^verdict: pass' "$console"; then
+    cat "$console"
+    echo "$story on $machine: status $status (124: its $seconds seconds were over)"
+    exit 1
+fi
+if [ -n "${V:-}" ]; then
+    cat "$console"
+fi
