@@ -185,7 +185,7 @@ static _Noreturn void report(struct percpu *self, const struct trap_frame *frame
 
 _Noreturn void crash(const char *format, ...)
 {
-    static char text[512]; /* the reporter's: a text from before it was chosen could be another's */
+    static char text[512]; /* the reporter alone writes it */
     struct percpu *self = this_cpu();
     struct trap_frame frame;
     va_list arguments;
