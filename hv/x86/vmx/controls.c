@@ -4,6 +4,7 @@
 #include "vmcs.h"
 
 #define MSR_VMX_BASIC 0x480u
+#define MSR_VMX_MISC 0x485u
 #define MSR_VMX_SECONDARY 0x48bu
 #define MSR_VMX_EPT_VPID 0x48cu
 #define MSR_VMX_TRUE_PIN 0x48du
@@ -117,6 +118,15 @@ static bool find_ept(void)
     return complete;
 }
 
+/* Optional: see prepare_timer(). It counts at the TSC's rate, divided (A.6). */
+static void find_preemption_timer(struct vmx_controls *c)
+{
+    if (rdmsr(MSR_VMX_TRUE_PIN) >> 32 & PIN_PREEMPTION_TIMER) {
+        c->pin |= PIN_PREEMPTION_TIMER;
+        c->millisecond = (uint32_t)(tsc_per_second / 1000 >> (rdmsr(MSR_VMX_MISC) & 31)) + 1;
+    }
+}
+
 static bool find_controls(void)
 {
     struct vmx_controls *c = &vmx_controls;
@@ -124,6 +134,7 @@ static bool find_controls(void)
     complete &= find(MSR_VMX_TRUE_PRIMARY, primary_features, &c->primary);
     complete &= find(MSR_VMX_TRUE_EXIT, exit_features, &c->exit);
     complete &= find(MSR_VMX_TRUE_ENTRY, entry_features, &c->entry);
+    find_preemption_timer(c);
     c->entry &= ~ENTRY_GUEST_64; /* by the guest's mode */
     if (c->primary & (PRIMARY_CR3_LOAD | PRIMARY_CR3_STORE)) {
         print("  missing: guests that use CR3 without exits\n");

@@ -176,8 +176,9 @@ void vmx_decode(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     case EXIT_EPT_VIOLATION:
         decode_violation(exit);
         break;
-    case EXIT_INTERRUPT:
-        break; /* pending still, until IF is set */
+    case EXIT_INTERRUPT: /* pending still, until IF is set */
+    case EXIT_PREEMPTION_TIMER:
+        break;
     case EXIT_EXCEPTION:
         decode_exception(vcpu, exit);
         break;

@@ -60,6 +60,7 @@ enum vmcs_field {
     GUEST_INTERRUPTIBILITY = 0x4824,
     GUEST_ACTIVITY = 0x4826,
     GUEST_SYSENTER_CS = 0x482a,
+    PREEMPTION_TIMER = 0x482e,
     HOST_SYSENTER_CS = 0x4c00,
     CR0_MASK = 0x6000,
     CR4_MASK = 0x6002,
@@ -96,6 +97,7 @@ enum vmcs_field {
 #define PIN_EXTERNAL_INTERRUPTS (1u << 0)
 #define PIN_NMIS (1u << 3)
 #define PIN_VIRTUAL_NMIS (1u << 5)
+#define PIN_PREEMPTION_TIMER (1u << 6)
 #define PRIMARY_WINDOW (1u << 2)
 #define PRIMARY_TSC_OFFSET (1u << 3)
 #define PRIMARY_HLT (1u << 7)
@@ -152,6 +154,7 @@ enum vmx_exit {
     EXIT_EPT_VIOLATION = 48,
     EXIT_EPT_MISCONFIGURATION = 49,
     EXIT_INVEPT = 50,
+    EXIT_PREEMPTION_TIMER = 52,
     EXIT_INVVPID = 53,
     EXIT_WBINVD = 54,
     EXIT_XSETBV = 55
@@ -204,6 +207,7 @@ struct vmx_controls {
     uint32_t revision;
     uint32_t pin, primary, secondary, exit, entry; /* values for new VMCSs */
     bool invept_single, invvpid_single;
+    uint32_t millisecond; /* of the preemption timer; 0: there is none */
 };
 extern struct vmx_controls vmx_controls;
 /* Fills vmx_controls; prints each feature that is missing and returns false when any is. */

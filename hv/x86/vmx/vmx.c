@@ -393,6 +393,16 @@ static void prepare_registers(struct hvm_vcpu *vcpu)
     }
 }
 
+/* A physical interrupt ends the guest whatever its IF (25.6.1). There is an emulator that forgets
+ * this of guests entered with IF clear: they are looked after once in a millisecond. */
+static void prepare_timer(const struct hvm_vcpu *vcpu)
+{
+    if (vmx_controls.millisecond != 0) {
+        bool enabled = vcpu->regs.rflags & RFLAGS_IF;
+        vmwrite(PREEMPTION_TIMER, enabled ? UINT32_MAX : vmx_controls.millisecond);
+    }
+}
+
 /* Takes over what the guest left, and an event whose delivery the exit broke off. */
 static void after_exit(struct hvm_vcpu *vcpu)
 {
@@ -421,6 +431,7 @@ static void vmx_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     }
     prepare_translations(cpu, vcpu);
     prepare_registers(vcpu);
+    prepare_timer(vcpu);
     enum vmx_entry entry = vmx_enter(&vcpu->regs, vcpu->launched);
     if (entry != VMX_EXITED) {
         *exit = (struct hvm_exit){
