@@ -356,6 +356,7 @@ static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
     vmcb->rsp = vcpu->regs.rsp;
     vmcb->rip = vcpu->regs.rip;
     vmcb->rflags = vcpu->regs.rflags;
+    write_cr2(vcpu->cr2); /* VMRUN does it too, but not on every emulator */
     if (vmcb->cr2 != vcpu->cr2) {
         vmcb->cr2 = vcpu->cr2;
         vcpu->clean &= ~VMCB_CLEAN_CR2;
