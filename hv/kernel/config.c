@@ -172,11 +172,14 @@ static bool pool_line(struct line *line, struct config *config)
             return false;
         }
     }
-    if (line->error->what[0] == '\0' && pool->size == UINT64_MAX) {
+    if (line->error->what[0] != '\0') {
+        return false;
+    }
+    if (pool->size == UINT64_MAX) {
         return wrong(line, "a pool needs size=", pool->name);
     }
     config->pools++;
-    return line->error->what[0] == '\0';
+    return true;
 }
 
 static bool domain_word(struct line *line, struct config_domain *domain, const char *key,

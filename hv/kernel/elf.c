@@ -98,7 +98,7 @@ const char *elf_read(const void *bytes, uint64_t size, uint64_t memory, struct e
     bool entry = false, covered = false;
     const char *wrong = NULL;
 
-    kernel->segments = 0;
+    kernel->segments = kernel->entry = 0;
     if (size < sizeof(header)) {
         return "too small for an ELF file";
     }
