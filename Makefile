@@ -104,6 +104,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach m,$(CHECK_MUTANTS),"mutant.$m: tests/mutants.sh --one $m") \
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
+          $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") \
           "scenario.run: build/$(SHIPPED)/scenario"
 
 ifeq ($(MAKELEVEL),0)
@@ -255,6 +256,7 @@ $(foreach v,$(IMAGES),$(eval $(call image_rules,$v)))
 STORIES := $(filter-out lib,$(notdir $(patsubst %/main.c,%,$(wildcard tests/guests/*/main.c))))
 GUEST_FLAGS := -std=gnu11 -O2 -ffreestanding -fno-pie -fno-stack-protector -mno-red-zone \
                -mgeneral-regs-only -Wall -Wextra -Wshadow -Werror -I hv/include -I tests/guests/lib
+export GUEST_FLAGS
 .PHONY: guests
 guests: $(STORIES:%=build/guests/%.elf)
 	:

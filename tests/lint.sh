@@ -41,7 +41,8 @@ check_tidy() {
     find hv/mm -name '*.c' | tidy "$CORE_FLAGS" || status=1
     find hv/x86 hv/kernel tests/boot -name '*.c' | tidy "$X86_FLAGS" || status=1
     find hv/host -name '*.c' | tidy "$HOSTED_FLAGS" || status=1
-    find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' |
+    find tests/guests -name '*.c' | tidy "$GUEST_FLAGS" || status=1
+    find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' -not -path 'tests/guests/*' |
         tidy "$TEST_FLAGS -DTEST_VARIANT=\"lint\"" || status=1
     return $status
 }
