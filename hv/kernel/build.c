@@ -4,6 +4,7 @@
 
 #include "elf.h"
 #include "sched.h"
+#include "selftest.h"
 #include "tenant.h"
 
 #define START_INFO UINT64_C(0xf0000)
@@ -149,6 +150,10 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
                   ctx->error.high);
             return false;
         }
+    }
+    struct pool *pool = NULL;
+    if (boot_option("selftest") && tenant_at(0, &pool) != NULL && !selftest_run(ctx, pool)) {
+        return false;
     }
     for (unsigned i = 0; i < config->domains; i++) {
         if (!build_domain(ctx, &config->domain[i])) {

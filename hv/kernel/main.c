@@ -3,10 +3,15 @@
 #include "build.h"
 #include "monitor.h"
 #include "sched.h"
+#include "selftest.h"
 #include "tenant.h"
 
 static struct config config;
-static uint32_t go; /* the boot CPU has made everything: the others may run guests */
+/* What the boot CPU has made, so that the others may enable themselves, and may run guests. */
+enum { MADE_NOTHING, MADE_FRAMES, MADE_ALL };
+static uint32_t made;
+
+static bool is_made(uint32_t what) { return __atomic_load_n(&made, __ATOMIC_ACQUIRE) >= what; }
 
 static void enable(struct percpu *cpu)
 {
@@ -30,6 +35,7 @@ void kernel_main(void)
     }
     print("machine: %s, %u CPUs\n", hvm->name, boot_info.cpus);
     enable(cpu);
+    __atomic_store_n(&made, MADE_FRAMES, __ATOMIC_RELEASE);
     tenants_start(&cpu->ctx);
     boot_print_map();
     cpu->ctx.budget = UINT64_MAX;
@@ -39,7 +45,7 @@ void kernel_main(void)
     if (config.stop) {
         monitor_stop_after(config.domains);
     }
-    __atomic_store_n(&go, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&made, MADE_ALL, __ATOMIC_RELEASE);
     sched_run();
 }
 
@@ -47,9 +53,13 @@ void kernel_main_cpu(void)
 {
     struct percpu *cpu = this_cpu();
     cpu->ctx.budget = UINT64_MAX;
-    while (!__atomic_load_n(&go, __ATOMIC_ACQUIRE)) {
+    while (!is_made(MADE_FRAMES)) {
         cpu_pause();
     }
     enable(cpu);
+    while (!is_made(MADE_ALL)) {
+        selftest_assist();
+        cpu_pause();
+    }
     sched_run();
 }

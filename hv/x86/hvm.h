@@ -167,7 +167,8 @@ extern const struct hvm_ops *hvm; /* the one in use; hvm.c */
 /* Chooses by the boot CPU and prepares it, while boot_take() can be called; prints why none can be
  * used and returns false. */
 bool hvm_choose(void);
-/* EPT accessed and dirty bits, chosen at boot before hvm_choose(): on unless cleared. */
+/* EPT accessed and dirty bits: on unless cleared before hvm_choose(). May also change later, before
+ * the first domain is made; each root that was used is then flushed. */
 extern bool hvm_ept_dirty_bits;
 /* The state in which a guest's first instruction runs (PVH: 32-bit flat, paging off), at `eip` with
  * `ebx`. */
