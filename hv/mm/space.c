@@ -202,21 +202,6 @@ static void finish_destroy(struct mm_ctx *ctx, struct space *space)
     space_release(ctx, space);
 }
 
-void space_discard(struct mm_ctx *ctx, struct space *space)
-{
-    struct pool *pool = space->payer.pool;
-    uint32_t older = __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED);
-    uint32_t head;
-
-    space->state = SPACE_DYING;
-    drop_root(ctx, space);
-    while ((head = __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED)) != older && head != 0) {
-        table_reap_some(ctx, pool, 1); /* its own few tables, so that nothing stays charged */
-    }
-    MM_CHECK(region_drop(ctx, &space->regions));
-    finish_destroy(ctx, space);
-}
-
 /* Gives up one hold of an immutable space unless it is the last: true when it is, and the caller
  * has to destroy the space. */
 static bool last_holder(struct space *space)
@@ -229,6 +214,28 @@ static bool last_holder(struct space *space)
         }
     }
     return true;
+}
+
+void space_discard(struct mm_ctx *ctx, struct space *space)
+{
+    struct pool *pool = space->payer.pool;
+    struct space *base = space->base;
+    uint64_t budget = ctx->budget;
+    uint32_t older = __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED);
+    uint32_t head;
+
+    ctx->budget = UINT64_MAX; /* many of them may go in one call that has little left */
+    space->state = SPACE_DYING;
+    drop_root(ctx, space);
+    while ((head = __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED)) != older && head != 0) {
+        table_reap_some(ctx, pool, 1); /* its own few tables, so that nothing stays charged */
+    }
+    MM_CHECK(region_drop(ctx, &space->regions));
+    ctx->budget = budget;
+    finish_destroy(ctx, space);
+    if (base != NULL && last_holder(base)) {
+        space_discard(ctx, base); /* it has no base of its own */
+    }
 }
 
 /* Ends a base whose last fork goes; a base has no base of its own. */

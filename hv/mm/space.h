@@ -105,8 +105,8 @@ enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space) MUST_C
  */
 void space_hold(struct space *space);
 void space_release(struct mm_ctx *ctx, struct space *space);
-/* Ends a space that nobody was ever given: without attachments, vcpus, loads or a base. Locks of
- * other spaces may be held. The context's budget is enough for what it alone holds. */
+/* Ends a space that nobody was ever given: without attachments, vcpus or loads; with its base, when
+ * nobody else holds that. Locks of other spaces may be held. Whatever budget is left. */
 void space_discard(struct mm_ctx *ctx, struct space *space);
 
 /* --- Regions ---------------------------------------------------------------------------------- */
