@@ -126,13 +126,16 @@ static void halt(struct vcpu *vcpu, const struct hvm_exit *exit)
     bool all = true;
 
     hvm->skip(&vcpu->hvm, exit);
+    sched_expect(vcpu);
     vcpu->sleep = SLEEP_HALT;
     if (vcpu->hvm.regs.rflags & 0x200) {
         return;
     }
-    vcpu->halted = 1;
+    /* Of two that halt at the same time, one at least sees the other. */
+    __atomic_store_n(&vcpu->halted, 1, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
-        all &= domain->vcpu[i]->halted || domain->vcpu[i]->state == VCPU_OFF;
+        all &= __atomic_load_n(&domain->vcpu[i]->halted, __ATOMIC_SEQ_CST) ||
+               domain->vcpu[i]->state == VCPU_OFF;
     }
     if (all) {
         end_with(vcpu, CLEAVE_HALTED, 0);
@@ -221,6 +224,9 @@ void vcpu_run(struct vcpu *vcpu)
         if (__atomic_exchange_n(&cpu->kicked, 0, __ATOMIC_ACQ_REL) &&
             !flush_acknowledge(&cpu->ctx)) {
             break;
+        }
+        if (flush_running(cpu->id) == NULL) {
+            break; /* it left a dying space while it waited for a lock */
         }
         cpu->doing[0] = CPU_GUEST;
         hvm->run(&vcpu->hvm, &exit);

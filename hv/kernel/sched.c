@@ -99,7 +99,7 @@ static void put_down(struct vcpu *vcpu)
 void sched_start(struct vcpu *vcpu)
 {
     klock_take(&queue.lock);
-    if (vcpu->state == VCPU_OFF) {
+    if (vcpu->state == VCPU_OFF && vcpu->domain->state != CLEAVE_STATE_ENDED) {
         vcpu->state = VCPU_READY;
         enqueue(vcpu);
     }
@@ -124,8 +124,11 @@ void sched_wake_sleepers(struct domain *domain, enum vcpu_sleep sleep)
     klock_take(&queue.lock);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         struct vcpu *vcpu = domain->vcpu[i];
+        if (vcpu->sleep != sleep) {
+            continue; /* it may be in a queue of the core: to run it now would queue it twice */
+        }
         vcpu->woken = 1;
-        if (vcpu->state == VCPU_BLOCKED && vcpu->sleep == sleep) {
+        if (vcpu->state == VCPU_BLOCKED) {
             vcpu->state = VCPU_READY;
             enqueue(vcpu);
         }

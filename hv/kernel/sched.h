@@ -14,7 +14,7 @@
 /* What each CPU does for ever. */
 _Noreturn void sched_run(void);
 
-/* A vcpu that is off becomes ready. */
+/* A vcpu that is off becomes ready, unless its domain has ended. */
 void sched_start(struct vcpu *vcpu);
 /* A vcpu that is blocked, or is about to be, goes on. From any CPU, under locks of the core. */
 void sched_wake(struct vcpu *vcpu);
@@ -31,7 +31,8 @@ void sched_pause(struct domain *domain);
 void sched_unpause(struct domain *domain);
 /* True while a vcpu of the domain other than `self` runs. */
 bool sched_runs(struct domain *domain, const struct vcpu *self);
-/* All vcpus of a domain that has ended are off; one that runs (`self`) once it is put down. */
+/* All vcpus of a domain that stands still are off, but one that runs; of a domain that has ended,
+ * that one too once it is put down. */
 void sched_off(struct domain *domain);
 
 /* Every other CPU stands still outside of guests and calls until world_release(). False when
