@@ -17,7 +17,8 @@ static unsigned tenant_count;
 static struct cnode *root;
 static void *scratch;
 static uint64_t scratch_bytes;
-static uint64_t secret;
+#define NAME_ROUNDS 6u
+static uint64_t secret[NAME_ROUNDS];
 
 /* Room to audit a pool that is as large as all memory: 4 bytes for each descriptor and account. */
 static uint64_t scratch_for(uint64_t frames) { return frames * 5 + (UINT64_C(1) << 20); }
@@ -31,7 +32,9 @@ void tenants_start(struct mm_ctx *ctx)
     uint64_t descriptors = boot_take(machine_descriptor_bytes(frames), PAGE_SIZE, "descriptors");
     scratch_bytes = scratch_for(frames);
     scratch = host_pointer(boot_take(scratch_bytes, PAGE_SIZE, "audit"));
-    secret = port_random();
+    for (unsigned i = 0; i < NAME_ROUNDS; i++) {
+        secret[i] = port_random();
+    }
     enum cleave_status status =
         machine_init(ctx, host_pointer(0), frames, host_pointer(descriptors), hvm->format,
                      boot_info.cpus, false);
@@ -152,7 +155,7 @@ bool tenants_audit(struct mm_ctx *ctx)
     bool clean = true;
 
     for (unsigned i = 0; i < tenant_count; i++) {
-        struct audit_report report;
+        struct audit_report report = {.what = "no room to audit it"};
         if (tenant_audit(ctx, tenants[i].pool, &report) != CLEAVE_OK || report.invariant != 0) {
             print("audit: pool %s: I%u %s: space %u, page %lx, level %u, entry %lx, expected %lx, "
                   "found %lx\n",
@@ -186,9 +189,23 @@ bool tenants_empty(void)
     return empty;
 }
 
+/* The finalizer of SplitMix64. */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* A Feistel network: one to one, and neither the frame nor how far two are apart can be told from
+ * names without the keys. */
 uint64_t tenant_frame_name(pfn_t frame)
 {
-    uint64_t x = frame.v ^ secret;
-    x *= UINT64_C(0x9e3779b97f4a7c15);
-    return frame.v == 0 ? 0 : x ^ x >> 29;
+    uint32_t left = frame.v, right = 0;
+    for (unsigned i = 0; i < NAME_ROUNDS; i++) {
+        uint32_t next = left ^ (uint32_t)mix(right ^ secret[i]);
+        left = right;
+        right = next;
+    }
+    return frame.v == 0 ? 0 : (uint64_t)left << 32 | right;
 }
