@@ -44,7 +44,7 @@ struct vcpu {
     struct vcpu *next, *previous;
     /* The vcpu's own CPU's: */
     uint8_t sleep;        /* enum vcpu_sleep: what it is to be blocked for after this exit */
-    uint8_t halted;       /* HLT with interrupts off */
+    uint8_t halted;       /* HLT with interrupts off; siblings read it */
     uint8_t ending;       /* enum cleave_reason with which its domain is to end, code in end_code */
     uint8_t started;      /* its state was set: by a start, a fork or a boot configuration */
     uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
@@ -55,6 +55,7 @@ struct vcpu {
     struct hvm_vcpu hvm;
     struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
     pfn_t saved_xsave;      /* PFN_NONE: none is kept */
+    uint8_t saved_halted;   /* `halted` then */
     union {
         struct cleave_stat stat; /* the largest */
     } result;
@@ -118,7 +119,7 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
                                bool records, struct domain **out) MUST_CHECK;
 /* Takes back a domain that nobody was told of; its space is destroyed. */
 void domain_unmake(struct mm_ctx *ctx, struct domain *domain);
-/* Keeps the present state of a halted vcpu, or `state`, as what reset goes back to. */
+/* Keeps `state` of a vcpu that does not run as what reset goes back to. */
 enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_state *state,
                              const void *xsave) MUST_CHECK;
 

@@ -43,11 +43,22 @@ enum cleave_status op_create(struct call *call)
     return CLEAVE_OK;
 }
 
+/* Nothing is left of what an earlier run or a fork put into it. */
+static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
+{
+    struct hvm_state state;
+    hvm_state_start(&state, start->entry, start->argument);
+    port_zero_pages(vcpu->hvm.xsave, 1);
+    hvm->vcpu_init(&vcpu->hvm, &state);
+    vcpu->halted = 0;
+    vcpu->started = 1;
+    sched_start(vcpu);
+}
+
 enum cleave_status op_start(struct call *call)
 {
     const struct cleave_start *start = &call->args.start;
     struct domain *domain = call->domain;
-    struct hvm_state state;
     enum cleave_status status = CLEAVE_OK;
 
     if (domain->snapshot) {
@@ -56,15 +67,14 @@ enum cleave_status op_start(struct call *call)
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
-    if (start->vcpu >= domain->vcpu_count) {
+    if (domain->state == CLEAVE_STATE_ENDED) {
+        status = mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0);
+    } else if (start->vcpu >= domain->vcpu_count) {
         status = mm_fail(call->ctx, CLEAVE_RANGE, "vcpu", start->vcpu, 0, domain->vcpu_count - 1u);
     } else if (domain->vcpu[start->vcpu]->state != VCPU_OFF) {
         status = mm_fail(call->ctx, CLEAVE_EXISTS, "vcpu", start->vcpu, 1, 0);
     } else {
-        hvm_state_start(&state, start->entry, start->argument);
-        hvm->vcpu_init(&domain->vcpu[start->vcpu]->hvm, &state);
-        domain->vcpu[start->vcpu]->started = 1;
-        sched_start(domain->vcpu[start->vcpu]);
+        start_vcpu(domain->vcpu[start->vcpu], start);
     }
     klock_release(&domain->busy);
     return status;

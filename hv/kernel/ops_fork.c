@@ -250,23 +250,27 @@ enum cleave_status op_snapshot(struct call *call)
     return status;
 }
 
-static enum cleave_status reset_vcpus(struct call *call)
+/* Each vcpu is where it was when the base was made: running, halted, or off. */
+static void reset_vcpus(struct call *call)
 {
     struct domain *domain = call->domain;
+    sched_off(domain);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         struct vcpu *vcpu = domain->vcpu[i];
-        if (vcpu->saved_xsave.v == 0) {
-            continue;
-        }
-        vcpu->result_size = 0;
-        vcpu->halted = 0;
         vcpu_cancel_waits(call->ctx, vcpu);
-        port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
-        hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
-        sched_start(vcpu);
-        sched_wake(vcpu);
+        vcpu->wait.outcome = WAIT_RETRY;
+        vcpu->result_size = 0;
+        vcpu->ending = CLEAVE_RUNNING;
+        vcpu->halted = vcpu->saved_halted;
+        vcpu->started = vcpu->saved_xsave.v != 0;
+        if (vcpu->started) {
+            port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
+            hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
+        }
+        if (vcpu->started && !vcpu->halted) {
+            sched_start(vcpu);
+        }
     }
-    return CLEAVE_OK;
 }
 
 enum cleave_status op_reset(struct call *call)
@@ -286,9 +290,12 @@ enum cleave_status op_reset(struct call *call)
         domain->resetting = 1;
         domain_stop(call->ctx, domain, call->vcpu);
     }
-    enum cleave_status status = space_reset(call->ctx, domain->space, NULL, 0);
+    enum cleave_status status =
+        domain->state == CLEAVE_STATE_ENDED
+            ? mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0)
+            : space_reset(call->ctx, domain->space, NULL, 0);
     if (status == CLEAVE_OK) {
-        status = reset_vcpus(call);
+        reset_vcpus(call);
     }
     if (status != CLEAVE_AGAIN) {
         domain->resetting = 0;

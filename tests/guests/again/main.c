@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A reset takes every vcpu back: one that was off is off, one that halted halts, and a verdict on
+ * what is undone is forgotten. */
+#include "guest.h"
+
+const char guest_name[] = "again";
+
+#define SHARED_AT (32 * MIB)
+#define ARMED (16 * MIB)
+#define RESETS 20u
+
+enum { RUNS, HALTS, WOKEN }; /* words of shared memory */
+
+static void halts(uint64_t argument)
+{
+    word(SHARED_AT)[HALTS] = argument;
+    __asm__ volatile("cli; hlt");
+    word(SHARED_AT)[WOKEN] = argument;
+}
+
+static void runs(uint64_t argument)
+{
+    word(SHARED_AT)[RUNS] += argument;
+    for (;;) {
+        relax();
+    }
+}
+
+static void vcpus(void)
+{
+    uint32_t id;
+    start_vcpu(2, halts, 1);
+    while (word(SHARED_AT)[HALTS] != 1) {
+        yield();
+    }
+    for (unsigned i = 0; i < 50; i++) {
+        yield(); /* it halts */
+    }
+    if (fork_self(1, CLEAVE_FORK_BASE, &id) == 1) {
+        start_vcpu(1, runs, 1); /* fails when it runs from before a reset */
+        for (;;) {
+            yield();
+        }
+    }
+    for (uint64_t n = 1; n <= RESETS; n++) {
+        while (word(SHARED_AT)[RUNS] < n) {
+            CHECK_EQ(stat_of(id)->state, CLEAVE_STATE_RUNNING);
+            yield();
+        }
+        CHECK_EQ(word(SHARED_AT)[RUNS], n);
+        CHECK_EQ(word(SHARED_AT)[WOKEN], 0);
+        on_domain(CLEAVE_OP_RESET, id);
+    }
+    destroy(id);
+}
+
+static struct cleave_event next_event(void)
+{
+    struct cleave_event event = {0};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_EVENT, &event), CLEAVE_OK);
+    return event;
+}
+
+static void verdict(uint64_t event_id, uint32_t deny)
+{
+    struct cleave_verdict verdict = {.id = event_id, .deny = deny};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_VERDICT, &verdict), CLEAVE_OK);
+}
+
+static void denied(void)
+{
+    uint32_t id;
+    struct cleave_notify arm = {
+        .domain = CLEAVE_DOMAIN_SELF, .command = 1, .at = ARMED, .size = 2 * PAGE};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_NOTIFY, &arm), CLEAVE_OK);
+    if (fork_self(1, CLEAVE_FORK_BASE, &id) == 1) {
+        if (!try_store((volatile void *)ARMED, 1)) {
+            *word(ARMED + PAGE) = 1; /* says so */
+        }
+        leave(3);
+    }
+    struct cleave_event event = next_event();
+    on_domain(CLEAVE_OP_PAUSE, id);
+    verdict(event.id, 1);
+    on_domain(CLEAVE_OP_RESET, id); /* before the writer hears of it */
+    on_domain(CLEAVE_OP_UNPAUSE, id);
+    event = next_event();
+    CHECK_EQ(event.start, ARMED);
+    verdict(event.id, 0);
+    CHECK_EQ(wait_for(id, 3), id);
+    destroy(id);
+}
+
+void guest_story(void)
+{
+    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
+    if (guest_command[0] != 'd') {
+        vcpus();
+    }
+    denied();
+    audit_clean();
+}
