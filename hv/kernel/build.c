@@ -105,6 +105,12 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
     if (wrong != NULL) {
         return complain(ctx, d->name, wrong);
     }
+    for (unsigned i = 0; i < kernel.segments; i++) {
+        const struct elf_segment *s = &kernel.segment[i];
+        if (s->at < HIGH_START && s->at + s->memory_size > LOW_END) {
+            return complain(ctx, d->name, "its kernel lies where start information and no RAM are");
+        }
+    }
     uint32_t id = domain_ids_take(1);
     uint64_t limit = d->limit == UINT64_MAX ? UINT64_MAX : d->limit >> PAGE_SHIFT;
     if (id == 0 || space_create(ctx, tenant_pool(d->pool), limit, &space) != CLEAVE_OK) {
@@ -114,7 +120,8 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
         load(ctx, space, d, module, &kernel) != CLEAVE_OK) {
         return complain(ctx, d->name, "its kernel cannot be loaded");
     }
-    if (domain_make(ctx, id, d->name, NULL, space, d->vcpus, false, &domain) != CLEAVE_OK) {
+    if (domain_make(ctx, id, d->name, NULL, space, d->vcpus, false, &domain) != CLEAVE_OK ||
+        !domain_enter(domain, true)) {
         return complain(ctx, d->name, "not made");
     }
     hvm_state_start(&state, kernel.entry, (uint32_t)START_INFO);

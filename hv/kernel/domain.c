@@ -137,7 +137,12 @@ bool domain_name_legal(const char name[CLEAVE_NAME_SIZE])
         }
         length++;
     }
-    return length > 0 && length < CLEAVE_NAME_SIZE;
+    static const char forks[] = "fork-"; /* and their ids, which are nobody else's */
+    unsigned same = 0;
+    while (forks[same] != '\0' && name[same] == forks[same]) {
+        same++;
+    }
+    return length > 0 && length < CLEAVE_NAME_SIZE && forks[same] != '\0';
 }
 
 static bool same_name(const char *a, const char *b)
@@ -181,13 +186,14 @@ void domain_ids_drop(uint32_t first, uint32_t count)
     klock_release(&table.lock);
 }
 
-/* Puts a domain under its id. False when its name is another's. */
-static bool enter(struct domain *domain)
+bool domain_enter(struct domain *domain, bool named)
 {
     bool free = true;
     klock_take(&table.lock);
-    for (uint32_t id = 1; id < DOMAIN_IDS && free; id++) {
-        free = !is_domain(table.domain[id]) || !same_name(table.domain[id]->name, domain->name);
+    for (uint32_t id = 1; id < DOMAIN_IDS && free && named; id++) {
+        const struct domain *other = table.domain[id];
+        free = !is_domain(other) || other->pool != domain->pool ||
+               !same_name(other->name, domain->name);
     }
     if (free) {
         MM_CHECK(table.domain[domain->id] == HELD);
@@ -278,6 +284,9 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
     pfn_t object;
     enum cleave_status status = object_alloc(ctx, &space->payer, &object);
     if (status != CLEAVE_OK) {
+        struct mm_error error = ctx->error;
+        space_discard(ctx, space);
+        ctx->error = error;
         return status;
     }
     struct domain *domain = frame_address(object);
@@ -297,16 +306,22 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
     for (uint32_t i = 0; i < vcpus && status == CLEAVE_OK; i++) {
         status = vcpu_make(ctx, domain, i, records);
     }
-    if (status == CLEAVE_OK && !enter(domain)) {
-        status = mm_fail(ctx, CLEAVE_EXISTS, "name", id, 1, 0);
-    }
     if (status != CLEAVE_OK) {
-        vcpus_free(ctx, domain);
-        object_free(ctx, object);
+        domain_discard(ctx, domain);
         return status;
     }
     *out = domain;
     return CLEAVE_OK;
+}
+
+void domain_discard(struct mm_ctx *ctx, struct domain *domain)
+{
+    struct mm_error error = ctx->error;
+    struct space *space = domain->space;
+    vcpus_free(ctx, domain);
+    object_free(ctx, object_frame(domain));
+    space_discard(ctx, space);
+    ctx->error = error;
 }
 
 /* Takes it out of the table and drops the table's reference; a name and a place in the chain of
@@ -392,19 +407,4 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
         leave(ctx, domain);
     }
     return status;
-}
-
-void domain_unmake(struct mm_ctx *ctx, struct domain *domain)
-{
-    uint64_t budget = ctx->budget;
-    enum cleave_status status;
-    struct mm_error error = ctx->error;
-    ctx->budget = UINT64_MAX;
-    __atomic_store_n(&domain->state, CLEAVE_STATE_ENDED, __ATOMIC_RELEASE);
-    do {
-        status = domain_destroy(ctx, domain, NULL);
-    } while (status == CLEAVE_AGAIN);
-    MM_CHECK(status == CLEAVE_OK);
-    ctx->budget = budget;
-    ctx->error = error;
 }

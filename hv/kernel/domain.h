@@ -103,7 +103,7 @@ void domain_unuse(struct domain *domain);
 struct domain *domain_next(uint32_t id);
 /* Is `domain` the caller or descended from it? */
 bool domain_commands(const struct domain *caller, const struct domain *domain);
-/* Is the name free and legal (1 to 63 of letters, digits and - _ .)? */
+/* Is the name legal (1 to 63 of letters, digits and - _ .) and not one that forks are given? */
 bool domain_name_legal(const char name[CLEAVE_NAME_SIZE]);
 /* Holds `count` ids in a row for domains about to be made; 0 when there are none. */
 uint32_t domain_ids_take(uint32_t count);
@@ -111,14 +111,18 @@ void domain_ids_drop(uint32_t first, uint32_t count);
 
 /* --- Making and ending ------------------------------------------------------------------------ */
 
-/* A domain with id `id` (held by domain_ids_take()) over `space`, which it owns from then on, with
- * `vcpus` vcpus that are off; `records` makes them records of a snapshot. On error the space is
- * still the caller's. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_EXISTS (name). */
+/* A domain with id `id` (held by domain_ids_take()) over `space`, with `vcpus` vcpus that are off;
+ * `records` makes them records of a snapshot. Nobody finds it before domain_enter(), so that it is
+ * whole when others act on it. The space is its own from then on; on error that is discarded, too.
+ * CLEAVE_NO_MEMORY, CLEAVE_QUOTA. */
 enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name,
                                struct domain *parent, struct space *space, uint32_t vcpus,
                                bool records, struct domain **out) MUST_CHECK;
-/* Takes back a domain that nobody was told of; its space is destroyed. */
-void domain_unmake(struct mm_ctx *ctx, struct domain *domain);
+/* Puts it under its id: from now on others act on it, unless the caller holds its `busy`. False
+ * when it is `named` and another domain of its pool has the name. */
+bool domain_enter(struct domain *domain, bool named) MUST_CHECK;
+/* Takes back a domain that was not entered, with its space. Keeps ctx->error. */
+void domain_discard(struct mm_ctx *ctx, struct domain *domain);
 /* Keeps `state` of a vcpu that does not run as what reset goes back to. */
 enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_state *state,
                              const void *xsave) MUST_CHECK;

@@ -4,6 +4,8 @@
 #include "sched.h"
 #include "stat.h"
 
+#define PAUSES_MAX (UINT32_MAX / 2) /* room in `paused` for those of calls under way */
+
 enum cleave_status op_create(struct call *call)
 {
     struct cleave_create *create = &call->args.create;
@@ -29,11 +31,10 @@ enum cleave_status op_create(struct call *call)
     if (status == CLEAVE_OK) {
         status = domain_make(call->ctx, id, create->name, call->caller, space, create->vcpus, false,
                              &domain);
-        if (status != CLEAVE_OK) {
-            struct mm_error error = call->ctx->error;
-            space_discard(call->ctx, space);
-            call->ctx->error = error;
-        }
+    }
+    if (status == CLEAVE_OK && !domain_enter(domain, true)) {
+        domain_discard(call->ctx, domain);
+        status = mm_fail(call->ctx, CLEAVE_EXISTS, "name", id, 1, 0);
     }
     if (status != CLEAVE_OK) {
         domain_ids_drop(id, 1);
@@ -87,7 +88,7 @@ enum cleave_status op_pause(struct call *call)
         return CLEAVE_AGAIN;
     }
     enum cleave_status status = CLEAVE_OK;
-    if (domain->asked_pauses == UINT32_MAX) {
+    if (domain->asked_pauses == PAUSES_MAX) {
         status = mm_fail(call->ctx, CLEAVE_OVERFLOW, "domain", domain->id, 1, 0);
     } else {
         domain->asked_pauses++;
@@ -108,6 +109,7 @@ enum cleave_status op_unpause(struct call *call)
         status = mm_fail(call->ctx, CLEAVE_INVALID, "domain", domain->id, 1, 0);
     } else {
         domain->asked_pauses--;
+        sched_wake_sleepers(domain, SLEEP_QUOTA); /* its limit may be far enough away now */
         domain_resume(domain);
     }
     klock_release(&domain->busy);
@@ -122,7 +124,8 @@ enum cleave_status op_destroy(struct call *call)
     return domain_destroy(call->ctx, call->domain, NULL);
 }
 
-/* A child of the caller that has ended and was not reported: `id`, or any for 0. */
+/* A child of the caller that has ended: `id`, or for 0 one that was not reported. It is reported
+ * then. */
 static enum cleave_status ended_child(struct call *call, uint32_t id, struct domain **found)
 {
     bool children = false;
@@ -132,11 +135,12 @@ static enum cleave_status ended_child(struct call *call, uint32_t id, struct dom
     while (domain != NULL) {
         uint32_t at = domain->id;
         bool child = domain->parent == call->caller && !domain->snapshot;
-        children |= child;
-        if (child && domain->state == CLEAVE_STATE_ENDED && (id != 0 || !domain->reported)) {
+        bool ended = child && domain->state == CLEAVE_STATE_ENDED;
+        if (ended && (!__atomic_exchange_n(&domain->reported, 1, __ATOMIC_RELAXED) || id != 0)) {
             *found = domain;
             return CLEAVE_OK;
         }
+        children |= child && !ended;
         domain_put(call->ctx, domain);
         domain = id != 0 ? NULL : domain_next(at);
     }
@@ -157,7 +161,6 @@ enum cleave_status op_wait(struct call *call)
     if (status != CLEAVE_OK) {
         return status;
     }
-    domain->reported = 1;
     *wait = (struct cleave_wait){.domain = wait->domain,
                                  .which = domain->id,
                                  .reason = domain->reason,

@@ -71,7 +71,8 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     return status;
 }
 
-/* A domain over `space`, a fork of that of `from`, with its vcpus copied and off. */
+/* A domain over `space`, a fork of that of `from`, with its vcpus copied and off; not yet entered.
+ * On error the space is gone, too. */
 static enum cleave_status make_child(struct call *call, struct domain *from, struct space *space,
                                      uint32_t id, uint32_t index, const char *name, bool record,
                                      struct domain **out)
@@ -79,9 +80,6 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     enum cleave_status status =
         domain_make(call->ctx, id, name, call->caller, space, from->vcpu_count, record, out);
     if (status != CLEAVE_OK) {
-        struct mm_error error = call->ctx->error;
-        space_discard(call->ctx, space);
-        call->ctx->error = error;
         return status;
     }
     for (unsigned i = 0; i < from->vcpu_count && status == CLEAVE_OK; i++) {
@@ -91,15 +89,17 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
         status = keep_base(call, *out);
     }
     if (status != CLEAVE_OK) {
-        struct mm_error error = call->ctx->error;
-        domain_unmake(call->ctx, *out);
-        call->ctx->error = error;
+        domain_discard(call->ctx, *out);
     }
     return status;
 }
 
+/* Others find it and its vcpus run, both or neither. */
 static void start_child(struct domain *child, bool paused)
 {
+    (void)klock_try(&child->busy); /* nobody has it yet */
+    bool entered = domain_enter(child, false);
+    MM_CHECK(entered);
     if (paused) {
         child->asked_pauses = 1;
         sched_pause(child);
@@ -109,6 +109,7 @@ static void start_child(struct domain *child, bool paused)
             sched_start(child->vcpu[i]);
         }
     }
+    klock_release(&child->busy); /* from here on another may destroy it */
 }
 
 /* All or none: domains over the spaces that space_fork() made. */
@@ -131,7 +132,7 @@ static enum cleave_status make_children(struct call *call, struct space **space,
     }
     struct mm_error error = call->ctx->error;
     for (uint32_t i = 0; i + 1 < made; i++) {
-        domain_unmake(call->ctx, child[i]);
+        domain_discard(call->ctx, child[i]);
     }
     for (uint32_t i = made; i < fork->count; i++) {
         space_discard(call->ctx, space[i]);
@@ -181,6 +182,25 @@ static enum cleave_status tell_ids(struct call *call, uint32_t first)
                        "domains");
 }
 
+/* Can a domain that stands still be copied? One whose vcpu was about to end it ends now: its copy
+ * would do nothing for ever. The caller holds `busy`. */
+static enum cleave_status check_whole(struct call *call)
+{
+    struct domain *domain = call->domain;
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        const struct vcpu *vcpu = domain->vcpu[i];
+        if (vcpu->ending != CLEAVE_RUNNING) {
+            domain_end(call->ctx, domain, call->vcpu, vcpu->ending, vcpu->end_code);
+        }
+    }
+    if (domain->state == CLEAVE_STATE_ENDED) {
+        return mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0);
+    }
+    /* Whoever began the reset may never go on with it: this call does not wait for that. */
+    return domain->resetting ? mm_fail(call->ctx, CLEAVE_BUSY, "domain", domain->id, 1, 0)
+                             : CLEAVE_OK;
+}
+
 enum cleave_status op_fork(struct call *call)
 {
     const struct cleave_fork *fork = &call->args.fork;
@@ -197,7 +217,7 @@ enum cleave_status op_fork(struct call *call)
         return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
                        DOMAIN_DEPTH_MAX - 1);
     }
-    if (domain->resetting || !klock_try(&domain->busy)) {
+    if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
     uint32_t first = domain_ids_take(fork->count);
@@ -206,9 +226,10 @@ enum cleave_status op_fork(struct call *call)
                    : mm_fail(call->ctx, CLEAVE_COUNT, "count", fork->count, 1, DOMAIN_IDS - 1);
     if (status == CLEAVE_OK) {
         domain_stop(call->ctx, domain, call->vcpu);
-        status = domain->state == CLEAVE_STATE_ENDED
-                     ? mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0)
-                     : fork_stopped(call, first);
+        status = check_whole(call);
+        if (status == CLEAVE_OK) {
+            status = fork_stopped(call, first);
+        }
         domain_resume(domain);
     }
     if (status != CLEAVE_OK && first != 0) {
@@ -229,17 +250,24 @@ enum cleave_status op_snapshot(struct call *call)
     if (!domain_name_legal(snapshot->name)) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
     }
-    if (domain->resetting || !klock_try(&domain->busy)) {
+    if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
     uint32_t id = domain_ids_take(1);
     domain_stop(call->ctx, domain, call->vcpu);
     enum cleave_status status =
-        id != 0 ? space_snapshot(call->ctx, domain->space, UINT64_MAX, &space)
+        id != 0 ? check_whole(call)
                 : mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
+    if (status == CLEAVE_OK) {
+        status = space_snapshot(call->ctx, domain->space, UINT64_MAX, &space);
+    }
     if (status == CLEAVE_OK) {
         stat_stood_still(domain->space->stats.stood_still);
         status = make_child(call, domain, space, id, 1, snapshot->name, true, &made);
+    }
+    if (status == CLEAVE_OK && !domain_enter(made, true)) {
+        domain_discard(call->ctx, made);
+        status = mm_fail(call->ctx, CLEAVE_EXISTS, "name", id, 1, 0);
     }
     domain_resume(domain);
     if (status != CLEAVE_OK && id != 0) {
@@ -290,10 +318,9 @@ enum cleave_status op_reset(struct call *call)
         domain->resetting = 1;
         domain_stop(call->ctx, domain, call->vcpu);
     }
-    enum cleave_status status =
-        domain->state == CLEAVE_STATE_ENDED
-            ? mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0)
-            : space_reset(call->ctx, domain->space, NULL, 0);
+    enum cleave_status status = domain->state == CLEAVE_STATE_ENDED
+                                    ? mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0)
+                                    : space_reset(call->ctx, domain->space, NULL, 0);
     if (status == CLEAVE_OK) {
         reset_vcpus(call);
     }
