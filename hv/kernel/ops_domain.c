@@ -152,7 +152,8 @@ enum cleave_status op_wait(struct call *call)
     struct cleave_wait *wait = &call->args.wait;
     struct domain *domain;
 
-    call->vcpu->sleep = SLEEP_CHILD; /* so that an end from now on wakes it */
+    /* Before it looks, so that an end from now on wakes it. */
+    __atomic_store_n(&call->vcpu->sleep, SLEEP_CHILD, __ATOMIC_SEQ_CST);
     enum cleave_status status = ended_child(call, wait->domain, &domain);
     if (status == CLEAVE_WAIT) {
         return CLEAVE_WAIT;
