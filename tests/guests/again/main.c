@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A reset takes every vcpu back: one that was off is off, one that halted halts, and a verdict on
- * what is undone is forgotten. */
+/* A reset takes every vcpu back: one that was off is off, one that halted halts. */
 #include "guest.h"
 
 const char guest_name[] = "again";
 
 #define SHARED_AT (32 * MIB)
-#define ARMED (16 * MIB)
 #define RESETS 20u
 
 enum { RUNS, HALTS, WOKEN }; /* words of shared memory */
@@ -54,49 +52,9 @@ static void vcpus(void)
     destroy(id);
 }
 
-static struct cleave_event next_event(void)
-{
-    struct cleave_event event = {0};
-    CHECK_EQ(CLEAVE(CLEAVE_OP_EVENT, &event), CLEAVE_OK);
-    return event;
-}
-
-static void verdict(uint64_t event_id, uint32_t deny)
-{
-    struct cleave_verdict verdict = {.id = event_id, .deny = deny};
-    CHECK_EQ(CLEAVE(CLEAVE_OP_VERDICT, &verdict), CLEAVE_OK);
-}
-
-static void denied(void)
-{
-    uint32_t id;
-    struct cleave_notify arm = {
-        .domain = CLEAVE_DOMAIN_SELF, .command = 1, .at = ARMED, .size = 2 * PAGE};
-    CHECK_EQ(CLEAVE(CLEAVE_OP_NOTIFY, &arm), CLEAVE_OK);
-    if (fork_self(1, CLEAVE_FORK_BASE, &id) == 1) {
-        if (!try_store((volatile void *)ARMED, 1)) {
-            *word(ARMED + PAGE) = 1; /* says so */
-        }
-        leave(3);
-    }
-    struct cleave_event event = next_event();
-    on_domain(CLEAVE_OP_PAUSE, id);
-    verdict(event.id, 1);
-    on_domain(CLEAVE_OP_RESET, id); /* before the writer hears of it */
-    on_domain(CLEAVE_OP_UNPAUSE, id);
-    event = next_event();
-    CHECK_EQ(event.start, ARMED);
-    verdict(event.id, 0);
-    CHECK_EQ(wait_for(id, 3), id);
-    destroy(id);
-}
-
 void guest_story(void)
 {
     CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
-    if (guest_command[0] != 'd') {
-        vcpus();
-    }
-    denied();
+    vcpus();
     audit_clean();
 }
