@@ -1,19 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# qemu.sh [-i] [-u] [-c WORDS] [-m SIZE] [-s CPUS] [-t SECONDS] [-x OPTION] IMAGE [MODULE...]
+# qemu.sh [-i] [-u] [-a ACCEL] [-c WORDS] [-m SIZE] [-s CPUS] [-t SECONDS] [-x OPTION] IMAGE [MODULE...]
 # Runs IMAGE on QEMU's emulated AMD machine: an ELF file by multiboot1, with its modules ("file word..."),
 # or a disc (.iso). Its console goes to standard output.
 #   -i  console on COM1, which reads standard input too; else it is port 0xE9, and there is no COM1
 #   -u  UEFI instead of BIOS, for a disc
+#   -a  accelerator (tcg,thread=multi); with kvm the CPU is the host's own
 #   -c  the command line      -m  memory (512M)      -s  CPUs (1); -smp N is the same
 #   -t  time limit (60)       -x  an option for QEMU, more than one with several -x
 # The status is the code with which the hypervisor stopped the machine (99: it crashed), 124 when the
 # time was up, 125 when QEMU ended in another way.
 set -eu
 
-usage() { sed -n '3,11s/^# //p' "$0"; }
+usage() { sed -n '3,12s/^# //p' "$0"; }
 interactive=
 uefi=
+accel=tcg,thread=multi
 words=
 memory=512M
 cpus=1
@@ -23,9 +25,10 @@ while [ $# -gt 0 ]; do
     case $1 in
     -i) interactive=1 ;;
     -u) uefi=1 ;;
-    -c | -m | -s | -smp | -t | -x)
+    -a | -c | -m | -s | -smp | -t | -x)
         [ $# -ge 2 ] || break
         case $1 in
+        -a) accel=$2 ;;
         -c) words=$2 ;;
         -m) memory=$2 ;;
         -s | -smp) cpus=$2 ;;
@@ -53,7 +56,11 @@ for module; do
     modules="${modules:+$modules,}$(printf %s "$module" | sed 's/,/,,/g')"
 done
 
-set -- -nodefaults -no-user-config -display none -no-reboot -accel tcg,thread=multi -cpu max \
+case $accel in
+kvm*) cpu=host ;;
+*) cpu=max ;;
+esac
+set -- -nodefaults -no-user-config -display none -no-reboot -accel "$accel" -cpu "$cpu" \
     -m "$memory" -smp "$cpus" -device isa-debug-exit,iobase=0xf4,iosize=4
 if [ -n "$interactive" ]; then
     set -- "$@" -serial stdio

@@ -9,10 +9,13 @@
 /* An id that is held for a domain about to be made. */
 #define HELD ((struct domain *)1)
 
+#define NAME_BUCKETS 4096u
+
 static struct {
     struct klock lock;
     uint32_t last; /* id given last */
     struct domain *domain[DOMAIN_IDS];
+    struct domain *named[NAME_BUCKETS]; /* by bucket_of(name), linked by next_named */
 } table;
 
 /* --- Objects ---------------------------------------------------------------------------------- */
@@ -186,18 +189,29 @@ void domain_ids_drop(uint32_t first, uint32_t count)
     klock_release(&table.lock);
 }
 
+static struct domain **bucket_of(const char *name)
+{
+    uint32_t hash = 0;
+    for (unsigned i = 0; i < CLEAVE_NAME_SIZE && name[i] != '\0'; i++) {
+        hash = (hash ^ (unsigned char)name[i]) * 0x9e3779b1u;
+    }
+    return &table.named[hash >> 20];
+}
+_Static_assert(NAME_BUCKETS == 1u << (32 - 20), "as many buckets as bits are taken");
+
 bool domain_enter(struct domain *domain, bool named)
 {
+    struct domain **bucket = bucket_of(domain->name);
     bool free = true;
     klock_take(&table.lock);
-    for (uint32_t id = 1; id < DOMAIN_IDS && free && named; id++) {
-        const struct domain *other = table.domain[id];
-        free = !is_domain(other) || other->pool != domain->pool ||
-               !same_name(other->name, domain->name);
+    for (const struct domain *at = *bucket; at != NULL && free && named; at = at->next_named) {
+        free = at->pool != domain->pool || !same_name(at->name, domain->name);
     }
     if (free) {
         MM_CHECK(table.domain[domain->id] == HELD);
         table.domain[domain->id] = domain;
+        domain->next_named = *bucket;
+        *bucket = domain;
         if (domain->parent != NULL) {
             domain->parent->references++;
         }
@@ -331,6 +345,11 @@ static void leave(struct mm_ctx *ctx, struct domain *domain)
     klock_take(&table.lock);
     bool there = table.domain[domain->id] == domain;
     if (there) {
+        struct domain **at = bucket_of(domain->name);
+        while (*at != domain) {
+            at = &(*at)->next_named;
+        }
+        *at = domain->next_named;
         table.domain[domain->id] = NULL;
     }
     klock_release(&table.lock);

@@ -66,7 +66,8 @@ struct domain {
     uint32_t id;
     uint32_t references; /* atomic: table, calls, children */
     char name[CLEAVE_NAME_SIZE];
-    struct domain *parent; /* null: made at boot */
+    struct domain *next_named; /* under the table's lock */
+    struct domain *parent;     /* null: made at boot */
     uint32_t depth;
     struct pool *pool;
     struct space *space; /* null once destroyed; see domain_use() */

@@ -103,6 +103,10 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
         stat->fault_ns[i] = fault_ns[i];
         stat->still_ns[i] = still_ns[i];
     }
+    for (unsigned i = 0; i < boot_info.cpus; i++) {
+        stat->hv_copied += cpu_at(i)->words_copied * 8;
+        stat->hv_zeroed += cpu_at(i)->words_zeroed * 8;
+    }
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         stat->exits += domain->vcpu[i]->exits;
         stat->hypercalls += domain->vcpu[i]->hypercalls;

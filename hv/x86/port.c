@@ -11,12 +11,14 @@
 void port_copy_pages(void *to, const void *from, uint64_t pages)
 {
     uint64_t words = pages * (PAGE_SIZE / 8);
+    this_cpu()->words_copied += words;
     __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
 }
 
 void port_zero_pages(void *to, uint64_t pages)
 {
     uint64_t words = pages * (PAGE_SIZE / 8);
+    this_cpu()->words_zeroed += words;
     __asm__ volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(UINT64_C(0)) : "memory");
 }
 

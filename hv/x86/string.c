@@ -10,6 +10,9 @@ int memcmp(const void *a, const void *b, size_t bytes);
 void *memcpy(void *to, const void *from, size_t bytes)
 {
     void *at = to;
+    size_t words = bytes / 8;
+    bytes %= 8;
+    __asm__ volatile("rep movsq" : "+D"(at), "+S"(from), "+c"(words) : : "memory");
     __asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(bytes) : : "memory");
     return to;
 }
@@ -29,7 +32,11 @@ void *memmove(void *to, const void *from, size_t bytes)
 void *memset(void *to, int byte, size_t bytes)
 {
     void *at = to;
-    __asm__ volatile("rep stosb" : "+D"(at), "+c"(bytes) : "a"(byte) : "memory");
+    uint64_t word = (unsigned char)byte * UINT64_C(0x0101010101010101);
+    size_t words = bytes / 8;
+    bytes %= 8;
+    __asm__ volatile("rep stosq" : "+D"(at), "+c"(words) : "a"(word) : "memory");
+    __asm__ volatile("rep stosb" : "+D"(at), "+c"(bytes) : "a"(word) : "memory");
     return to;
 }
 

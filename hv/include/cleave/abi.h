@@ -194,7 +194,8 @@ struct cleave_stat {
     uint64_t exits, hypercalls;
     uint64_t stood_still; /* nanoseconds, at its last fork */
     uint64_t pool_free, pool_reserved, pool_size;
-    uint64_t reserved[3];
+    uint64_t hv_copied, hv_zeroed; /* pages copied and zeroed since boot, for all domains, bytes */
+    uint64_t reserved;
     uint64_t fork_ns[32], fault_ns[32], still_ns[32]; /* machine-wide histograms: bucket i counts
                                                          what took [2^i, 2^(i+1)) nanoseconds */
 };
@@ -289,6 +290,7 @@ CLEAVE_ABI_SIZE(cleave_wait, 88);
 CLEAVE_ABI_AT(cleave_wait, result, 24);
 CLEAVE_ABI_SIZE(cleave_stat, 1024);
 CLEAVE_ABI_AT(cleave_stat, charged, 80);
+CLEAVE_ABI_AT(cleave_stat, hv_copied, 232);
 CLEAVE_ABI_AT(cleave_stat, fork_ns, 256);
 CLEAVE_ABI_SIZE(cleave_audit, 144);
 CLEAVE_ABI_AT(cleave_audit, what, 48);
