@@ -65,11 +65,9 @@ static enum cleave_status share_root(struct mm_ctx *ctx, struct space *parent, s
         return status;
     }
     child->regions = parent->regions;
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+    for (unsigned i = table_next_used(from, 0); i < TABLE_ENTRIES;
+         i = table_next_used(from, i + 1)) {
         pte_t e = pte_read(&from[i]);
-        if (e == 0) {
-            continue;
-        }
         status = node_get(ctx, pte_pfn(e));
         if (status != CLEAVE_OK) {
             return status; /* the caller destroys the child */
@@ -83,7 +81,8 @@ static enum cleave_status share_root(struct mm_ctx *ctx, struct space *parent, s
 static void protect_root(struct mm_ctx *ctx, struct space *parent, struct flush_batch *batch)
 {
     pte_t *slots = table_slots(parent->root);
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+    for (unsigned i = table_next_used(slots, 0); i < TABLE_ENTRIES;
+         i = table_next_used(slots, i + 1)) {
         if (pte_writable(pte_read(&slots[i]))) {
             pte_clear_bits(ctx, &slots[i], pt_format.write);
             flush_need(batch);

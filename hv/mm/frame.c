@@ -73,18 +73,18 @@ enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, ui
     enum cleave_status status = CLEAVE_OK;
 
     spin_lock(ctx, &run->lock, count_rank(order));
-    for (uint64_t i = 0; i < parts; i++) {
-        if (d[i].count > COUNT_MAX - n) {
-            status = mm_fail(ctx, CLEAVE_OVERFLOW, "references", d[i].count, 0, COUNT_MAX - n);
-            break;
-        }
+    int used = 0;
+    uint64_t i = 0;
+    for (; i < parts && d[i].count <= COUNT_MAX - n; i++) {
+        used += d[i].count == 0;
+        d[i].count += n;
     }
-    if (status == CLEAVE_OK) {
-        int used = 0;
-        for (uint64_t i = 0; i < parts; i++) {
-            used += d[i].count == 0;
-            d[i].count += n;
+    if (i < parts) {
+        status = mm_fail(ctx, CLEAVE_OVERFLOW, "references", d[i].count, 0, COUNT_MAX - n);
+        while (i > 0) {
+            d[--i].count -= n;
         }
+    } else {
         count_used(run, order, used);
     }
     spin_unlock(ctx, &run->lock, count_rank(order));

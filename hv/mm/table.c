@@ -20,15 +20,22 @@ enum cleave_status table_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned
 
 unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
 {
-    uint64_t pages = level_pages(level);
-    uint64_t next = pte_pfn(slots[first]).v;
-    unsigned n = 0;
-    do {
-        n++;
-        next += pages;
-    } while (level < LEAF_ORDERS - 1 && first + n < TABLE_ENTRIES &&
-             next % level_pages(level + 1) != 0 && pte_is_leaf(slots[first + n], level) &&
-             pte_counted(slots[first + n]) && pte_pfn(slots[first + n]).v == next);
+    const pte_t alike = pt_format.address | pt_format.huge | PTE_DEVICE;
+    const pte_t present = pt_format.present;
+    const pte_t step = level_pages(level) << 12;
+    unsigned n = 1;
+
+    if (level == LEAF_ORDERS - 1) {
+        return 1;
+    }
+    unsigned part = level_slot(gfn(pte_pfn(slots[first]).v), level);
+    unsigned most = TABLE_ENTRIES - (part > first ? part : first);
+    pte_t expected = (slots[first] & alike) + step;
+    for (const pte_t *slot = &slots[first + 1]; n < most; n++, slot++, expected += step) {
+        if ((*slot & alike) != expected || !(*slot & present)) {
+            break;
+        }
+    }
     return n;
 }
 
@@ -89,6 +96,19 @@ static enum cleave_status count_entries(struct mm_ctx *ctx, const pte_t *slots, 
     return CLEAVE_OK;
 }
 
+/* Takes the write bits out of a table's private entries and out of its copy's. */
+static void share_entries(struct mm_ctx *ctx, pte_t *from, pte_t *to)
+{
+    const pte_t write = pt_format.write, asked = write | PTE_SHARED;
+
+    for (unsigned i = table_next_used(to, 0); i < TABLE_ENTRIES; i++) {
+        if ((to[i] & asked) == write) { /* what is not present has no write bit */
+            to[i] &= ~write;
+            pte_store_without_write(ctx, &from[i], pte_read(&from[i]));
+        }
+    }
+}
+
 enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t table, pfn_t *out)
 {
     unsigned level = table_level(table);
@@ -99,10 +119,14 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
     frame_of(*out, 0)->bits |= (uint16_t)(level << FRAME_LEVEL_SHIFT);
     pte_t *from = table_slots(table);
     pte_t *to = table_slots(*out);
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+    for (unsigned i = 0; i < TABLE_ENTRIES; i += 4) {
         to[i] = pte_read(&from[i]); /* the copy is what gets counted, whatever changes meanwhile */
+        to[i + 1] = pte_read(&from[i + 1]);
+        to[i + 2] = pte_read(&from[i + 2]);
+        to[i + 3] = pte_read(&from[i + 3]);
     }
-    for (unsigned i = 0, n; i < TABLE_ENTRIES; i += n) {
+    for (unsigned i = table_next_used(to, 0), n; i < TABLE_ENTRIES;
+         i = table_next_used(to, i + n)) {
         status = count_entries(ctx, to, level, i, &n);
         if (status != CLEAVE_OK) {
             drop_entries(ctx, to, level, i);
@@ -111,13 +135,7 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
             return status;
         }
     }
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        if (!pte_writable(to[i]) || (to[i] & PTE_SHARED) || !(to[i] & pt_format.present)) {
-            continue;
-        }
-        to[i] = pte_without_write(to[i]);
-        pte_store_without_write(ctx, &from[i], pte_read(&from[i]));
-    }
+    share_entries(ctx, from, to);
     return CLEAVE_OK;
 }
 
@@ -166,8 +184,10 @@ enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, str
         return status;
     }
     pte_t *slots = table_slots(table);
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        slots[i] = paged ? paged_part(leaf, i) : pte_split_leaf(leaf, level, i);
+    const pte_t step = pte_split_leaf(leaf, level, 1) - pte_split_leaf(leaf, level, 0);
+    pte_t part = pte_split_leaf(leaf, level, 0);
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++, part += step) {
+        slots[i] = paged ? paged_part(leaf, i) : part;
     }
     status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
     if (status != CLEAVE_OK) {

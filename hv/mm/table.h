@@ -68,4 +68,17 @@ static inline void space_strip_write(struct mm_ctx *ctx, struct space *space,
  * leaves. */
 unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level);
 
+/* The first slot from `i` on that is not empty; TABLE_ENTRIES when there is none. */
+static inline unsigned table_next_used(const pte_t *slots, unsigned i)
+{
+    while (i + 4 <= TABLE_ENTRIES && (pte_read(&slots[i]) | pte_read(&slots[i + 1]) |
+                                      pte_read(&slots[i + 2]) | pte_read(&slots[i + 3])) == 0) {
+        i += 4;
+    }
+    while (i < TABLE_ENTRIES && pte_read(&slots[i]) == 0) {
+        i++;
+    }
+    return i;
+}
+
 #endif
