@@ -8,7 +8,7 @@
 #   build/gcc-debug/real/libcleave.a              core, entry formats and hosted port
 #   build/gcc-debug/real/libtest.a                what all test programs share
 #   build/gcc-debug/real/tests/unit/fault_test    a test program: fault_test.c and both libraries
-#   build/gcc-release/scenario, .../bench         what `make run` and `make bench` start
+#   build/gcc-release/scenario, .../bench         what `make scenario` and `make bench` start
 #   build/gcc-release/cleave.elf, .../cleave.iso  the hypervisor, and a disc that boots it
 #   build/gcc-debug/boottest.elf                  the platform alone, with tests/boot/ as its kernel
 
@@ -42,8 +42,8 @@ FOLDERS_real := both unit
 FOLDERS_small := spec both small
 TEST_SHARED := $(filter-out %_test.c,$(wildcard $(TEST_FOLDERS:%=tests/%/*.c))) $(PURE)
 
-# scenario.c is the program of `make run`; all else in tests/bench/ is that of `make bench`, and may
-# be used by scenario.c.
+# scenario.c is the program of `make scenario`; all else in tests/bench/ is that of `make bench`, and
+# may be used by scenario.c.
 BENCH := $(filter-out %/scenario.c,$(wildcard tests/bench/*.c))
 BENCH_LIBS := -ljansson -lm
 
@@ -88,6 +88,7 @@ NEEDS_mutant := objects
 NEEDS_boot := build/gcc-debug/boottest.elf
 NEEDS_qemu := build/gcc-debug/cleave.elf guests
 NEEDS_bochs := $(NEEDS_qemu)
+NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
                $(if $(findstring .,$(T)),,$(DEBUG_PROGRAMS))))
@@ -105,6 +106,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") \
+          "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
 ifeq ($(MAKELEVEL),0)
@@ -112,7 +114,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 
-.PHONY: all help run check check-long debug bench format lint analyze mutants clean objects
+.PHONY: all help run scenario check check-long debug bench format lint analyze mutants clean objects
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -121,9 +123,17 @@ all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf) 
 help:
 	sed -n 's/^#: //p' Makefile
 
-#: make run              builds the documented scenario, plays it and prints its table
+#: make run              boots the hypervisor: a guest forks, and a table shows memory and faults
+#: make run MACHINE=bochs  the same on an emulated Intel machine
+MACHINE := qemu
 run:
-	configs/install.sh run
+	configs/install.sh run-$(MACHINE)
+	$(MAKE) build/$(SHIPPED)/cleave.elf build/guests/demo.elf
+	configs/run.sh $(MACHINE)
+
+#: make scenario         plays a scenario on the hosted core and prints its table
+scenario:
+	configs/install.sh scenario
 	$(MAKE) build/$(SHIPPED)/scenario
 	build/$(SHIPPED)/scenario
 
@@ -156,7 +166,7 @@ debug:
 #: make bench            the benchmarks: build/bench/results.json and plots
 bench:
 	configs/install.sh bench
-	$(MAKE) build/$(SHIPPED)/bench
+	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures)
 	build/$(SHIPPED)/bench
 
 SOURCES = $(shell find hv tests guest-agent tools -name '*.[ch]')

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "bench.h"
 #include "helper.h"
+#include "hypervisor.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,9 +21,10 @@
 #define HUGE_SWITCH "/sys/kernel/mm/transparent_hugepage/enabled"
 
 #define USAGE                                                                                      \
-    "usage: %s [-c] [-l] [-o directory] [-s scripts]\n"                                            \
+    "usage: %s [-c] [-l] [-m] [-o directory] [-s scripts]\n"                                       \
     "  -c  the core alone, without what it is compared with; results.json stays as it is\n"        \
     "  -l  Linux alone; results.json stays as it is\n"                                             \
+    "  -m  the hypervisor on its machine alone; results.json stays as it is\n"                     \
     "  -o  where results and plots go (build/bench)\n"                                             \
     "  -s  where the gnuplot scripts are (tests/bench)\n"
 
@@ -32,6 +34,7 @@ struct options {
     const char *scripts;
     bool core;
     bool linux_side;
+    bool hypervisor;
 };
 
 /* Names the machine, so that a figure can be read without having been there. */
@@ -244,6 +247,9 @@ static bool measure(const struct options *o, struct bench *b)
     if (o->core) {
         bench_core(b);
     }
+    if (o->hypervisor) {
+        bench_hypervisor(b);
+    }
     if (allowed && !helper_setting_close(&setting, &why)) {
         puts(why.text);
     }
@@ -256,13 +262,16 @@ static bool options_read(struct options *o, int argc, char **argv)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "clo:s:")) != -1) {
+    while ((option = getopt(argc, argv, "clmo:s:")) != -1) {
         switch (option) {
         case 'c':
-            o->linux_side = false;
+            o->linux_side = o->hypervisor = false;
             break;
         case 'l':
-            o->core = false;
+            o->core = o->hypervisor = false;
+            break;
+        case 'm':
+            o->core = o->linux_side = false;
             break;
         case 'o':
             o->directory = optarg;
@@ -274,20 +283,23 @@ static bool options_read(struct options *o, int argc, char **argv)
             return false;
         }
     }
-    return optind == argc && (o->core || o->linux_side);
+    return optind == argc && (o->core || o->linux_side || o->hypervisor);
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {
-        .directory = "build/bench", .scripts = "tests/bench", .core = true, .linux_side = true};
+    struct options o = {.directory = "build/bench",
+                        .scripts = "tests/bench",
+                        .core = true,
+                        .linux_side = true,
+                        .hypervisor = true};
     struct bench *b;
 
     if (!options_read(&o, argc, argv)) {
         fprintf(stderr, USAGE, argv[0]);
         return EXIT_FAILURE;
     }
-    b = bench_open(o.directory, COMMAND, !o.core || !o.linux_side);
+    b = bench_open(o.directory, COMMAND, !o.core || !o.linux_side || !o.hypervisor);
     if (b == NULL) {
         return EXIT_FAILURE;
     }

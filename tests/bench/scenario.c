@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * `make run` until the hypervisor boots: one documented scenario on the hosted core, as a table. A
+ * `make scenario`: one documented scenario on the hosted core, as a table. A
  * 4 GiB space of 1 GiB and 2 MiB leaves is forked 1,000 times, the forks write, some are reset and
  * collapse, all are destroyed; the numbers are read off the core's own counters. Ends with an
  * audit.

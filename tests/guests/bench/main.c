@@ -39,9 +39,8 @@ extern uint64_t guest_pml4[512];
 /* --- Measuring -------------------------------------------------------------------------------- */
 
 /* Only registers: the caller may not own its stack yet. */
-static inline __attribute__((always_inline)) uint64_t direct(uint64_t number, uint64_t op,
-                                                             const void *arguments, uint64_t size,
-                                                             uint64_t *results)
+static inline __attribute__((always_inline)) uint64_t
+direct(uint64_t number, uint64_t op, const void *arguments, uint64_t size, uint64_t *results)
 {
     uint64_t status = number;
     __asm__ volatile("vmmcall" : "+a"(status), "+d"(size) : "D"(op), "S"(arguments) : "memory");
@@ -143,8 +142,7 @@ static void null_call(void)
 
 static void prepare_fork(void)
 {
-    fork_call =
-        (struct cleave_fork){.domain = CLEAVE_DOMAIN_SELF, .count = 1, .limit = UINT64_MAX};
+    fork_call = (struct cleave_fork){.domain = CLEAVE_DOMAIN_SELF, .count = 1, .limit = UINT64_MAX};
     after.domain = CLEAVE_DOMAIN_SELF;
     read_counters(&before);
 }
@@ -203,9 +201,9 @@ __asm__(".text\n"
         "    mov %edi, %ecx\n"
         "    rdtsc\n"
         "    mov %eax, %esi\n"
-        "    mov $55, %eax\n"  /* CLEAVE_HYPERCALL */
-        "    mov $12, %ebx\n"  /* CLEAVE_OP_FORK */
-        "    mov $32, %edx\n"  /* sizeof(struct cleave_fork) */
+        "    mov $55, %eax\n" /* CLEAVE_HYPERCALL */
+        "    mov $12, %ebx\n" /* CLEAVE_OP_FORK */
+        "    mov $32, %edx\n" /* sizeof(struct cleave_fork) */
         "    vmmcall\n"
         "    mov %edx, %edi\n"
         "    rdtsc\n"
@@ -214,7 +212,7 @@ __asm__(".text\n"
         "    test %edi, %edi\n"
         "    jz 2f\n"
         "    mov $55, %eax\n"
-        "    mov $17, %ebx\n"  /* CLEAVE_OP_STAT */
+        "    mov $17, %ebx\n" /* CLEAVE_OP_STAT */
         "    mov %ebp, %ecx\n"
         "    mov $1024, %edx\n" /* sizeof(struct cleave_stat) */
         "    vmmcall\n"
@@ -282,8 +280,8 @@ static void writes(void)
         for (unsigned half = 0; half < 2; half++) {
             if (fork_self(1, 0, NULL) == 1) {
                 struct cost first = write_once(DENSE + 6 * MIB);
-                struct cost second = write_once(half == 0 ? DENSE + 8 * MIB
-                                                          : DENSE + 6 * MIB + 5 * PAGE);
+                struct cost second =
+                    write_once(half == 0 ? DENSE + 8 * MIB : DENSE + 6 * MIB + 5 * PAGE);
                 struct cost both[2] = {first, second};
                 tell(both, 2);
             }
@@ -326,8 +324,8 @@ static void resets(void)
         yield();
         read_counters(&before);
         uint64_t began = now();
-        uint64_t status = direct(CLEAVE_HYPERCALL, CLEAVE_OP_RESET, &domain, sizeof(domain),
-                                 &results);
+        uint64_t status =
+            direct(CLEAVE_HYPERCALL, CLEAVE_OP_RESET, &domain, sizeof(domain), &results);
         uint64_t ended = now();
         read_counters(&after);
         CHECK_EQ(status, CLEAVE_OK);
