@@ -197,6 +197,12 @@ static bool visit_regions(struct audit *audit, region_word_t tree)
     return audit->report->invariant == 0;
 }
 
+bool audit_dead_node(struct audit *audit, pfn_t node)
+{
+    region_walk_dead(node, visit_region_node, audit);
+    return audit->report->invariant == 0;
+}
+
 static bool check_space(struct audit *audit)
 {
     const struct space *space = audit->space;
@@ -228,7 +234,10 @@ static bool visit_space(struct audit *audit, struct space *space)
     if (!check_space(audit)) {
         return false;
     }
-    if (space->root.v != 0 && !audit_root(audit)) {
+    if (space->root.v != 0 && !audit_root(audit, space->root)) {
+        return false;
+    }
+    if (space->op_root.v != 0 && !audit_root(audit, space->op_root)) {
         return false;
     }
     if (space->fresh.v != 0) {

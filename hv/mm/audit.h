@@ -65,8 +65,10 @@ uint64_t audit_references(pfn_t f, unsigned order);
 
 /* These return false when a violation was noted. Counts a reference of a leaf, pin, map or load: */
 bool audit_expect_data(struct audit *audit, pfn_t f, unsigned order);
-/* Walks the tables of `audit->space`. */
-bool audit_root(struct audit *audit);
+/* Counts what a region node on the reap list holds. */
+bool audit_dead_node(struct audit *audit, pfn_t node);
+/* Walks the tables of `audit->space` beneath its root, or those that it stages. */
+bool audit_root(struct audit *audit, pfn_t root);
 /* Walks the tables on the reap list. */
 bool audit_dead_tables(struct audit *audit);
 /* Compares counts with `expected` and the allocator's state with its own sums. */

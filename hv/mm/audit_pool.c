@@ -70,7 +70,7 @@ static bool check_used_frame(struct audit *audit, struct audit_sums *sums, pfn_t
             return audit_violation(audit, 3, "an object's frame has other than one holder", 1,
                                    d->count);
         }
-    } else if (frame_kind(d) == FRAME_TABLE && d->count == 0) {
+    } else if ((frame_kind(d) == FRAME_TABLE || frame_kind(d) == FRAME_REGION) && d->count == 0) {
         if (expected != AUDIT_DEAD) {
             return audit_violation(audit, 8, "a dead table that nobody will reap", AUDIT_DEAD,
                                    expected);

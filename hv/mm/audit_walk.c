@@ -352,12 +352,14 @@ static bool visit_table(struct audit *audit, pfn_t table, const struct audit_pat
     return true;
 }
 
-bool audit_root(struct audit *audit)
+/* What is staged is no region yet: only shape and references are checked. */
+bool audit_root(struct audit *audit, pfn_t root)
 {
     bool first;
-    pfn_t root = audit->space->root;
-    struct audit_path path = {
-        .at = gfn(0), .level = ROOT_LEVEL, .exclusive = true, .rights = RIGHT_ALL};
+    struct audit_path path = {.at = gfn(0),
+                              .level = ROOT_LEVEL,
+                              .exclusive = root.v == audit->space->root.v,
+                              .rights = RIGHT_ALL};
 
     audit_stand_at(audit, root, 0);
     return expect_table(audit, root, ROOT_LEVEL, &first) &&
@@ -371,14 +373,16 @@ bool audit_dead_tables(struct audit *audit)
     audit->space = NULL;
     for (pfn_t t = pfn(audit->pool->reap_tables); t.v != 0; t = pfn(frame_of(t, 0)->rmap)) {
         audit_stand_at(audit, t, 0);
-        bool table = audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE;
+        bool node = audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_REGION;
+        bool table =
+            node || (audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE);
         if (!table || count_of(t, 0) != 0 || *audit_expected(audit, t, 0) != 0) {
             return audit_violation(audit, 8, "what is to be reaped is no dead table", 0,
                                    table ? count_of(t, 0) : t.v);
         }
         struct audit_path path = {.level = table_level(t)};
         *audit_expected(audit, t, 0) = AUDIT_DEAD;
-        if (!visit_table(audit, t, &path)) {
+        if (node ? !audit_dead_node(audit, t) : !visit_table(audit, t, &path)) {
             return false;
         }
     }

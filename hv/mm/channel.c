@@ -258,7 +258,7 @@ static bool is_dirty(const struct space *space, const struct region *region)
 }
 
 uint64_t channel_count_dirty(const struct channel *channel, const struct space *space,
-                             struct gfn_range range)
+                             region_word_t tree, struct gfn_range range)
 {
     uint64_t pages = level_pages(channel->grain);
     uint64_t last = UINT64_MAX;
@@ -267,8 +267,7 @@ uint64_t channel_count_dirty(const struct channel *channel, const struct space *
     struct region region;
 
     for (gfn_t at = range.start;
-         region_find(space->regions, at, range.end, REGION_HAS_NOTIFY, &found, &region);
-         at = found.end) {
+         region_find(tree, at, range.end, REGION_HAS_NOTIFY, &found, &region); at = found.end) {
         if (region.channel == channel->number && is_dirty(space, &region)) {
             uint64_t first = found.start.v / pages;
             count += (found.end.v - 1) / pages - first + (first != last);
@@ -320,10 +319,10 @@ static uint64_t count_alone(const struct channel *channel, const struct space *s
     struct gfn_range head = {whole.start, found.start};
     struct gfn_range tail = {range.end, whole.end};
     uint64_t count = (whole.end.v - whole.start.v) / level_pages(channel->grain);
-    bool head_dirty = channel_count_dirty(channel, space, head) > 0;
+    bool head_dirty = channel_count_dirty(channel, space, space->regions, head) > 0;
 
     count -= head_dirty;
-    if (count > 0 && channel_count_dirty(channel, space, tail) > 0) {
+    if (count > 0 && channel_count_dirty(channel, space, space->regions, tail) > 0) {
         count--;
     }
     return count;
@@ -408,6 +407,21 @@ static void forget_events(struct mm_ctx *ctx, struct channel *channel, const str
         if (deciding) {
             port_relax(ctx);
         }
+    }
+}
+
+void channel_resume(struct mm_ctx *ctx, struct space *space)
+{
+    const struct channel_waiters all = {WAIT_RING, space, {gfn(0), gfn(GUEST_PAGES)}};
+    struct channel *channel = channel_up_to(ctx, space->payer.pool, CHANNEL_NUMBERS);
+
+    while (channel) {
+        channel_lock(ctx, channel);
+        channel_wake(channel, &all, WAIT_RETRY);
+        channel_unlock(ctx, channel);
+        uint32_t number = channel->number;
+        channel_put(ctx, channel);
+        channel = channel_up_to(ctx, space->payer.pool, number - 1u);
     }
 }
 

@@ -10,6 +10,7 @@
  *     record {frame, mapper, mapper_at}     leaf, read-only until the record says `written`
  */
 #include "attachment.h"
+#include "change.h"
 #include "fault.h"
 #include "table.h"
 
@@ -617,6 +618,9 @@ static bool take_back(struct mm_ctx *ctx, struct space *owner)
         struct gfn_range range = page_range(a->mapper_at);
         lock_two(ctx, owner, mapper);
         drop_map(ctx, owner, a);
+        if (change_building(mapper)) {
+            (void)!region_set(ctx, &mapper->payer, &mapper->op_regions, range, &none);
+        }
         (void)!region_set(ctx, &mapper->payer, &mapper->regions, range, &none);
         unlock_two(ctx, owner, mapper);
     }

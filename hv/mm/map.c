@@ -6,6 +6,7 @@
 #include "map.h"
 #include "attachment.h"
 #include "notify.h"
+#include "stage.h"
 #include "table.h"
 
 /* --- Boundaries and ranges -------------------------------------------------------------------- */
@@ -140,10 +141,8 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
 
 /* --- Leaves ----------------------------------------------------------------------------------- */
 
-/* A zeroed block of `order` for this space: zeroed one 2 MiB at a time, kept in the space between
- * calls. CLEAVE_AGAIN when the budget ran out. */
-static enum cleave_status fresh_leaf(struct mm_ctx *ctx, struct space *space, unsigned order,
-                                     pfn_t *out)
+enum cleave_status space_fresh_leaf(struct mm_ctx *ctx, struct space *space, unsigned order,
+                                    pfn_t *out)
 {
     uint64_t step = level_pages(order < 1 ? order : 1);
 
@@ -173,7 +172,7 @@ static enum cleave_status fresh_leaf(struct mm_ctx *ctx, struct space *space, un
     return CLEAVE_OK;
 }
 
-static unsigned region_leaf_rights(const struct region *region, unsigned level)
+unsigned region_leaf_rights(const struct region *region, unsigned level)
 {
     unsigned rights = region->rights;
     if (region->armed || region->policy == REGION_READ_ONLY) {
@@ -210,8 +209,7 @@ static enum cleave_status put_leaf(struct mm_ctx *ctx, struct space *space, gfn_
     return status;
 }
 
-/* Largest order at `at` that lies inside `range`, up to `limit`. */
-static unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
+unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
 {
     unsigned order = limit;
     while (order > 0 &&
@@ -240,10 +238,10 @@ static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn
         return CLEAVE_OK;
     }
     unsigned order = fitting_order(at, range, level < region->order ? level : region->order);
-    enum cleave_status status = fresh_leaf(ctx, space, order, &frame);
+    enum cleave_status status = space_fresh_leaf(ctx, space, order, &frame);
     while (status == CLEAVE_NO_MEMORY && order > 0) {
         order--;
-        status = fresh_leaf(ctx, space, order, &frame);
+        status = space_fresh_leaf(ctx, space, order, &frame);
     }
     if (status != CLEAVE_OK) {
         return status;
@@ -371,7 +369,7 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
         status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v, 1, 0);
     }
     if (status == CLEAVE_OK) {
-        status = fresh_leaf(ctx, space, order, &frame);
+        status = space_fresh_leaf(ctx, space, order, &frame);
     }
     if (status == CLEAVE_OK) {
         status = map_fresh(ctx, space, range, order, frame, region);
@@ -383,51 +381,10 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
 /* --- Device memory
  * --------------------------------------------------------------------------------- */
 
-/* No frame of the range may be RAM that a pool hands out. */
-static enum cleave_status device_check(struct mm_ctx *ctx, pfn_t frame, uint64_t pages)
-{
-    if (pages > UINT32_MAX - (uint64_t)frame.v) {
-        return mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0, UINT32_MAX - pages);
-    }
-    for (uint64_t i = 0; i < pages && frame.v + i < machine.frames; i += level_pages(1)) {
-        if (pool_of(pfn_add(frame, i)) != NULL) {
-            return mm_fail(ctx, CLEAVE_EXISTS, "frame", frame.v + i, machine.frames, UINT32_MAX);
-        }
-    }
-    pfn_t last = pfn_add(frame, pages - 1);
-    if (last.v < machine.frames && pool_of(last) != NULL) {
-        return mm_fail(ctx, CLEAVE_EXISTS, "frame", last.v, machine.frames, UINT32_MAX);
-    }
-    return CLEAVE_OK;
-}
-
-static enum cleave_status map_device_leaves(struct mm_ctx *ctx, struct space *space,
-                                            struct gfn_range range, pfn_t frame, unsigned rights)
-{
-    enum cleave_status status = CLEAVE_OK;
-    gfn_t at = range.start;
-
-    while (status == CLEAVE_OK && at.v < range.end.v) {
-        struct flush_batch batch;
-        unsigned order = fitting_order(at, range, LEAF_ORDERS - 1);
-        while (frame.v % level_pages(order) != 0) {
-            order--;
-        }
-        pte_t leaf = pte_make_leaf(frame, order, rights & ~(unsigned)RIGHT_EXEC, PTE_DEVICE);
-        flush_begin(&batch, space);
-        status = put_leaf(ctx, space, at, order, leaf, &batch);
-        flush_finish(ctx, &batch);
-        at.v += level_pages(order);
-        frame = pfn_add(frame, level_pages(order));
-    }
-    return status;
-}
-
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights, bool refuse)
 {
     struct gfn_range range;
-    struct flush_batch batch;
     const struct region region = {
         .policy = REGION_DEVICE, .rights = (uint8_t)rights, .fork_refuse = refuse};
     enum cleave_status status = range_check(ctx, at, size, &range);
@@ -435,27 +392,26 @@ enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa
         status =
             mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_WRITE);
     }
-    if (status == CLEAVE_OK) {
-        status = device_check(ctx, frame, size >> PAGE_SHIFT);
+    if (status == CLEAVE_OK && size >> PAGE_SHIFT > UINT32_MAX - (uint64_t)frame.v) {
+        status = mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0,
+                         UINT32_MAX - (size >> PAGE_SHIFT));
     }
+    struct stage stage = {.space = space,
+                          .range = range,
+                          .region = &region,
+                          .device = frame,
+                          .op = OP_DEVICE,
+                          .argument = (uint64_t)frame.v << 8 | (uint64_t)refuse << 3 | rights};
     if (status == CLEAVE_OK) {
-        status = space_begin(ctx, space);
+        status = space_begin_op(ctx, space, OP_DEVICE, range, stage.argument);
     }
     if (status != CLEAVE_OK) {
         return status;
     }
-    if (!space_is_empty(space, range)) {
+    if (space->op == OP_NONE && !space_is_empty(space, range)) {
         status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v, 1, 0);
     } else {
-        status = map_device_leaves(ctx, space, range, frame, rights);
-        if (status == CLEAVE_OK) {
-            status = region_set(ctx, &space->payer, &space->regions, range, &region);
-        }
-        if (status != CLEAVE_OK) {
-            flush_begin(&batch, space);
-            space_clear(ctx, space, range, &batch);
-            flush_finish(ctx, &batch);
-        }
+        status = stage_run(ctx, &stage);
     }
     space_end(ctx, space);
     return status;

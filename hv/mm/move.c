@@ -190,10 +190,8 @@ static enum cleave_status prepare_leaves(struct move *m)
 
 static void drop_tree(struct move *m, region_word_t tree)
 {
-    uint64_t budget = m->ctx->budget;
-    m->ctx->budget = UINT64_MAX; /* what the range's words held, or the copies made for them */
-    MM_CHECK(region_drop(m->ctx, &tree));
-    m->ctx->budget = budget;
+    uint64_t limit = REGION_DROPS;
+    region_drop_some(m->ctx, tree, &limit);
 }
 
 /* Builds the region tree as it will be, sharing what stays. */

@@ -89,6 +89,9 @@ void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
 void channel_forget(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
 /* Takes that back, where the change then failed. */
 void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
+/* A change of the space's regions, which asynchronous writers had to wait for, has ended. The
+ * space's lock is held. O(CHANNELS_MAX and the waiters). */
+void channel_resume(struct mm_ctx *ctx, struct space *space);
 /* For a space that is dying, after channel_forget() and before the object goes: ends its events and
  * wakes who waits to write to it. May be called again. No lock is held. */
 void channel_forget_space(struct mm_ctx *ctx, struct space *space);

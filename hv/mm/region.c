@@ -195,6 +195,17 @@ bool region_find(region_word_t tree, gfn_t from, gfn_t end, unsigned mask, struc
     return false;
 }
 
+uint64_t region_count_words(region_word_t tree, struct gfn_range range, uint64_t limit)
+{
+    uint64_t words = 0;
+    for (gfn_t at = range.start; at.v < range.end.v && words <= limit; words++) {
+        unsigned level;
+        (void)find_word(tree, at, 0, ANY_SUMMARY, &level);
+        at = gfn(level_align(at, level).v + level_pages(level));
+    }
+    return words;
+}
+
 static void walk_node(region_word_t word, unsigned level,
                       bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
 {
@@ -214,6 +225,13 @@ void region_walk(region_word_t tree, bool (*visit)(void *arg, pfn_t node, unsign
 {
     if (word_is_node(tree)) {
         walk_node(tree, ROOT_LEVEL, visit, arg);
+    }
+}
+
+void region_walk_dead(pfn_t node, bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        region_walk(node_words(node)[i], visit, arg);
     }
 }
 
@@ -284,14 +302,37 @@ bool region_drop(struct mm_ctx *ctx, region_word_t *tree)
     return true;
 }
 
-/* The same without stopping, for what a change replaced. */
-static void drop_all(struct mm_ctx *ctx, region_word_t word)
+void region_defer(struct mm_ctx *ctx, region_word_t word)
+{
+    if (word_is_node(word) && !put_shared(word_node(word))) {
+        bool last = node_put(ctx, word_node(word));
+        MM_CHECK(last);
+        pool_defer_table(ctx, pool_of(word_node(word)), word_node(word));
+    }
+}
+
+void region_drop_some(struct mm_ctx *ctx, region_word_t tree, uint64_t *limit)
 {
     uint64_t budget = ctx->budget;
-    ctx->budget = UINT64_MAX;
-    bool done = drop_word(ctx, &word);
-    MM_CHECK(done);
-    ctx->budget = budget;
+    bool done = false;
+
+    if (*limit != 0) {
+        ctx->budget = *limit;
+        done = region_drop(ctx, &tree);
+        *limit = ctx->budget;
+        ctx->budget = budget;
+    }
+    if (!done) {
+        region_defer(ctx, tree);
+    }
+}
+
+void region_destroy_node(struct mm_ctx *ctx, pfn_t node)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        region_defer(ctx, node_words(node)[i]);
+    }
+    pool_free(ctx, node, 0);
 }
 
 /* --- Changing: the plan ----------------------------------------------------------------------- */
@@ -304,6 +345,7 @@ struct change {
     region_word_t from, to; /* the leaf edited last, and what it became */
     region_word_t spare;    /* nodes had beforehand: each one's first word names the next */
     uint64_t taken;         /* references taken beforehand */
+    uint64_t drops;         /* nodes that may still be dropped at once */
 };
 
 /* What becomes of a word. */
@@ -554,7 +596,7 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     if (plan.kind == PLAN_LEAF) {
         *slot = plan.leaf;
         if (word_is_node(old) && !shared) {
-            drop_all(ctx, old);
+            region_drop_some(ctx, old, &change->drops);
         }
         return;
     }
@@ -563,7 +605,7 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     if (copied) {
         bool last = node_put(ctx, word_node(old)); /* taken by hold_word() */
         MM_CHECK(!last);
-        drop_all(ctx, old);
+        region_drop_some(ctx, old, &change->drops);
     }
 }
 
@@ -597,13 +639,14 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
 enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                               struct gfn_range range, const struct region *region)
 {
-    struct change change = {.range = range, .set = region_pack(region)};
+    struct change change = {
+        .range = range, .set = region_pack(region), .drops = REGION_DROPS};
     return change_tree(ctx, payer, tree, &change);
 }
 
 enum cleave_status region_edit(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                                struct gfn_range range, region_edit_t *edit, const void *arg)
 {
-    struct change change = {.range = range, .edit = edit, .arg = arg};
+    struct change change = {.range = range, .edit = edit, .arg = arg, .drops = REGION_DROPS};
     return change_tree(ctx, payer, tree, &change);
 }

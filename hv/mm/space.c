@@ -8,6 +8,7 @@
 #include "notify.h"
 #include "pager.h"
 #include "pin.h"
+#include "stage.h"
 #include "table.h"
 
 enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size, struct gfn_range *range)
@@ -55,6 +56,68 @@ enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space)
     if (status != CLEAVE_OK) {
         write_unlock(ctx, &space->lock, RANK_SPACE);
     }
+    return status;
+}
+
+enum cleave_status space_begin_op(struct mm_ctx *ctx, struct space *space, enum space_op op,
+                                  struct gfn_range range, uint64_t argument)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    enum cleave_status status = state_check(ctx, space);
+    bool same = space->op == op && space->op_range.start.v == range.start.v &&
+                space->op_range.end.v == range.end.v && space->op_argument[0] == argument;
+    if (status == CLEAVE_OK && space->op != OP_NONE && !same) {
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_NONE, OP_NONE);
+    }
+    if (status != CLEAVE_OK) {
+        write_unlock(ctx, &space->lock, RANK_SPACE);
+    }
+    return status;
+}
+
+void space_op_start(struct space *space, enum space_op op, struct gfn_range range,
+                    uint64_t argument)
+{
+    space->op = (uint8_t)op;
+    space->op_phase = PHASE_CHECK;
+    space->op_range = range;
+    space->op_at = range.start;
+    space->op_argument[0] = argument;
+    space->op_argument[1] = 0;
+}
+
+enum cleave_status space_undo_on(struct mm_ctx *ctx, struct space *space)
+{
+    if (!table_reap(ctx, space->payer.pool)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status why = (enum cleave_status)space->op_argument[1];
+    space->op = OP_NONE;
+    return ctx->error.status == why ? why : mm_fail(ctx, why, "space", space->id, 1, 0);
+}
+
+enum cleave_status space_undo(struct mm_ctx *ctx, struct space *space, enum cleave_status why)
+{
+    space->op_phase = PHASE_UNDO;
+    space->op_argument[1] = why;
+    return space_undo_on(ctx, space);
+}
+
+enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    enum cleave_status status = state_check(ctx, space);
+    if (status == CLEAVE_OK && space->op != OP_NONE && space->op < OP_REGION) {
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_REGION, OP_DISARM);
+    }
+    if (status == CLEAVE_OK && space->op != OP_NONE) {
+        stage_drop(ctx, space);
+        region_defer(ctx, space->op_regions);
+        space->op_regions = REGION_WORD_NONE;
+        space->op = OP_NONE;
+        channel_resume(ctx, space);
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
     return status;
 }
 
@@ -171,6 +234,7 @@ static enum cleave_status drop_contents(struct mm_ctx *ctx, struct space *space)
         frame_put(ctx, space->fresh, space->fresh_order);
         space->fresh = PFN_NONE;
     }
+    stage_drop(ctx, space);
     drop_root(ctx, space);
     if (!region_drop(ctx, &space->regions) || !region_drop(ctx, &space->op_regions) ||
         !table_reap(ctx, space->payer.pool)) {

@@ -23,7 +23,28 @@
 enum space_state { SPACE_ALIVE = 1, SPACE_FROZEN, SPACE_DYING, SPACE_DEAD };
 
 /* Preempted operation of a space; its progress lives here, never in guest memory. */
-enum space_op { OP_NONE = 0, OP_RESET, OP_COLLAPSE, OP_DESTROY, OP_MOVE, OP_UNMAP, OP_MAP };
+enum space_op {
+    OP_NONE = 0,
+    OP_RESET,
+    OP_COLLAPSE,
+    OP_DESTROY,
+    OP_MOVE,
+    OP_UNMAP,
+    OP_MAP,
+    OP_REGION, /* from here on: nothing is changed yet, and space_give_up() may end it */
+    OP_DEVICE,
+    OP_PROTECT,
+    OP_ARM,
+    OP_REARM,
+    OP_DISARM
+};
+/* How far: OP_REGION and those after it. */
+enum space_phase {
+    PHASE_CHECK = 0, /* looks at regions up to op_at */
+    PHASE_BUILD,     /* up to op_at, op_regions is the tree as it will be */
+    PHASE_STAGE,     /* up to op_at, leaves stand beneath op_root, which nothing points to */
+    PHASE_UNDO       /* failed with op_argument[1]; what was made is being dropped */
+};
 
 /* What happened in this space since it was made. Plain counts; a racing increment may be lost. */
 struct space_stats {
@@ -54,6 +75,7 @@ struct space {
     uint32_t id;          /* unique in its pool */
     uint8_t state;        /* enum space_state */
     uint8_t op;           /* enum space_op */
+    uint8_t op_phase;     /* enum space_phase */
     uint8_t grain;        /* log2 of the pages copied at a time: 0..4 */
     uint8_t vcpus;        /* for the reservation formula */
     uint16_t collapse_at; /* private parts at which a fault asks for collapse; 0: never */
@@ -69,6 +91,7 @@ struct space {
     gfn_t op_at;                   /* progress of the preempted operation */
     struct gfn_range op_range;
     uint64_t op_argument[2];
+    pfn_t op_root; /* PHASE_STAGE: a root of tables that are being filled */
     pfn_t fresh; /* a large leaf being zeroed for this space, and how far */
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
@@ -108,6 +131,14 @@ void space_release(struct mm_ctx *ctx, struct space *space);
 /* Ends a space that nobody was ever given: without attachments, vcpus, loads or a base. Locks of
  * other spaces may be held. The context's budget is enough for what it alone holds. */
 void space_discard(struct mm_ctx *ctx, struct space *space);
+
+/*
+ * Gives up an operation that was stopped (CLEAVE_AGAIN) and that nobody will go on with, when
+ * nothing of it is to be seen yet: space_set_region(), space_map_device(), space_protect(),
+ * channel_arm(), rearm and disarm. Others can then begin. CLEAVE_BUSY for what has to be finished:
+ * a reset, a paged mapping; CLEAVE_OK also where nothing was stopped. O(TABLE_ENTRIES).
+ */
+enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
 /* --- Regions ---------------------------------------------------------------------------------- */
 
@@ -209,6 +240,17 @@ enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size,
 /* Takes the space's lock for writing and checks that it may be changed; the lock is not held on
  * error. */
 enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+/* The same for an operation that may have been stopped: also goes on with the one of this kind,
+ * range and argument. */
+enum cleave_status space_begin_op(struct mm_ctx *ctx, struct space *space, enum space_op op,
+                                  struct gfn_range range, uint64_t argument) MUST_CHECK;
+/* Notes that an operation begins which may be stopped; its progress stands at the range's start. */
+void space_op_start(struct space *space, enum space_op op, struct gfn_range range,
+                    uint64_t argument);
+/* Ends the operation with an error once what it made, already on the reap list, is freed, so that
+ * nothing stays charged: CLEAVE_AGAIN until then, `why` at the end. */
+enum cleave_status space_undo(struct mm_ctx *ctx, struct space *space, enum cleave_status why);
+enum cleave_status space_undo_on(struct mm_ctx *ctx, struct space *space);
 void space_end(struct mm_ctx *ctx, struct space *space);
 /* Makes a boundary between entries at `at`: copies the shared tables on its path and splits the
  * leaf that spans it, which no guest can tell. The space is locked for writing; `batch` has room

@@ -123,9 +123,11 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
 
 void table_destroy(struct mm_ctx *ctx, pfn_t table)
 {
-    unsigned level = table_level(table);
-
-    drop_entries(ctx, table_slots(table), level, TABLE_ENTRIES);
+    if (frame_kind(frame_of(table, 0)) == FRAME_REGION) {
+        region_destroy_node(ctx, table);
+        return;
+    }
+    drop_entries(ctx, table_slots(table), table_level(table), TABLE_ENTRIES);
     pool_free(ctx, table, 0);
 }
 

@@ -24,7 +24,8 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
 void table_put(struct mm_ctx *ctx, pfn_t table);
 
 /* Drops what the entries of a table that nobody can reach refer to, and the table. Children that
- * thereby die are deferred to the pool's reap list. One table's worth of work. */
+ * thereby die are deferred to the pool's reap list. One table's worth of work. The same for a
+ * deferred region node. */
 void table_destroy(struct mm_ctx *ctx, pfn_t table);
 
 /* Destroys deferred dead tables of the pool; spends TABLE_ENTRIES units each. False when the budget

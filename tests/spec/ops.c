@@ -221,9 +221,13 @@ static void op_set_region(struct world *w)
              range.at, range.size, region.policy, region.rights, region.order);
     w->ref->commit = false;
     enum cleave_status expected = ref_set_region(w->ref, s, range.at, range.size, &region);
+    enum cleave_status got;
+    unsigned calls = 0;
     ops_before(w);
-    enum cleave_status got =
-        space_set_region(w->ctx, w->space[s], gpa(range.at), range.size, &core);
+    do {
+        ops_budget(w);
+        got = space_set_region(w->ctx, w->space[s], gpa(range.at), range.size, &core);
+    } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40 + 3 * ops_pages(&range))) {
@@ -245,8 +249,13 @@ static void op_protect(struct world *w)
              rights);
     w->ref->commit = false;
     enum cleave_status expected = ref_protect(w->ref, s, range.at, range.size, rights);
+    enum cleave_status got;
+    unsigned calls = 0;
     ops_before(w);
-    enum cleave_status got = space_protect(w->ctx, w->space[s], gpa(range.at), range.size, rights);
+    do {
+        ops_budget(w);
+        got = space_protect(w->ctx, w->space[s], gpa(range.at), range.size, rights);
+    } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
@@ -336,12 +345,17 @@ static void op_map_device(struct world *w)
     w->ref->commit = false;
     enum cleave_status expected =
         ref_map_device(w->ref, s, range.at, range.size, w->device.v, rights, refuse);
+    enum cleave_status got;
+    unsigned calls = 0;
     ops_before(w);
-    enum cleave_status got =
-        space_map_device(w->ctx, w->space[s], gpa(range.at), range.size, w->device, rights, refuse);
+    do {
+        ops_budget(w);
+        got = space_map_device(w->ctx, w->space[s], gpa(range.at), range.size, w->device, rights,
+                               refuse);
+    } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
-    if (spec_agree(w, got, expected, w->space[s], 40)) {
+    if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_map_device(w->ref, s, range.at, range.size, w->device.v, rights, refuse);
     }
