@@ -10,7 +10,7 @@
 
 #include "space.h"
 
-#define CHANGE_WORDS (8u * TABLE_ENTRIES)
+#define CHANGE_WORDS (2u * TABLE_ENTRIES)
 
 struct region_change {
     struct space *space;

@@ -121,7 +121,7 @@ unsigned spec_pick_space(struct world *w, unsigned lives)
 
 static uint64_t any_page(struct world *w)
 {
-    uint64_t page = spec_below(w, WINDOW_PAGES);
+    uint64_t page = spec_below(w, w->shard->ragged ? 4 * level_pages(2) : WINDOW_PAGES);
 
     if (WINDOW_PAGES > 4096) { /* near the borders of 2 MiB and 1 GiB blocks, mostly low */
         static const uint32_t areas[] = {0, 0, 0, 512, 1024, 262144 - 512, 262144, 524288};
@@ -148,7 +148,13 @@ struct spec_range spec_pick_range(struct world *w, unsigned space)
     uint64_t at = spec_pick_page(w, space);
     uint64_t pages = 1 + spec_below(w, 4);
 
-    switch (spec_below(w, 8)) {
+    switch (spec_below(w, w->shard->ragged ? 32 : 8)) {
+    case 8:
+    case 9: /* many blocks */
+        at &= ~(level_pages(2) - 1);
+        pages = level_pages(2) * (1 + spec_below(w, 3)) - spec_below(w, 3);
+        at += spec_below(w, 3);
+        break;
     case 0: /* whole blocks */
         at &= ~(level_pages(1) - 1);
         pages = level_pages(1) * (1 + spec_below(w, 2));
@@ -167,6 +173,7 @@ struct spec_range spec_pick_range(struct world *w, unsigned space)
         pages = 1 + spec_below(w, 16);
         break;
     default:
+        pages = w->shard->ragged ? 1 : pages;
         break;
     }
     if (pages > WINDOW_PAGES - at) {
@@ -244,6 +251,11 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
     if (got == expected) {
         *(got == CLEAVE_OK ? &w->applied : &w->refused) += 1;
         return got == CLEAVE_OK;
+    }
+    if (got == CLEAVE_BUSY && w->stopped && w->stopped->op != OP_NONE &&
+        w->ctx->error.value == w->stopped->op) {
+        w->refused++;
+        return false;
     }
     if (got == CLEAVE_NO_MEMORY || got == CLEAVE_RESERVE) {
         bool promised = false;
@@ -391,15 +403,20 @@ static void run_op(struct world *w)
 
 void spec_preempted(struct world *w, unsigned space)
 {
-    if (spec_chance(w, 4) && !w->nested) {
+    if (spec_chance(w, w->shard->ragged ? 2 : 4) && !w->nested) {
         bool injected = spec_injected(w);
         uint64_t free_before = w->free_before;
-        w->changing[space] = true;
+        /* Where nothing is to be seen of it, others go on in that space as if it had not begun, but
+         * for what is refused. */
+        bool hidden = w->space[space]->op >= OP_REGION;
+        w->stopped = hidden ? w->space[space] : NULL;
+        w->changing[space] = !hidden;
         w->nested = true;
         w->ctx->budget = UINT64_MAX;
         run_op(w);
         spec_compare(w, WINDOW_PAGES < 4096);
         w->nested = false;
+        w->stopped = NULL;
         w->changing[space] = false;
         w->injected = injected;
         w->free_before = free_before < spec_free(w) ? free_before : spec_free(w);

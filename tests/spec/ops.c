@@ -54,7 +54,7 @@ struct region ops_core_region(struct world *w, const struct ref_region *region)
 
 void ops_budget(struct world *w)
 {
-    w->ctx->budget = spec_chance(w, 2) ? UINT64_MAX : 1 + spec_below(w, 40);
+    w->ctx->budget = spec_chance(w, 2) ? UINT64_MAX : 1 + spec_below(w, w->shard->ragged ? 8 : 40);
 }
 
 bool ops_again(struct world *w, enum cleave_status status, unsigned space, unsigned *calls)
@@ -184,7 +184,8 @@ bool ops_maps_uncertain(const struct world *w, unsigned s)
 static void op_destroy(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
-    if (s == REF_SPACES || (ops_alive(w) <= 2 && w->ref->space[s].life != REF_DYING)) {
+    if (s == REF_SPACES || w->stopped ||
+        (ops_alive(w) <= 2 && w->ref->space[s].life != REF_DYING)) {
         return;
     }
     spec_say(w, "destroy %u", s);
@@ -234,6 +235,32 @@ static void op_set_region(struct world *w)
         w->ref->commit = true;
         (void)ref_set_region(w->ref, s, range.at, range.size, &region);
     }
+}
+
+/* Gives neighbouring pages other rights each, so that the regions have many words. */
+static void op_ragged(struct world *w)
+{
+    unsigned s = spec_pick_space(w, SPEC_ALIVE);
+    if (s == REF_SPACES || !w->shard->ragged || w->nested || ops_maps_uncertain(w, s)) {
+        return;
+    }
+    spec_say(w, "ragged %u", s);
+    host_fail_allocation(0);
+    for (uint64_t page = 0; page < 4 * level_pages(2); page++) {
+        const struct ref_region region = {.policy = REF_PRIVATE, .rights = page % 2 ? 3 : 1};
+        const struct region core = {.policy = REGION_PRIVATE, .rights = region.rights};
+        gpa_t at = gfn_to_gpa(gfn(page));
+        w->ref->commit = false;
+        if (ref_set_region(w->ref, s, at.v, PAGE_SIZE, &region) != CLEAVE_OK ||
+            space_set_region(w->ctx, w->space[s], at, PAGE_SIZE, &core) != CLEAVE_OK) {
+            continue; /* other memory, or none left */
+        }
+        w->ref->commit = true;
+        (void)ref_set_region(w->ref, s, at.v, PAGE_SIZE, &region);
+        w->applied++;
+    }
+    spec_touch(w, 0, 4 * level_pages(2));
+    w->promised[s] = false;
 }
 
 static void op_protect(struct world *w)
@@ -393,6 +420,7 @@ const struct spec_op ops_space[] = {
     {"set_region", 8, true, op_set_region}, {"protect", 5, true, op_protect},
     {"populate", 5, true, op_populate},     {"map", 8, true, op_map},
     {"map_device", 1, true, op_map_device}, {"unmap", 6, true, op_unmap},
+    {"ragged", 5, true, op_ragged},
 };
 const unsigned ops_space_count = sizeof(ops_space) / sizeof(ops_space[0]);
 
