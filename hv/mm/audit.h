@@ -63,6 +63,13 @@ void audit_stand_at(struct audit *audit, pfn_t f, unsigned order);
 /* The references along the chain of a frame or block of `order`, as the descriptors count them. */
 uint64_t audit_references(pfn_t f, unsigned order);
 
+/* True for a part of a dissolved 1 GiB block that is still to be settled: it is in use, charged as
+ * the block was. */
+static inline bool audit_unsettled(pfn_t f)
+{
+    return level_slot(gfn(f.v), 1) >= TABLE_ENTRIES - (unsigned)run_of(f, 2)->unsettled;
+}
+
 /* These return false when a violation was noted. Counts a reference of a leaf, pin, map or load: */
 bool audit_expect_data(struct audit *audit, pfn_t f, unsigned order);
 /* Counts what a region node on the reap list holds. */

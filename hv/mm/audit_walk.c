@@ -202,7 +202,7 @@ static bool is_data(pfn_t f, unsigned order)
             return true;
         }
     }
-    return false;
+    return order < 2 && audit_unsettled(f);
 }
 
 /* Counts one reference of a leaf, pin, map or load. */

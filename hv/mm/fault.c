@@ -165,7 +165,7 @@ static enum cleave_status out_of_memory(struct fault *f)
     if (f->status != CLEAVE_NO_MEMORY || f->wait == NULL) {
         return f->status;
     }
-    if (pool->reap_tables != 0) {
+    if (pool_has_dead(pool)) {
         table_reap_some(f->ctx, pool, ROOT_LEVEL);
         return CLEAVE_AGAIN;
     }

@@ -12,6 +12,8 @@ struct machine machine;
 struct pt_format pt_format;
 
 #define COUNT_MAX UINT32_MAX
+/* Blocks with parts in use that are settled by whoever drops the last reference to a 1 GiB block. */
+#define SETTLE_AT_ONCE ((TABLE_ENTRIES + 63) / 64)
 
 static uint64_t round_up(uint64_t v, uint64_t to) { return (v + to - 1) / to * to; }
 
@@ -238,18 +240,41 @@ static void put_blocks(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 }
 
 /* A 1 GiB block that nothing maps whole any more becomes 2 MiB blocks: those mapped whole, those of
- * which parts are in use, and free ones. One block at a time, under the chain's locks. */
-static void dissolve_giga(struct mm_ctx *ctx, pfn_t f)
+ * which parts are in use, and free ones. One block at a time, under the chain's locks. Of those
+ * whose parts have to be looked at, `limit` are settled; the rest waits on the pool's list. Whoever
+ * drops a part of a block that is not settled leaves it to this. */
+static void dissolve_giga(struct mm_ctx *ctx, pfn_t f, unsigned limit)
 {
-    for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
-        pfn_t block = pfn_add(f, i * level_pages(1));
-        spin_lock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
-        pool_settle_block(ctx, block, frame_of(f, 2)->account);
-        if (frame_of(block, 1)->count == 0) {
-            end_block(ctx, block);
+    struct run *giga = run_of(f, 2);
+
+    for (bool room = true; giga->unsettled > 0 && room;) {
+        pfn_t block = pfn_add(f, (TABLE_ENTRIES - (uint64_t)giga->unsettled) * level_pages(1));
+        spin_lock(ctx, &giga->lock, RANK_GIGA);
+        bool ends = frame_of(block, 1)->count == 0;
+        if (ends && __atomic_load_n(&run_of(block, 1)->used, __ATOMIC_RELAXED) != 0) {
+            room = limit > 0;
+            limit -= room;
         }
-        spin_unlock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
+        if (room) {
+            pool_settle_block(ctx, block, frame_of(f, 2)->account);
+            if (ends) {
+                end_block(ctx, block);
+            }
+        }
+        spin_unlock(ctx, &giga->lock, RANK_GIGA);
     }
+    if (giga->unsettled > 0) {
+        pool_defer_giga(ctx, f);
+    }
+}
+
+bool frame_settle_some(struct mm_ctx *ctx, struct pool *pool)
+{
+    pfn_t f = pool_next_giga(ctx, pool);
+    if (f.v != 0) {
+        dissolve_giga(ctx, f, 1);
+    }
+    return f.v != 0;
 }
 
 static void put_giga(struct mm_ctx *ctx, pfn_t f)
@@ -271,7 +296,7 @@ static void put_giga(struct mm_ctx *ctx, pfn_t f)
     }
     spin_unlock(ctx, &giga->lock, RANK_GIGA);
     if (dissolve) {
-        dissolve_giga(ctx, f);
+        dissolve_giga(ctx, f, SETTLE_AT_ONCE);
     }
 }
 

@@ -204,7 +204,7 @@ static enum cleave_status map_undo(struct mm_ctx *ctx, const struct map_paged *m
         }
         unmap_some(ctx, map, entries);
     }
-    while (__atomic_load_n(&space->payer.pool->reap_tables, __ATOMIC_RELAXED) != 0) {
+    while (pool_has_dead(space->payer.pool)) {
         if (spend_entries(ctx) == 0) {
             port_point(ctx, POINT_PREEMPT, space->id, OP_MAP);
             return CLEAVE_AGAIN;

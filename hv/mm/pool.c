@@ -242,6 +242,7 @@ void pool_break_giga(struct mm_ctx *ctx, pfn_t f)
     spin_lock(ctx, &pool->lock, RANK_POOL);
     MM_CHECK(giga->state == RUN_WHOLE);
     giga->state = RUN_BROKEN;
+    giga->unsettled = PARTS;
     giga->free_count = 0;
     __builtin_memset(giga->free, 0, sizeof(giga->free));
     spin_unlock(ctx, &pool->lock, RANK_POOL);
@@ -252,6 +253,7 @@ void pool_settle_block(struct mm_ctx *ctx, pfn_t block, uint32_t account)
     struct pool *pool = pool_of(block);
     spin_lock(ctx, &pool->lock, RANK_POOL);
     MM_CHECK(run_of(block, 1)->state == RUN_NONE);
+    run_of(block, 2)->unsettled--;
     run_of(block, 1)->state = RUN_WHOLE;
     frame_set_kind(frame_of(block, 1), FRAME_DATA, account);
     spin_unlock(ctx, &pool->lock, RANK_POOL);
@@ -338,6 +340,30 @@ void pool_defer_table(struct mm_ctx *ctx, struct pool *pool, pfn_t table)
     frame_of(table, 0)->rmap = pool->reap_tables;
     pool->reap_tables = table.v;
     spin_unlock(ctx, &pool->lock, RANK_POOL);
+}
+
+void pool_defer_giga(struct mm_ctx *ctx, pfn_t giga)
+{
+    struct pool *pool = pool_of(giga);
+    spin_lock(ctx, &pool->lock, RANK_POOL);
+    run_of(giga, 2)->owner = pool->reap_gigas;
+    pool->reap_gigas = (giga.v >> (2 * LEVEL_BITS)) + 1;
+    spin_unlock(ctx, &pool->lock, RANK_POOL);
+}
+
+pfn_t pool_next_giga(struct mm_ctx *ctx, struct pool *pool)
+{
+    if (__atomic_load_n(&pool->reap_gigas, __ATOMIC_RELAXED) == 0) {
+        return PFN_NONE;
+    }
+    spin_lock(ctx, &pool->lock, RANK_POOL);
+    struct run *run = runs_first(pool->reap_gigas, 2);
+    if (run != NULL) {
+        pool->reap_gigas = run->owner;
+        run->owner = 0;
+    }
+    spin_unlock(ctx, &pool->lock, RANK_POOL);
+    return run != NULL ? runs_frame(run, 2) : PFN_NONE;
 }
 
 pfn_t pool_next_dead_table(struct mm_ctx *ctx, struct pool *pool)

@@ -58,6 +58,7 @@ struct pool {
     uint32_t block_aside;       /* list of RUN_ASIDE runs */
     struct run edge[2];         /* free 2 MiB blocks at either end, in 1 GiB runs not wholly ours */
     uint32_t reap_tables;       /* dead tables, by frame number, linked through frame.rmap */
+    uint32_t reap_gigas;        /* 1 GiB runs with unsettled blocks: index + 1, by run.owner */
     pfn_t account_directory;
     uint32_t accounts;     /* records made so far */
     uint32_t account_free; /* free list: index + 1 */
@@ -146,7 +147,17 @@ enum cleave_status account_set_limit(struct mm_ctx *ctx, struct pool *pool, uint
 /* The record; null for an index that was never made. */
 struct account *account_of(struct pool *pool, uint32_t account);
 
-/* Puts a dead table (count 0) on the reap list; a run set aside for it is given back. */
+/* Puts a 1 GiB run with unsettled blocks on the list, or takes one off: PFN_NONE when it is empty.
+ */
+void pool_defer_giga(struct mm_ctx *ctx, pfn_t giga);
+pfn_t pool_next_giga(struct mm_ctx *ctx, struct pool *pool);
+/* Is anything on either list? */
+static inline bool pool_has_dead(const struct pool *pool)
+{
+    return __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0 ||
+           __atomic_load_n(&pool->reap_gigas, __ATOMIC_RELAXED) != 0;
+}
+/* Puts a dead table or region node (count 0) on the reap list; a run set aside for it is given back. */
 void pool_defer_table(struct mm_ctx *ctx, struct pool *pool, pfn_t table);
 /* Takes one off; PFN_NONE when the list is empty. */
 pfn_t pool_next_dead_table(struct mm_ctx *ctx, struct pool *pool);

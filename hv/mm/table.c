@@ -131,25 +131,31 @@ void table_destroy(struct mm_ctx *ctx, pfn_t table)
     pool_free(ctx, table, 0);
 }
 
+/* Destroys a dead table, or settles a block; false when there is neither. */
+static bool reap_one(struct mm_ctx *ctx, struct pool *pool)
+{
+    pfn_t table = pool_next_dead_table(ctx, pool);
+    if (table.v == 0) {
+        return frame_settle_some(ctx, pool);
+    }
+    table_destroy(ctx, table);
+    return true;
+}
+
 bool table_reap(struct mm_ctx *ctx, struct pool *pool)
 {
-    while (__atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0) {
+    while (pool_has_dead(pool)) {
         if (!mm_spend(ctx, TABLE_ENTRIES)) {
             return false;
         }
-        pfn_t table = pool_next_dead_table(ctx, pool);
-        if (table.v != 0) {
-            table_destroy(ctx, table);
-        }
+        (void)reap_one(ctx, pool);
     }
     return true;
 }
 
 void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit)
 {
-    pfn_t table;
-    while (limit-- > 0 && (table = pool_next_dead_table(ctx, pool)).v != 0) {
-        table_destroy(ctx, table);
+    while (limit-- > 0 && reap_one(ctx, pool)) {
     }
 }
 
