@@ -128,6 +128,7 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
     }
     if (status == CLEAVE_OK) {
         attachments_detach(space, range);
+        space_unfill(space, range);
         space_clear(ctx, space, range, &batch);
     }
     flush_finish(ctx, &batch);
@@ -219,23 +220,39 @@ unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
     return order;
 }
 
-/* Fills the hole at `at` with the largest leaf that fits into `range` and that the pool has.
- * `*next` is where to go on. */
+/* Is there a hole at `at`? `*level` is its size; if not, `*next` is the first page that may be one.
+ */
+static bool find_hole(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *level,
+                      gfn_t *next)
+{
+    struct walk walk;
+    walk_find(ctx, space, at, 0, &walk);
+    bool hole = walk.entry == 0;
+    *level = walk.level;
+    *next = gfn(level_align(at, walk.level).v + level_pages(walk.level));
+    if (!hole && walk.level == 0) { /* what else of its table is there */
+        const pte_t *slots = table_slots(walk.table);
+        for (unsigned i = level_slot(at, 0) + 1; i < TABLE_ENTRIES && pte_read(&slots[i]) != 0;
+             i++) {
+            next->v++;
+        }
+    }
+    walk_end(ctx, &walk);
+    return hole;
+}
+
+/* Fills the hole at `at` with the largest leaf that fits into `range` and that the pool has, or
+ * passes over what is there. `*next` is where to go on. */
 static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn_t at,
                                     struct gfn_range range, const struct region *region,
                                     gfn_t *next)
 {
     struct flush_batch batch;
-    struct walk walk;
     pfn_t frame = PFN_NONE;
+    unsigned level;
 
-    walk_find(ctx, space, at, 0, &walk);
-    unsigned level = walk.level;
-    bool hole = walk.entry == 0;
-    walk_end(ctx, &walk);
-    *next = gfn(level_align(at, level).v + level_pages(level));
-    if (!hole) {
-        return CLEAVE_OK;
+    if (!find_hole(ctx, space, at, &level, next)) {
+        return mm_spend(ctx, level == 0 ? next->v - at.v : 1) ? CLEAVE_OK : CLEAVE_AGAIN;
     }
     unsigned order = fitting_order(at, range, level < region->order ? level : region->order);
     enum cleave_status status = space_fresh_leaf(ctx, space, order, &frame);
@@ -260,19 +277,6 @@ static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn
     return CLEAVE_OK;
 }
 
-enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
-                              const struct region *region)
-{
-    enum cleave_status status = CLEAVE_OK;
-    gfn_t at = range.start;
-    /* What is filled already is passed over for nothing, so that a call with any budget fills more.
-     */
-    while (status == CLEAVE_OK && at.v < range.end.v) {
-        status = fill_hole(ctx, space, at, range, region, &at);
-    }
-    return status;
-}
-
 /* Does first touch fill pages of this policy? */
 static bool fills(enum region_policy policy)
 {
@@ -293,9 +297,76 @@ static bool fills(enum region_policy policy)
     return false;
 }
 
+/* Calls for other ranges that one which was stopped shuts out, so that two of them in turn do not
+ * take the progress from each other for ever; then its caller is thought to be gone. */
+#define POPULATE_OTHERS 64
+
+/* Goes on with this range's progress, or begins. CLEAVE_AGAIN: another range's turn. */
+static enum cleave_status populate_begin(struct space *space, struct gfn_range range)
+{
+    struct populate *p = &space->populate;
+    bool same = p->range.start.v == range.start.v && p->range.end.v == range.end.v;
+
+    if (!same && p->range.end.v != 0 && ++p->others < POPULATE_OTHERS) {
+        return CLEAVE_AGAIN;
+    }
+    if (!same) {
+        *p = (struct populate){.range = range, .at = range.start};
+    }
+    p->others = 0;
+    return CLEAVE_OK;
+}
+
+/* Looks whether every page from p->at on can be filled. */
+static enum cleave_status populate_check(struct mm_ctx *ctx, struct space *space,
+                                         struct populate *p)
+{
+    while (p->at.v < p->range.end.v) {
+        struct gfn_range extent;
+        struct region region = region_get_extent(space->regions, p->at, &extent);
+        if (!fills(region.policy)) {
+            return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", p->at.v << PAGE_SHIFT, 1, 0);
+        }
+        if (!mm_spend(ctx, 1)) {
+            return CLEAVE_AGAIN;
+        }
+        p->at = extent.end;
+    }
+    p->checked = true;
+    p->at = p->range.start;
+    return CLEAVE_OK;
+}
+
+static enum cleave_status populate_fill(struct mm_ctx *ctx, struct space *space,
+                                        struct populate *p)
+{
+    enum cleave_status status = CLEAVE_OK;
+
+    while (status == CLEAVE_OK && p->at.v < p->range.end.v) {
+        struct gfn_range part;
+        gfn_t next;
+        struct region region = region_get_extent(space->regions, p->at, &part);
+        part.end = part.end.v < p->range.end.v ? part.end : p->range.end;
+        status = fill_hole(ctx, space, p->at, part, &region, &next);
+        if (status == CLEAVE_OK) {
+            p->at = next;
+        }
+    }
+    return status;
+}
+
+void space_unfill(struct space *space, struct gfn_range range)
+{
+    struct populate *p = &space->populate;
+    if (p->range.start.v < range.end.v && range.start.v < p->range.end.v) {
+        *p = (struct populate){0};
+    }
+}
+
 enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size)
 {
-    struct gfn_range range, extent;
+    struct populate *p = &space->populate;
+    struct gfn_range range;
     enum cleave_status status = range_check(ctx, at, size, &range);
     if (status == CLEAVE_OK) {
         status = space_begin(ctx, space);
@@ -303,16 +374,15 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
     if (status != CLEAVE_OK) {
         return status;
     }
-    for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
-        struct region region = region_get_extent(space->regions, f, &extent);
-        if (!fills(region.policy)) {
-            status = mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", f.v << PAGE_SHIFT, 1, 0);
-        }
+    status = populate_begin(space, range);
+    if (status == CLEAVE_OK && !p->checked) {
+        status = populate_check(ctx, space, p);
     }
-    for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
-        struct region region = region_get_extent(space->regions, f, &extent);
-        struct gfn_range part = {f, extent.end.v < range.end.v ? extent.end : range.end};
-        status = space_fill(ctx, space, part, &region);
+    if (status == CLEAVE_OK) {
+        status = populate_fill(ctx, space, p);
+    }
+    if (status != CLEAVE_AGAIN) {
+        *p = (struct populate){0};
     }
     space_end(ctx, space);
     return status;

@@ -16,10 +16,6 @@ enum cleave_status space_fresh_leaf(struct mm_ctx *ctx, struct space *space, uns
 unsigned region_leaf_rights(const struct region *region, unsigned level);
 /* Largest order at `at` that lies inside `range`, up to `limit`. */
 unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit);
-/* Fills the holes of `range`, all of which has or is about to get `region`, with zeroed leaves.
- * What was filled before an error stays. CLEAVE_AGAIN: out of budget. */
-enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
-                              const struct region *region) MUST_CHECK;
 /* Checks a region that a caller asks for. */
 enum cleave_status region_check(struct mm_ctx *ctx, const struct region *region) MUST_CHECK;
 /* Turns shared memory into `region` (private): pages that others map are copied in this call. */

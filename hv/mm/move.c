@@ -332,6 +332,7 @@ static enum cleave_status move_locked(struct move *m)
         return status;
     }
     channel_forget(m->ctx, m->space, m->from);
+    space_unfill(m->space, m->from);
     move_leaves(m);
     region_word_t old = m->space->regions;
     m->space->regions = m->regions;

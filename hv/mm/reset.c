@@ -293,6 +293,7 @@ static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *spac
     if (space->state != SPACE_ALIVE) {
         return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     }
+    space_unfill(space, everything);
     channel_forget(ctx, space, everything);
     status = revert_regions(ctx, space);
     if (status != CLEAVE_OK) {

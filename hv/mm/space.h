@@ -70,6 +70,15 @@ struct space_stats {
 
 struct attachment; /* pin.h */
 
+/* Progress of a populate that was stopped: every page before `at` is fillable, or with `checked`
+ * filled. Nobody is shut out by it: what makes holes forgets it (space_unfill()). */
+struct populate {
+    struct gfn_range range; /* empty: none */
+    gfn_t at;
+    bool checked;
+    uint8_t others; /* calls for other ranges since the last for this one */
+};
+
 struct space {
     struct rwlock lock;
     uint32_t id;          /* unique in its pool */
@@ -96,6 +105,7 @@ struct space {
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
     region_word_t op_regions;
+    struct populate populate;
     gfn_t collapse_hint; /* a block that passed collapse_at; GFN with v = ~0 for none */
     struct attachment
         *attachments; /* pins and foreign maps of this space's pages: a page of them */
@@ -163,7 +173,9 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
 
 /* Fills the holes of [at, at + size) with zeroed frames now, using leaves as large as the region's
  * order, alignment and the pool allow. Every page must have a region of a kind that first touch
- * fills. What was filled before an error stays, which no guest can tell. Preemptible. */
+ * fills. What was filled before an error stays, which no guest can tell. Preemptible, and linear in
+ * all calls together; one for another range of the space meanwhile waits for its turn with
+ * CLEAVE_AGAIN. */
 enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                   uint64_t size) MUST_CHECK;
 
@@ -260,6 +272,8 @@ enum cleave_status space_cut(struct mm_ctx *ctx, struct space *space, gfn_t at,
 /* Empties `range`, at both ends of which space_cut() was done, and drops what was there. */
 void space_clear(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
                  struct flush_batch *batch);
+/* Entries or regions of `range` go: a populate that was stopped there begins again. */
+void space_unfill(struct space *space, struct gfn_range range);
 /* True when every page of `range` is REGION_NONE. */
 bool space_is_empty(struct space *space, struct gfn_range range);
 
