@@ -549,53 +549,64 @@ enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t
 
 /* --- When a space goes ------------------------------------------------------------------------ */
 
-/* The first foreign page of `mapper` at or after `*at` that has its leaf; `*at` is moved there. */
-static bool next_foreign(struct mm_ctx *ctx, struct space *mapper, gfn_t *at)
+/* Moves op_walk to the next foreign page that has its leaf; `*found` is false where there is none.
+ * CLEAVE_AGAIN: out of budget. */
+static enum cleave_status next_foreign(struct mm_ctx *ctx, struct space *mapper, bool *found)
 {
-    struct gfn_range found = {*at, *at};
-    struct region region;
-    bool leaf = false;
-    unsigned level;
+    gfn_t at = mapper->op_walk;
+    enum cleave_status status = CLEAVE_OK;
 
+    *found = false;
     read_lock(ctx, &mapper->lock, RANK_SPACE);
-    while (!leaf && region_find(mapper->regions, found.end, gfn(GUEST_PAGES), REGION_HAS_FORK,
-                                &found, &region)) {
-        bool maps = region.policy == REGION_FOREIGN && !is_window(&region);
-        for (*at = found.start; maps && at->v < found.end.v; at->v++) {
-            leaf = pte_is_leaf(space_entry(ctx, mapper, *at, &level), 0);
-            if (leaf) {
+    while (at.v < GUEST_PAGES) {
+        struct gfn_range extent;
+        struct region region;
+        unsigned level;
+        if (!mm_spend(ctx, 1)) {
+            status = CLEAVE_AGAIN;
+            break;
+        }
+        if (!region_find(mapper->regions, at, gfn(GUEST_PAGES), REGION_HAS_FORK, &extent,
+                         &region)) {
+            at = gfn(GUEST_PAGES);
+        } else if (region.policy != REGION_FOREIGN || is_window(&region)) {
+            at = extent.end;
+        } else {
+            at = extent.start;
+            *found = pte_is_leaf(space_entry(ctx, mapper, at, &level), 0);
+            if (*found) {
                 break;
             }
+            at.v++;
         }
     }
+    mapper->op_walk = at;
     read_unlock(ctx, &mapper->lock, RANK_SPACE);
-    return leaf;
+    return status;
 }
 
 enum cleave_status foreign_release_mapper(struct mm_ctx *ctx, struct space *mapper)
 {
+    enum cleave_status status;
     struct region region;
-    gfn_t at = gfn(0);
+    bool found;
 
-    for (;;) {
+    do {
         foreign_begin(ctx);
-        bool found = next_foreign(ctx, mapper, &at);
+        status = next_foreign(ctx, mapper, &found);
         if (found) {
-            struct space *owner = find_owner(ctx, mapper, at, &region);
+            struct space *owner = find_owner(ctx, mapper, mapper->op_walk, &region);
             MM_CHECK(owner != NULL);
             lock_two(ctx, owner, mapper);
-            drop_map(ctx, owner, find_record(owner, mapper, at));
+            drop_map(ctx, owner, find_record(owner, mapper, mapper->op_walk));
             unlock_two(ctx, owner, mapper);
         }
         foreign_end(ctx);
-        if (!found) {
-            return CLEAVE_OK;
-        }
-        if (!mm_spend(ctx, 1)) {
-            port_point(ctx, POINT_PREEMPT, mapper->id, OP_DESTROY);
-            return CLEAVE_AGAIN;
-        }
+    } while (found);
+    if (status == CLEAVE_AGAIN) {
+        port_point(ctx, POINT_PREEMPT, mapper->id, OP_DESTROY);
     }
+    return status;
 }
 
 static bool is_any(struct mm_ctx *ctx, struct space *owner, const struct attachment *a)

@@ -5,6 +5,7 @@
  */
 #include "map.h"
 #include "attachment.h"
+#include "change.h"
 #include "notify.h"
 #include "stage.h"
 #include "table.h"
@@ -94,28 +95,43 @@ bool space_is_empty(struct space *space, struct gfn_range range)
     return !region_find(space->regions, range.start, range.end, REGION_HAS_MEMORY, &found, &region);
 }
 
-enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size)
+/* No page of the range from op_at on, or `*at`, may be another space's. */
+static enum cleave_status unmap_check(struct mm_ctx *ctx, struct space *space, gfn_t *at, gfn_t end,
+                                      bool spend)
+{
+    struct gfn_range found;
+    struct region region;
+
+    while (region_find(space->regions, *at, end, REGION_HAS_FORK, &found, &region)) {
+        if (region.policy == REGION_FOREIGN) {
+            return mm_fail(ctx, CLEAVE_BUSY, "at", found.start.v << PAGE_SHIFT, 1, 0);
+        }
+        if (spend && !mm_spend(ctx, 1)) {
+            return CLEAVE_AGAIN;
+        }
+        *at = found.end;
+    }
+    return CLEAVE_OK;
+}
+
+static void unmap_entries(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                          struct flush_batch *batch)
+{
+    attachments_detach(space, range);
+    space_unfill(space, range);
+    space_clear(ctx, space, range, batch);
+}
+
+/* A range of few words, in one go. */
+static enum cleave_status unmap_at_once(struct mm_ctx *ctx, struct space *space,
+                                        struct gfn_range range)
 {
     const struct region none = {.policy = REGION_NONE};
-    struct gfn_range range;
-    enum cleave_status status = range_check(ctx, at, size, &range);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    status = space_begin(ctx, space);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
     struct flush_batch batch;
-    struct gfn_range found = {range.start, range.start};
-    struct region region;
+    gfn_t at = range.start;
+    enum cleave_status status = unmap_check(ctx, space, &at, range.end, false);
+
     flush_begin(&batch, space);
-    while (status == CLEAVE_OK &&
-           region_find(space->regions, found.end, range.end, REGION_HAS_FORK, &found, &region)) {
-        if (region.policy == REGION_FOREIGN) {
-            status = mm_fail(ctx, CLEAVE_BUSY, "at", found.start.v << PAGE_SHIFT, 1, 0);
-        }
-    }
     if (status == CLEAVE_OK) {
         status = space_cut_both(ctx, space, range, &batch);
     }
@@ -127,15 +143,89 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
         }
     }
     if (status == CLEAVE_OK) {
-        attachments_detach(space, range);
-        space_unfill(space, range);
-        space_clear(ctx, space, range, &batch);
+        unmap_entries(ctx, space, range, &batch);
     }
     flush_finish(ctx, &batch);
+    return status;
+}
+
+/* The regions and entries of a range of many words go; what they were is kept in op_regions, from
+ * which its dirty grains are then taken off. */
+static enum cleave_status unmap_all(struct mm_ctx *ctx, struct space *space,
+                                    struct gfn_range range)
+{
+    const struct region none = {.policy = REGION_NONE};
+    region_word_t old = space->regions;
+    struct flush_batch batch;
+    enum cleave_status status = region_share(ctx, old);
+
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    flush_begin(&batch, space);
+    status = space_cut_both(ctx, space, range, &batch);
+    if (status == CLEAVE_OK) {
+        status = region_set(ctx, &space->payer, &space->regions, range, &none);
+    }
+    if (status == CLEAVE_OK) {
+        unmap_entries(ctx, space, range, &batch);
+        space->op_regions = old;
+        space->forget = range;
+        space->op_phase = PHASE_BUILD;
+    } else {
+        region_defer(ctx, old);
+    }
+    flush_finish(ctx, &batch);
+    return status;
+}
+
+/* Begins, or goes on with, a range of many words. */
+static enum cleave_status unmap_in_steps(struct mm_ctx *ctx, struct space *space,
+                                         struct gfn_range range)
+{
+    enum cleave_status status = CLEAVE_OK;
+
+    if (space->op == OP_NONE) {
+        space_op_start(space, OP_UNMAP, range, 0);
+    }
+    if (space->op_phase == PHASE_CHECK) {
+        status = unmap_check(ctx, space, &space->op_at, range.end, true);
+        if (status == CLEAVE_OK) {
+            status = unmap_all(ctx, space, range);
+        }
+    }
+    if (status == CLEAVE_OK && !channel_forget_some(ctx, space, space->op_regions)) {
+        status = CLEAVE_AGAIN;
+    }
+    if (status == CLEAVE_OK) {
+        region_defer(ctx, space->op_regions);
+        space->op_regions = REGION_WORD_NONE;
+    }
+    if (status != CLEAVE_AGAIN) {
+        space->op = OP_NONE;
+    }
+    return status;
+}
+
+enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size)
+{
+    struct gfn_range range;
+    enum cleave_status status = range_check(ctx, at, size, &range);
+    if (status == CLEAVE_OK) {
+        status = space_begin_op(ctx, space, OP_UNMAP, range, 0);
+    }
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    bool few = space->op == OP_NONE &&
+               region_count_words(space->regions, range, CHANGE_WORDS) <= CHANGE_WORDS;
+    status = few ? unmap_at_once(ctx, space, range) : unmap_in_steps(ctx, space, range);
     space_end(ctx, space);
     if (status == CLEAVE_OK && !table_reap(ctx, space->payer.pool)) {
+        status = CLEAVE_AGAIN; /* the range is empty; its tables are dropped as calls go on */
+    }
+    if (status == CLEAVE_AGAIN) {
         port_point(ctx, POINT_PREEMPT, space->id, OP_UNMAP);
-        return CLEAVE_AGAIN; /* the range is empty; its tables are dropped as calls go on */
     }
     return status;
 }

@@ -82,13 +82,15 @@ enum cleave_status channel_notify(struct mm_ctx *ctx, struct space *space, gfn_t
  */
 void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
 
-/* For whatever removes or replaces regions of `space` (unmap, change of policy, reset, move): takes
- * the grains of `range` off the dirty counts of their channels, before the tree changes. The
- * space's lock is held. O(words of the tree that are dirty there); nothing is done where no region
- * notifies. */
+/* For whatever removes or replaces regions of `space`, at most CHANGE_WORDS of them: takes the
+ * grains of `range` off the dirty counts of their channels, before the tree changes. The space's
+ * lock is held. */
 void channel_forget(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
-/* Takes that back, where the change then failed. */
+/* Takes that back, where the change then failed; or counts them where they were moved to. */
 void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
+/* The same for any number of them: takes those of space->forget, as they stand in `tree`, off the
+ * counts, and moves its start on. One unit for each word; false when the budget ran out. */
+bool channel_forget_some(struct mm_ctx *ctx, struct space *space, region_word_t tree);
 /* A change of the space's regions, which asynchronous writers had to wait for, has ended. The
  * space's lock is held. O(CHANNELS_MAX and the waiters). */
 void channel_resume(struct mm_ctx *ctx, struct space *space);

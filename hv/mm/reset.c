@@ -294,11 +294,11 @@ static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *spac
         return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     }
     space_unfill(space, everything);
-    channel_forget(ctx, space, everything);
     status = revert_regions(ctx, space);
     if (status != CLEAVE_OK) {
-        channel_remember(ctx, space, everything);
         space->op = OP_NONE;
+    } else {
+        space->forget = everything;
     }
     space->op_at = gfn(0);
     return status;
@@ -318,12 +318,16 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
     if (space->op == OP_NONE) {
         space->op = OP_RESET;
         space->op_at = FIRST_PHASE;
+        space->op_walk = gfn(0);
     }
     if (space->op_at.v == FIRST_PHASE.v) {
         r.status = give_up_regions(ctx, space);
         if (r.status == CLEAVE_AGAIN) {
             return r.status;
         }
+    }
+    if (r.status == CLEAVE_OK && !channel_forget_some(ctx, space, space->op_regions)) {
+        r.status = CLEAVE_AGAIN;
     }
     if (r.status == CLEAVE_OK) {
         flush_begin(&r.batch, space);

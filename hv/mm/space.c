@@ -107,7 +107,8 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
 {
     write_lock(ctx, &space->lock, RANK_SPACE);
     enum cleave_status status = state_check(ctx, space);
-    if (status == CLEAVE_OK && space->op != OP_NONE && space->op < OP_REGION) {
+    bool unmaps = space->op == OP_UNMAP && space->op_phase == PHASE_CHECK;
+    if (status == CLEAVE_OK && space->op != OP_NONE && space->op < OP_REGION && !unmaps) {
         status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_REGION, OP_DISARM);
     }
     if (status == CLEAVE_OK && space->op != OP_NONE) {
@@ -222,6 +223,21 @@ static void drop_root(struct mm_ctx *ctx, struct space *space)
     }
 }
 
+/* Takes its dirty grains off: first those that an operation which was stopped left, then its own. */
+static bool forget_dirty(struct mm_ctx *ctx, struct space *space)
+{
+    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+
+    if (space->op != OP_DESTROY) {
+        if (!channel_forget_some(ctx, space, space->op_regions)) {
+            return false;
+        }
+        space->op = OP_DESTROY;
+        space->forget = everything;
+    }
+    return channel_forget_some(ctx, space, space->regions);
+}
+
 /* Everything that a dying space still holds, step by step. */
 static enum cleave_status drop_contents(struct mm_ctx *ctx, struct space *space)
 {
@@ -236,7 +252,7 @@ static enum cleave_status drop_contents(struct mm_ctx *ctx, struct space *space)
     }
     stage_drop(ctx, space);
     drop_root(ctx, space);
-    if (!region_drop(ctx, &space->regions) || !region_drop(ctx, &space->op_regions) ||
+    if (!forget_dirty(ctx, space) || !region_drop(ctx, &space->regions) || !region_drop(ctx, &space->op_regions) ||
         !table_reap(ctx, space->payer.pool)) {
         port_point(ctx, POINT_PREEMPT, space->id, OP_DESTROY);
         return CLEAVE_AGAIN;
@@ -316,13 +332,12 @@ static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
 enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space)
 {
     if (space->state != SPACE_DYING) {
-        const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
         write_lock(ctx, &space->lock, RANK_SPACE);
         if (space->state == SPACE_FROZEN && !last_holder(space)) {
             write_unlock(ctx, &space->lock, RANK_SPACE);
             return CLEAVE_OK; /* forks still go back to it: it ends with the last of them */
         }
-        channel_forget(ctx, space, everything);
+        space->op_walk = gfn(0);
         __atomic_store_n(&space->state, SPACE_DYING, __ATOMIC_SEQ_CST);
         write_unlock(ctx, &space->lock, RANK_SPACE);
     }

@@ -105,6 +105,8 @@ struct space {
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
     region_word_t op_regions;
+    struct gfn_range forget; /* whose dirty grains in op_regions (dying: regions) still count */
+    gfn_t op_walk;           /* reset, dying: foreign pages are given up to here */
     struct populate populate;
     gfn_t collapse_hint; /* a block that passed collapse_at; GFN with v = ~0 for none */
     struct attachment
