@@ -32,6 +32,9 @@ static enum cleave_status bytes_check(struct mm_ctx *ctx, gpa_t at, uint64_t siz
     if (size > width - at.v) {
         return mm_fail(ctx, CLEAVE_RANGE, "size", size, 0, width - at.v);
     }
+    if (size > SPACE_ACCESS_MAX) {
+        return mm_fail(ctx, CLEAVE_COUNT, "size", size, 0, SPACE_ACCESS_MAX);
+    }
     return CLEAVE_OK;
 }
 

@@ -91,20 +91,37 @@ static void protect_root(struct mm_ctx *ctx, struct space *parent, struct flush_
     }
 }
 
+/* The next range at or after `range->end` that a fork does not inherit: neighbouring words that are
+ * treated alike. */
+static bool next_policy(region_word_t tree, struct gfn_range *range, bool *wipe)
+{
+    struct gfn_range more;
+    struct region region;
+
+    if (!region_find(tree, range->end, gfn(GUEST_PAGES), REGION_HAS_FORK, range, &region)) {
+        return false;
+    }
+    *wipe = region.policy == REGION_WIPE;
+    while (region_find(tree, range->end, gfn(GUEST_PAGES), REGION_HAS_FORK, &more, &region) &&
+           more.start.v == range->end.v && (region.policy == REGION_WIPE) == *wipe) {
+        range->end = more.end;
+    }
+    return true;
+}
+
 /* Takes the ranges that a fork does not inherit out of the child. */
 static enum cleave_status apply_policies(struct mm_ctx *ctx, struct space *child)
 {
     const struct region none = {.policy = REGION_NONE};
     struct gfn_range range = {gfn(0), gfn(0)};
-    struct region region;
     enum cleave_status status = CLEAVE_OK;
+    bool wipe;
 
-    while (status == CLEAVE_OK && region_find(child->regions, range.end, gfn(GUEST_PAGES),
-                                              REGION_HAS_FORK, &range, &region)) {
+    while (status == CLEAVE_OK && next_policy(child->regions, &range, &wipe)) {
         struct flush_batch batch;
         flush_begin(&batch, child);
         status = space_cut_both(ctx, child, range, &batch);
-        if (status == CLEAVE_OK && region.policy != REGION_WIPE) {
+        if (status == CLEAVE_OK && !wipe) {
             status = region_set(ctx, &child->payer, &child->regions, range, &none);
         }
         if (status == CLEAVE_OK) {
@@ -210,23 +227,43 @@ static enum cleave_status fork_one(struct mm_ctx *ctx, struct space *parent, uin
     return CLEAVE_OK;
 }
 
-/* Device regions that refuse a fork. */
-static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
+/* Device regions that refuse a fork, and ranges that are too many to be taken out of it. */
+static enum cleave_status policies_check(struct mm_ctx *ctx, struct space *parent)
 {
     struct gfn_range range = {gfn(0), gfn(0)};
     struct region region;
+    uint64_t words = 0;
 
     while (region_find(parent->regions, range.end, gfn(GUEST_PAGES), REGION_HAS_FORK, &range,
                        &region)) {
         if (region.policy == REGION_DEVICE && region.fork_refuse) {
             return mm_fail(ctx, CLEAVE_DEVICE, "parent", range.start.v << PAGE_SHIFT, 1, 0);
         }
+        if (++words > FORK_MAX_WORDS && parent->state != SPACE_FROZEN) {
+            return mm_fail(ctx, CLEAVE_COUNT, "parent", words, 0, FORK_MAX_WORDS);
+        }
     }
     return CLEAVE_OK;
 }
 
-/* Locks a parent that may be forked: alive or a snapshot, with exact pins. */
-static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
+/* Pinned pages are copied for each child: not too many. */
+static enum cleave_status pins_check(struct mm_ctx *ctx, struct space *parent, unsigned copies)
+{
+    const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
+    struct attachment *a = NULL;
+    uint64_t pages = 0;
+
+    while ((a = attachment_next(parent, a, all)) != NULL) {
+        pages += attachment_pins(a) ? a->pages : 0;
+    }
+    return pages * copies <= FORK_MAX_PINNED
+               ? CLEAVE_OK
+               : mm_fail(ctx, CLEAVE_COUNT, "parent", pages * copies, 0, FORK_MAX_PINNED);
+}
+
+/* Locks a parent that may be forked: alive or a snapshot, with exact pins, which are copied `copies`
+ * times. */
+static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent, unsigned copies,
                                      struct flush_batch *batch)
 {
     write_lock(ctx, &parent->lock, RANK_SPACE);
@@ -236,7 +273,10 @@ static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
     } else if (parent->op != OP_NONE) {
         status = mm_fail(ctx, CLEAVE_BUSY, "parent", parent->op, OP_NONE, OP_NONE);
     } else if (region_summary_all(parent->regions) & REGION_HAS_FORK) {
-        status = device_check(ctx, parent);
+        status = policies_check(ctx, parent);
+    }
+    if (status == CLEAVE_OK && parent->attachment_count != 0) {
+        status = pins_check(ctx, parent, copies);
     }
     if (status == CLEAVE_OK && parent->attachment_count != 0) {
         status = attachments_split(ctx, parent, batch);
@@ -261,7 +301,12 @@ static void fork_end(struct mm_ctx *ctx, struct space *parent, struct flush_batc
 static enum cleave_status reserve_all(struct mm_ctx *ctx, struct space *parent, unsigned count,
                                       const struct fork_options *options, struct space **children)
 {
+    const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
     enum cleave_status status = CLEAVE_OK;
+    if (options->reserve &&
+        region_count_words(parent->regions, all, RESERVE_MAX_WORDS) > RESERVE_MAX_WORDS) {
+        return mm_fail(ctx, CLEAVE_COUNT, "parent", RESERVE_MAX_WORDS + 1, 0, RESERVE_MAX_WORDS);
+    }
     uint64_t frames = options->reserve ? space_reserve_frames(ctx, parent, options->vcpus) : 0;
 
     for (unsigned i = 0; i < count && frames != 0 && status == CLEAVE_OK; i++) {
@@ -300,7 +345,8 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     }
     uint64_t began = port_now();
     flush_begin(&batch, parent);
-    status = fork_begin(ctx, parent, &batch);
+    bool base = options->base && parent->state != SPACE_FROZEN;
+    status = fork_begin(ctx, parent, base ? 1 : count, &batch);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -340,7 +386,7 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
     struct flush_batch batch;
     uint64_t began = port_now();
     flush_begin(&batch, space);
-    enum cleave_status status = fork_begin(ctx, space, &batch);
+    enum cleave_status status = fork_begin(ctx, space, 1, &batch);
     if (status != CLEAVE_OK) {
         return status;
     }

@@ -78,9 +78,13 @@ static enum cleave_status check_ranges(struct mm_ctx *ctx, gpa_t from, gpa_t to,
 
 static enum cleave_status check_regions(const struct move *m)
 {
+    uint64_t bytes = (m->from.end.v - m->from.start.v) << PAGE_SHIFT;
     struct gfn_range found;
     struct region region;
 
+    if (region_count_words(m->space->regions, m->from, MOVE_MAX_WORDS) > MOVE_MAX_WORDS) {
+        return mm_fail(m->ctx, CLEAVE_COUNT, "size", bytes, PAGE_SIZE, bytes - PAGE_SIZE);
+    }
     if (region_find(m->space->regions, m->to.start, m->to.end, REGION_HAS_MEMORY, &found,
                     &region)) {
         return mm_fail(m->ctx, CLEAVE_EXISTS, "to", found.start.v << PAGE_SHIFT, 1, 0);
@@ -107,17 +111,19 @@ static enum cleave_status check_regions(const struct move *m)
  * look at each table that leads to it. */
 static enum cleave_status check_count(const struct move *m)
 {
-    uint64_t leaves = 0;
+    uint64_t leaves = 0, holes = 0;
     gfn_t end;
     unsigned level;
 
     for (gfn_t at = m->from.start; at.v < m->from.end.v;) {
-        if (look(m, at, &level, &end) == 0) {
+        bool hole = look(m, at, &level, &end) == 0;
+        leaves += !hole;
+        holes += hole;
+        if (leaves <= MOVE_MAX_LEAVES && holes <= MOVE_MAX_HOLES && hole) {
             at = end;
             continue;
         }
-        leaves++;
-        if (leaves > MOVE_MAX_LEAVES) {
+        if (leaves > MOVE_MAX_LEAVES || holes > MOVE_MAX_HOLES) {
             return mm_fail(m->ctx, CLEAVE_COUNT, "size",
                            (m->from.end.v - m->from.start.v) << PAGE_SHIFT, PAGE_SIZE,
                            (at.v - m->from.start.v) << PAGE_SHIFT);

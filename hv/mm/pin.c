@@ -254,7 +254,7 @@ static enum cleave_status look(struct mm_ctx *ctx, struct space *space, gfn_t at
 static enum cleave_status pin_prepare(struct mm_ctx *ctx, struct space *space,
                                       struct gfn_range range, bool write)
 {
-    unsigned faults = 0;
+    unsigned faults = 0, records = 0;
     bool fault_write;
     gfn_t next;
 
@@ -265,13 +265,18 @@ static enum cleave_status pin_prepare(struct mm_ctx *ctx, struct space *space,
         }
         if (next.v != at.v) {
             faults = 0;
+            records += next.v - at.v > 1 || next.v % TABLE_ENTRIES == 0;
+            if (records > ATTACHMENTS) {
+                /* At least one for each large leaf and each table: there is no room. */
+                return mm_fail(ctx, CLEAVE_COUNT, "size", records, 1, ATTACHMENTS);
+            }
             at = next;
             continue;
         }
         if (faults++ == PIN_FAULTS) {
             return mm_fail(ctx, CLEAVE_BUSY, "at", at.v << PAGE_SHIFT, 1, 0);
         }
-        if (faults > 1 && !mm_spend(ctx, 1)) {
+        if (!mm_spend(ctx, 1)) {
             port_point(ctx, POINT_PREEMPT, space->id, OP_NONE);
             return CLEAVE_AGAIN;
         }

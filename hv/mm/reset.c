@@ -157,6 +157,9 @@ static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, struct bas
             revert_table(r, pte_pfn(e), at, base);
         } else if (!kept || !keep_leaf(r, &slots[i], base.entry, level, at)) {
             revert_entry(r, &slots[i], base, level);
+        } else if (level > 0) { /* a block was copied */
+            r->space->op_at = gfn(at.v + pages);
+            r->status = mm_spend(r->ctx, pages) ? CLEAVE_OK : CLEAVE_AGAIN;
         }
     }
     /* What the base has, or the fork still has, may hide rights that the regions do not give. */

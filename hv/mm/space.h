@@ -215,8 +215,9 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
                                 struct mapping *out) MUST_CHECK;
 
 /* Copies guest memory out; holes that first touch would fill read as zeros and are not filled. Any
- * byte address and size. CLEAVE_FAULT (value: the address) where there is no memory, CLEAVE_WAIT
+ * byte address, and size up to SPACE_ACCESS_MAX (CLEAVE_COUNT). CLEAVE_FAULT (value: the address) where there is no memory, CLEAVE_WAIT
  * where a page is still to be loaded. Works on snapshots. */
+#define SPACE_ACCESS_MAX (512 * PAGE_SIZE)
 enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at, void *to,
                               uint64_t size, struct vcpu_wait *wait) MUST_CHECK;
 /* Copies into guest memory by the path of a guest's write: breaks copy-on-write, notifies, waits.

@@ -230,20 +230,23 @@ static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bo
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
 }
 
+#define GIVE_GIGAS 8u /* 1 GiB leaves that are looked at: each may take TABLE_ENTRIES looks itself */
+
 unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
 {
     unsigned level = table_level(table);
     pte_t *slots = table_slots(table);
     bool restricted = (region_summary(space->regions, base, level + 1) & REGION_HAS_NO_WRITE) != 0;
-    unsigned given = 0;
+    unsigned given = 0, looks = level < LEAF_ORDERS - 1 ? TABLE_ENTRIES : GIVE_GIGAS;
 
-    for (unsigned i = 0, n; i < TABLE_ENTRIES; i += n) {
+    for (unsigned i = 0, n; i < TABLE_ENTRIES && looks > 0; i += n) {
         uint64_t exclusive[RUN_WORDS] = {0};
         n = 1;
         if (!pte_is_leaf(pte_read(&slots[i]), level) || !pte_counted(pte_read(&slots[i]))) {
             continue;
         }
         n = table_run_length(slots, i, level);
+        looks--;
         frame_exclusive_run(ctx, pte_pfn(slots[i]), level, n, exclusive);
         for (unsigned j = 0; j < n; j++) {
             pte_t e = pte_read(&slots[i + j]);
