@@ -418,8 +418,8 @@ static bool check_unsettled(struct audit *audit)
         }
         i = run->owner;
     }
-    return found == expected || audit_violation(audit, 8, "dissolved blocks that nobody will settle",
-                                                expected, found);
+    return found == expected ||
+           audit_violation(audit, 8, "dissolved blocks that nobody will settle", expected, found);
 }
 
 bool audit_allocator(struct audit *audit)

@@ -374,8 +374,7 @@ bool audit_dead_tables(struct audit *audit)
     for (pfn_t t = pfn(audit->pool->reap_tables); t.v != 0; t = pfn(frame_of(t, 0)->rmap)) {
         audit_stand_at(audit, t, 0);
         bool node = audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_REGION;
-        bool table =
-            node || (audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE);
+        bool table = node || (audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE);
         if (!table || count_of(t, 0) != 0 || *audit_expected(audit, t, 0) != 0) {
             return audit_violation(audit, 8, "what is to be reaped is no dead table", 0,
                                    table ? count_of(t, 0) : t.v);

@@ -71,8 +71,8 @@ static struct gfn_range next_part(const struct region_change *change)
         }
         (void)region_get_extent(change->space->op_regions, extent.end, &extent);
     }
-    return (struct gfn_range){
-        start, extent.end.v < change->range.end.v ? extent.end : change->range.end};
+    return (struct gfn_range){start,
+                              extent.end.v < change->range.end.v ? extent.end : change->range.end};
 }
 
 static uint64_t count_in(const struct region_change *change, region_word_t tree,
@@ -91,8 +91,8 @@ static enum cleave_status build_on(struct mm_ctx *ctx, struct region_change *cha
         }
         struct gfn_range part = next_part(change);
         uint64_t before = count_in(change, space->op_regions, part);
-        enum cleave_status status = region_edit(ctx, &space->payer, &space->op_regions, part,
-                                                change->edit, change->arg);
+        enum cleave_status status =
+            region_edit(ctx, &space->payer, &space->op_regions, part, change->edit, change->arg);
         if (status != CLEAVE_OK) {
             return status;
         }
@@ -121,8 +121,8 @@ static enum cleave_status change_at_once(struct mm_ctx *ctx, struct region_chang
         return status;
     }
     uint64_t before = count_in(change, space->regions, change->range);
-    status = region_edit(ctx, &space->payer, &space->regions, change->range, change->edit,
-                         change->arg);
+    status =
+        region_edit(ctx, &space->payer, &space->regions, change->range, change->edit, change->arg);
     change->counted = before - count_in(change, space->regions, change->range);
     return status;
 }

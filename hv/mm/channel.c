@@ -310,8 +310,8 @@ uint64_t channel_dirty(struct mm_ctx *ctx, struct channel *channel)
     return dirty;
 }
 
-/* Grains of `found`, which is dirty in `tree`, that no page before them and none from `end` on makes
- * dirty. */
+/* Grains of `found`, which is dirty in `tree`, that no page before them and none from `end` on
+ * makes dirty. */
 static uint64_t count_alone(const struct channel *channel, const struct space *space,
                             region_word_t tree, gfn_t end, struct gfn_range found)
 {
@@ -341,9 +341,8 @@ static bool book_word(struct mm_ctx *ctx, struct space *space, region_word_t tre
         return false;
     }
     range->start = found.end;
-    struct channel *channel = is_dirty(space, &region)
-                                  ? channel_by_number(ctx, space->payer.pool, region.channel)
-                                  : NULL;
+    struct channel *channel =
+        is_dirty(space, &region) ? channel_by_number(ctx, space->payer.pool, region.channel) : NULL;
     if (channel) {
         uint64_t count = count_alone(channel, space, tree, range->end, found);
         channel_lock(ctx, channel);

@@ -249,20 +249,14 @@ static enum cleave_status policies_check(struct mm_ctx *ctx, struct space *paren
 /* Pinned pages are copied for each child: not too many. */
 static enum cleave_status pins_check(struct mm_ctx *ctx, struct space *parent, unsigned copies)
 {
-    const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
-    struct attachment *a = NULL;
-    uint64_t pages = 0;
-
-    while ((a = attachment_next(parent, a, all)) != NULL) {
-        pages += attachment_pins(a) ? a->pages : 0;
-    }
-    return pages * copies <= FORK_MAX_PINNED
+    uint64_t pages = attachments_pages(parent) * copies;
+    return pages <= PINNED_MAX_PAGES
                ? CLEAVE_OK
-               : mm_fail(ctx, CLEAVE_COUNT, "parent", pages * copies, 0, FORK_MAX_PINNED);
+               : mm_fail(ctx, CLEAVE_COUNT, "parent", pages, 0, PINNED_MAX_PAGES);
 }
 
-/* Locks a parent that may be forked: alive or a snapshot, with exact pins, which are copied `copies`
- * times. */
+/* Locks a parent that may be forked: alive or a snapshot, with exact pins, which are copied
+ * `copies` times. */
 static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent, unsigned copies,
                                      struct flush_batch *batch)
 {

@@ -17,14 +17,13 @@ struct fork_options {
  * handler, for as long as parent->stats.stood_still says afterwards; it may be alive or a snapshot.
  * Constant time for each child, plus its wipe, absent, device and foreign ranges (edge tables) and
  * pinned ranges (their bytes and path). A parent that holds a reservation gets it renewed or the
- * fork is refused. CLEAVE_COUNT: "count" is 0 or > FORK_MAX, or ("parent") such ranges are more than
- * FORK_MAX_WORDS words of the region tree, or pinned pages times children more than
- * FORK_MAX_PINNED, or to be reserved for more than RESERVE_MAX_WORDS words. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_RESERVE,
- * CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.
+ * fork is refused. CLEAVE_COUNT: "count" is 0 or > FORK_MAX, or ("parent") such ranges are more
+ * than FORK_MAX_WORDS words of the region tree, or pinned pages times children more than
+ * PINNED_MAX_PAGES, or to be reserved for more than RESERVE_MAX_WORDS words. CLEAVE_NO_MEMORY,
+ * CLEAVE_QUOTA, CLEAVE_RESERVE, CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.
  */
 #define FORK_MAX 256
-#define FORK_MAX_WORDS 8192u     /* where they are taken out, for each child without a base */
-#define FORK_MAX_PINNED 16384u   /* 4 KiB pages */
+#define FORK_MAX_WORDS 8192u     /* where the parent is no snapshot */
 #define RESERVE_MAX_WORDS 65536u /* region words of the parent */
 enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned count,
                               const struct fork_options *options,
@@ -69,7 +68,8 @@ enum cleave_status space_diff(struct mm_ctx *ctx, struct space *a, struct space 
  * (CLEAVE_NOT_MAPPED), none of another space's memory (CLEAVE_POLICY), none pinned or mapped by
  * another space (CLEAVE_BUSY, value: the id); the target must be REGION_NONE (CLEAVE_EXISTS) and
  * not overlap (CLEAVE_OVERLAP). At most MOVE_MAX_LEAVES leaves, MOVE_MAX_WORDS words of the region
- * tree and MOVE_MAX_HOLES absent entries (CLEAVE_COUNT). Preemptible while it copies. On failure everything is where it was. Returns after the flush.
+ * tree and MOVE_MAX_HOLES absent entries (CLEAVE_COUNT). Preemptible while it copies. On failure
+ * everything is where it was. Returns after the flush.
  */
 #define MOVE_MAX_LEAVES 4096u
 #define MOVE_MAX_WORDS 1024u

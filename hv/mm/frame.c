@@ -12,7 +12,8 @@ struct machine machine;
 struct pt_format pt_format;
 
 #define COUNT_MAX UINT32_MAX
-/* Blocks with parts in use that are settled by whoever drops the last reference to a 1 GiB block. */
+/* Blocks with parts in use that are settled by whoever drops the last reference to a 1 GiB block.
+ */
 #define SETTLE_AT_ONCE ((TABLE_ENTRIES + 63) / 64)
 
 static uint64_t round_up(uint64_t v, uint64_t to) { return (v + to - 1) / to * to; }

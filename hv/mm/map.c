@@ -151,8 +151,7 @@ static enum cleave_status unmap_at_once(struct mm_ctx *ctx, struct space *space,
 
 /* The regions and entries of a range of many words go; what they were is kept in op_regions, from
  * which its dirty grains are then taken off. */
-static enum cleave_status unmap_all(struct mm_ctx *ctx, struct space *space,
-                                    struct gfn_range range)
+static enum cleave_status unmap_all(struct mm_ctx *ctx, struct space *space, struct gfn_range range)
 {
     const struct region none = {.policy = REGION_NONE};
     region_word_t old = space->regions;
@@ -427,8 +426,7 @@ static enum cleave_status populate_check(struct mm_ctx *ctx, struct space *space
     return CLEAVE_OK;
 }
 
-static enum cleave_status populate_fill(struct mm_ctx *ctx, struct space *space,
-                                        struct populate *p)
+static enum cleave_status populate_fill(struct mm_ctx *ctx, struct space *space, struct populate *p)
 {
     enum cleave_status status = CLEAVE_OK;
 
@@ -553,8 +551,7 @@ enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa
             mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_WRITE);
     }
     if (status == CLEAVE_OK && size >> PAGE_SHIFT > UINT32_MAX - (uint64_t)frame.v) {
-        status = mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0,
-                         UINT32_MAX - (size >> PAGE_SHIFT));
+        status = mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0, UINT32_MAX - (size >> PAGE_SHIFT));
     }
     struct stage stage = {.space = space,
                           .range = range,

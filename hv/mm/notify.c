@@ -90,8 +90,7 @@ static enum cleave_status check_arm(struct mm_ctx *ctx, struct region_change *ch
         return mm_fail(ctx, CLEAVE_POLICY, "at", gfn_to_gpa(part.start).v, 1, 0);
     }
     if (region->notify && region->channel != edit->channel) {
-        struct channel *other =
-            channel_by_number(ctx, change->space->payer.pool, region->channel);
+        struct channel *other = channel_by_number(ctx, change->space->payer.pool, region->channel);
         if (other) {
             channel_put(ctx, other);
             return mm_fail(ctx, CLEAVE_EXISTS, "at", gfn_to_gpa(part.start).v, 1, 0);
@@ -116,17 +115,16 @@ static enum cleave_status check_notified(struct mm_ctx *ctx, struct region_chang
 static enum cleave_status checked_pages(struct mm_ctx *ctx, struct region_change *change)
 {
     const struct notify_edit *edit = change->arg;
-    return change->state != 0 ? CLEAVE_OK
-                              : mm_fail(ctx, CLEAVE_NOT_MAPPED, "at",
-                                        gfn_to_gpa(edit->asked.start).v, 1, 0);
+    return change->state != 0
+               ? CLEAVE_OK
+               : mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", gfn_to_gpa(edit->asked.start).v, 1, 0);
 }
 
 static uint64_t count_grains(const struct region_change *change, region_word_t tree,
                              struct gfn_range part)
 {
     const struct notify_edit *edit = change->arg;
-    return channel_count_dirty(edit->object, change->space, tree,
-                               whole_grains(edit->object, part));
+    return channel_count_dirty(edit->object, change->space, tree, whole_grains(edit->object, part));
 }
 
 /* What a subscriber's call does to the regions of its range. */
@@ -396,8 +394,8 @@ static enum cleave_status notify_nobody(struct mm_ctx *ctx, struct space *space,
         struct gfn_range extent;
         (void)region_get_extent(space->regions, at, &extent);
         if (change_building(space)) {
-            status = region_edit(ctx, space_payer(space, wait), &space->op_regions,
-                                 page_of(at), edit_disarm, &arg);
+            status = region_edit(ctx, space_payer(space, wait), &space->op_regions, page_of(at),
+                                 edit_disarm, &arg);
             extent = page_of(at); /* the new tree may have many words where the old has one */
         }
         if (status == CLEAVE_OK) {

@@ -46,8 +46,9 @@ enum cleave_status channel_create(struct mm_ctx *ctx, struct pool *pool,
 void channel_destroy(struct mm_ctx *ctx, struct channel *channel);
 
 /* Arms [at, at + size), which must be private or shared memory: nothing in it is writable any more
- * when this returns. Forks inherit it armed. CLEAVE_POLICY, CLEAVE_NOT_MAPPED, CLEAVE_EXISTS (armed
- * with another channel), CLEAVE_FAMILY. */
+ * when this returns CLEAVE_OK. Forks inherit it armed. Preemptible, as rearm and disarm are: the
+ * regions change at once at the end; asynchronous writers to armed pages wait meanwhile.
+ * CLEAVE_POLICY, CLEAVE_NOT_MAPPED, CLEAVE_EXISTS (armed with another channel), CLEAVE_FAMILY. */
 enum cleave_status channel_arm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                gpa_t at, uint64_t size) MUST_CHECK;
 /* Write-protects again what was written in a range of notify regions, in whole grains, after the
@@ -63,7 +64,8 @@ enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, s
 bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out);
 /* Decides event `id`. ALLOW: the grain is writable from now until the next rearm; DENY: the waiting
  * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY
- * when the region tree cannot be split: the event stays outstanding. */
+ * when the region tree cannot be split, CLEAVE_BUSY while an operation of the space is stopped: the
+ * event stays outstanding. */
 enum cleave_status channel_verdict(struct mm_ctx *ctx, struct channel *channel, uint64_t id,
                                    enum verdict verdict) MUST_CHECK;
 

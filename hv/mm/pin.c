@@ -305,6 +305,9 @@ struct pin {
 static enum cleave_status pin_check(struct pin *pin)
 {
     struct gfn_range extent;
+    if (region_count_words(pin->space->regions, pin->range, PIN_MAX_WORDS) > PIN_MAX_WORDS) {
+        return mm_fail(pin->ctx, CLEAVE_COUNT, "size", PIN_MAX_WORDS + 1, 1, PIN_MAX_WORDS);
+    }
     for (gfn_t at = pin->range.start; at.v < pin->range.end.v; at = extent.end) {
         struct region region = region_get_extent(pin->space->regions, at, &extent);
         enum cleave_status status = check_page(pin->ctx, &region, at, pin->write);
@@ -544,12 +547,28 @@ static enum cleave_status split_range(struct mm_ctx *ctx, struct space *space,
     return CLEAVE_OK;
 }
 
+uint64_t attachments_pages(struct space *space)
+{
+    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+    struct attachment *a = NULL;
+    uint64_t pages = 0;
+
+    while ((a = attachment_next(space, a, everything)) != NULL) {
+        pages += attachment_pins(a) ? a->pages : 0;
+    }
+    return pages;
+}
+
 enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
                                      struct flush_batch *batch)
 {
     const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+    uint64_t pages = attachments_pages(space);
     struct attachment *a = NULL;
 
+    if (pages > PINNED_MAX_PAGES) {
+        return mm_fail(ctx, CLEAVE_COUNT, "pinned", pages, 0, PINNED_MAX_PAGES);
+    }
     while ((a = attachment_next(space, a, everything)) != NULL) {
         bool shared;
         if (a->detached) {

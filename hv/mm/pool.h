@@ -157,7 +157,8 @@ static inline bool pool_has_dead(const struct pool *pool)
     return __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0 ||
            __atomic_load_n(&pool->reap_gigas, __ATOMIC_RELAXED) != 0;
 }
-/* Puts a dead table or region node (count 0) on the reap list; a run set aside for it is given back. */
+/* Puts a dead table or region node (count 0) on the reap list; a run set aside for it is given
+ * back. */
 void pool_defer_table(struct mm_ctx *ctx, struct pool *pool, pfn_t table);
 /* Takes one off; PFN_NONE when the list is empty. */
 pfn_t pool_next_dead_table(struct mm_ctx *ctx, struct pool *pool);

@@ -639,8 +639,7 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
 enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                               struct gfn_range range, const struct region *region)
 {
-    struct change change = {
-        .range = range, .set = region_pack(region), .drops = REGION_DROPS};
+    struct change change = {.range = range, .set = region_pack(region), .drops = REGION_DROPS};
     return change_tree(ctx, payer, tree, &change);
 }
 

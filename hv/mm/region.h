@@ -87,10 +87,11 @@ typedef void region_edit_t(struct region *region, const void *arg);
 
 /*
  * Makes every page of `range` have `region`. O(TABLE_ENTRIES) for each level: of what was there, at
- * most REGION_DROPS nodes are dropped, the others are deferred. Builds changed nodes as copies, never touching a node
- * that another tree shares, and stores the new root word through `tree` at the end; nodes exclusive
- * to this tree may be changed in place only after every allocation has succeeded. CLEAVE_NO_MEMORY
- * or CLEAVE_QUOTA: nothing changed. The caller holds the space's lock for writing.
+ * most REGION_DROPS nodes are dropped, the others are deferred. Builds changed nodes as copies,
+ * never touching a node that another tree shares, and stores the new root word through `tree` at
+ * the end; nodes exclusive to this tree may be changed in place only after every allocation has
+ * succeeded. CLEAVE_NO_MEMORY or CLEAVE_QUOTA: nothing changed. The caller holds the space's lock
+ * for writing.
  */
 enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                               struct gfn_range range, const struct region *region) MUST_CHECK;

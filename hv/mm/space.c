@@ -103,6 +103,15 @@ enum cleave_status space_undo(struct mm_ctx *ctx, struct space *space, enum clea
     return space_undo_on(ctx, space);
 }
 
+/* Gives back a leaf that was being zeroed. */
+static void drop_fresh(struct mm_ctx *ctx, struct space *space)
+{
+    if (space->fresh.v != 0) {
+        frame_put(ctx, space->fresh, space->fresh_order);
+        space->fresh = PFN_NONE;
+    }
+}
+
 enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
 {
     write_lock(ctx, &space->lock, RANK_SPACE);
@@ -112,6 +121,7 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
         status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_REGION, OP_DISARM);
     }
     if (status == CLEAVE_OK && space->op != OP_NONE) {
+        drop_fresh(ctx, space);
         stage_drop(ctx, space);
         region_defer(ctx, space->op_regions);
         space->op_regions = REGION_WORD_NONE;
@@ -223,7 +233,8 @@ static void drop_root(struct mm_ctx *ctx, struct space *space)
     }
 }
 
-/* Takes its dirty grains off: first those that an operation which was stopped left, then its own. */
+/* Takes its dirty grains off: first those that an operation which was stopped left, then its own.
+ */
 static bool forget_dirty(struct mm_ctx *ctx, struct space *space)
 {
     const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
@@ -246,14 +257,11 @@ static enum cleave_status drop_contents(struct mm_ctx *ctx, struct space *space)
     if (status != CLEAVE_OK) {
         return status;
     }
-    if (space->fresh.v != 0) {
-        frame_put(ctx, space->fresh, space->fresh_order);
-        space->fresh = PFN_NONE;
-    }
+    drop_fresh(ctx, space);
     stage_drop(ctx, space);
     drop_root(ctx, space);
-    if (!forget_dirty(ctx, space) || !region_drop(ctx, &space->regions) || !region_drop(ctx, &space->op_regions) ||
-        !table_reap(ctx, space->payer.pool)) {
+    if (!forget_dirty(ctx, space) || !region_drop(ctx, &space->regions) ||
+        !region_drop(ctx, &space->op_regions) || !table_reap(ctx, space->payer.pool)) {
         port_point(ctx, POINT_PREEMPT, space->id, OP_DESTROY);
         return CLEAVE_AGAIN;
     }

@@ -101,7 +101,7 @@ struct space {
     struct gfn_range op_range;
     uint64_t op_argument[2];
     pfn_t op_root; /* PHASE_STAGE: a root of tables that are being filled */
-    pfn_t fresh; /* a large leaf being zeroed for this space, and how far */
+    pfn_t fresh;   /* a large leaf being zeroed for this space, and how far */
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
     region_word_t op_regions;
@@ -157,7 +157,8 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_C
 /*
  * Gives [at, at + size) a policy. The range must be REGION_NONE before, or (for a change between
  * PRIVATE, WIPE, ABSENT and READ_ONLY, or SHARED to PRIVATE, which copies what is shared) already a
- * region. SHARED is populated in the same call. DEVICE, FOREIGN and PAGED come from
+ * region. SHARED is populated first. Preemptible: nothing of it is to be seen before CLEAVE_OK, and
+ * after an error all is as it was. DEVICE, FOREIGN and PAGED come from
  * space_map_device(), foreign_map() and space_map_paged(). `region` gives policy, rights, whole,
  * order. CLEAVE_POLICY, CLEAVE_RIGHTS, CLEAVE_ORDER, CLEAVE_EXISTS.
  */
@@ -166,7 +167,8 @@ enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa
 
 /* Changes the rights of mapped regions. Write is taken at the highest entries that lie inside the
  * range; read or execute by copying shared tables at the edges. Rights that are added come back
- * with the next fault. CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
+ * with the next fault. Preemptible: the rights change at once, with CLEAVE_OK.
+ * CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
  * set that no entry can have, or WRITE on a read-only region. Returns after the flush. */
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
                                  unsigned rights) MUST_CHECK;
@@ -187,15 +189,16 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
                              const struct region *region) MUST_CHECK;
 
 /* Maps `size` bytes of device memory at host frame `frame` (not RAM of any pool) and gives the
- * range REGION_DEVICE. `refuse` makes forks fail with CLEAVE_DEVICE instead of leaving a hole. */
+ * range REGION_DEVICE. Preemptible: nothing is to be seen before CLEAVE_OK. `refuse` makes forks
+ * fail with CLEAVE_DEVICE instead of leaving a hole. */
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights,
                                     bool refuse) MUST_CHECK;
 
 /* Removes [at, at + size): entries, frames and region. Splits huge leaves at the edges; the tables
- * for that are had before anything changes. The range may contain holes. Preemptible inside a range
- * of several subtrees. Returns after the flush. CLEAVE_BUSY where the hypervisor's own foreign map
- * of another space is not removed with foreign_unmap(). */
+ * for that are had before anything changes. The range may contain holes. Preemptible: before
+ * and after everything is removed at once. Returns after the flush. CLEAVE_BUSY where the
+ * hypervisor's own foreign map of another space is not removed with foreign_unmap(). */
 enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                uint64_t size) MUST_CHECK;
 
@@ -215,8 +218,8 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
                                 struct mapping *out) MUST_CHECK;
 
 /* Copies guest memory out; holes that first touch would fill read as zeros and are not filled. Any
- * byte address, and size up to SPACE_ACCESS_MAX (CLEAVE_COUNT). CLEAVE_FAULT (value: the address) where there is no memory, CLEAVE_WAIT
- * where a page is still to be loaded. Works on snapshots. */
+ * byte address, and size up to SPACE_ACCESS_MAX (CLEAVE_COUNT). CLEAVE_FAULT (value: the address)
+ * where there is no memory, CLEAVE_WAIT where a page is still to be loaded. Works on snapshots. */
 #define SPACE_ACCESS_MAX (512 * PAGE_SIZE)
 enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at, void *to,
                               uint64_t size, struct vcpu_wait *wait) MUST_CHECK;

@@ -82,8 +82,8 @@ static enum cleave_status stage_leaf(struct mm_ctx *ctx, const struct stage *sta
         fitting_order(space->op_at, stage->range, memory ? region->order : LEAF_ORDERS - 1);
     pfn_t f, table;
 
-    enum cleave_status status = memory ? memory_leaf(ctx, stage, &order, &f)
-                                       : device_leaf(ctx, stage, &order, &f);
+    enum cleave_status status =
+        memory ? memory_leaf(ctx, stage, &order, &f) : device_leaf(ctx, stage, &order, &f);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -167,8 +167,7 @@ static enum cleave_status link_range(struct mm_ctx *ctx, const struct stage *sta
         at.v += level_pages(level);
     }
     if (status == CLEAVE_OK) {
-        status =
-            region_set(ctx, &space->payer, &space->regions, stage->range, stage->region);
+        status = region_set(ctx, &space->payer, &space->regions, stage->range, stage->region);
     }
     if (status != CLEAVE_OK) {
         space_clear(ctx, space, stage->range, &batch);

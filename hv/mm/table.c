@@ -230,7 +230,8 @@ static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bo
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
 }
 
-#define GIVE_GIGAS 8u /* 1 GiB leaves that are looked at: each may take TABLE_ENTRIES looks itself */
+#define GIVE_GIGAS                                                                                 \
+    8u /* 1 GiB leaves that are looked at: each may take TABLE_ENTRIES looks itself */
 
 unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
 {

@@ -28,8 +28,8 @@ void table_put(struct mm_ctx *ctx, pfn_t table);
  * deferred region node. */
 void table_destroy(struct mm_ctx *ctx, pfn_t table);
 
-/* Destroys deferred dead tables and region nodes of the pool and settles its dissolved blocks; spends
- * TABLE_ENTRIES units each. False when the budget ran out before the lists were empty. */
+/* Destroys deferred dead tables and region nodes of the pool and settles its dissolved blocks;
+ * spends TABLE_ENTRIES units each. False when the budget ran out before the lists were empty. */
 bool table_reap(struct mm_ctx *ctx, struct pool *pool);
 /* The same for at most `limit` tables whatever the budget: what a fault does for others. */
 void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit);

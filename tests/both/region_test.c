@@ -513,7 +513,7 @@ TEST(whole_leaves_at_each_level)
         CHECK_OK(region_set(ctx, &pool->payer, &tree, pages(0, GUEST_PAGES), &plain));
         CHECK_EQ(tree, region_pack(&plain));
         reap();
-    CHECK_EQ(pool->kind[FRAME_REGION], 0);
+        CHECK_EQ(pool->kind[FRAME_REGION], 0);
     }
 }
 

@@ -202,10 +202,10 @@ static void op_arm(struct world *w)
         ops_before(w);
         do {
             ops_budget(w);
-            got =
-                what < 2   ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
-                : what < 4 ? channel_rearm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
-                           : channel_disarm(w->ctx, c->core, w->space[s], gpa(range.at), range.size);
+            got = what < 2 ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
+                  : what < 4
+                      ? channel_rearm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
+                      : channel_disarm(w->ctx, c->core, w->space[s], gpa(range.at), range.size);
         } while (ops_again(w, got, s, &calls));
         ops_touch(w, &range);
         if (!spec_agree(w, got, expected, w->space[s], 60 + 2 * ops_pages(&range))) {
