@@ -264,18 +264,28 @@ static enum cleave_status reset_begin(struct mm_ctx *ctx, struct space *space)
 /* Where a reset stands that has not given up the space's own foreign maps and regions. */
 #define FIRST_PHASE gfn(UINT64_MAX)
 
-/* The regions are the base's again. */
+/* The regions are the base's again. Where they give less, nothing has it from now on: the entries
+ * may be reverted calls later. */
 static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space)
 {
+    struct flush_batch batch;
     if (space->regions == space->base->regions) {
         return CLEAVE_OK;
     }
     enum cleave_status status = region_share(ctx, space->base->regions);
-    if (status == CLEAVE_OK) {
-        space->op_regions = space->regions;
-        space->regions = space->base->regions;
+    if (status != CLEAVE_OK) {
+        return status;
     }
-    return status;
+    space->op_regions = space->regions;
+    space->regions = space->base->regions;
+    if (region_summary_all(space->regions) & (REGION_HAS_NO_WRITE | REGION_HAS_NO_EXEC)) {
+        flush_begin(&batch, space);
+        table_restrict(ctx, space, space->root, gfn(0), false);
+        table_restrict(ctx, space, space->root, gfn(0), true);
+        flush_need(&batch);
+        flush_finish(ctx, &batch);
+    }
+    return CLEAVE_OK;
 }
 
 /* First phase, before any entry: the space's maps of others go, and the regions are the base's

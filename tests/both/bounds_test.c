@@ -345,6 +345,63 @@ TEST(writers_wait_for_a_change)
     }
 }
 
+/* --- Reset ------------------------------------------------------------------------------------ */
+
+/* A reset that keeps 2 MiB leaves copies one of them in a call, and takes one word's dirty grains
+ * off in another. */
+TEST(reset_stops_between_blocks_and_words)
+{
+    const struct fork_options based = {.limit = UINT64_MAX, .base = true};
+    const struct channel_options options = {.asynchronous = true};
+    const struct region whole = {
+        .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .whole = true, .order = 1};
+    const uint64_t blocks = 4, dirty = 2 * BLOCK;
+    const struct gfn_range keep = {gfn(GIGA), gfn(GIGA + blocks * BLOCK)};
+    struct space *child;
+    struct event event;
+    enum cleave_status status;
+    unsigned calls = 0;
+
+    start(0);
+    REQUIRE_OK(space_set_region(scene.ctx, space, PAGE(GIGA), BYTES(blocks * BLOCK), &whole));
+    REQUIRE_OK(space_populate(scene.ctx, space, PAGE(GIGA), BYTES(blocks * BLOCK)));
+    scene_memory(space, 0, dirty, 0);
+    REQUIRE_OK(channel_create(scene.ctx, scene.pool, &options, &channel));
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(dirty)));
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &based, &child));
+    for (uint64_t i = 0; i < blocks; i++) {
+        scene_write(child, GIGA + i * BLOCK, 5 + i);
+        CHECK_EQ(scene_lookup(child, GIGA + i * BLOCK).level, 1);
+    }
+    for (uint64_t i = 0; i < dirty; i += 2) {
+        scene_write(child, i, 9);
+        (void)channel_next(scene.ctx, channel, &event);
+    }
+    CHECK_EQ(channel_dirty(scene.ctx, channel), dirty / 2);
+    do {
+        uint64_t before = channel_dirty(scene.ctx, channel);
+        gfn_t at = child->op_at;
+        scene.ctx->budget = BUDGET;
+        status = space_reset(scene.ctx, child, &keep, 1);
+        scene.ctx->budget = UINT64_MAX;
+        CHECK_LE(before - channel_dirty(scene.ctx, channel), 2);
+        if (at.v >= GIGA && child->op_at.v > at.v && child->op_at.v < GUEST_PAGES) {
+            CHECK_LE(child->op_at.v - at.v, 2 * BLOCK);
+        }
+        scene_audit();
+        calls++;
+    } while (status == CLEAVE_AGAIN);
+    CHECK_OK(status);
+    CHECK(calls > dirty / 2 + blocks - 2);
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 0);
+    for (uint64_t i = 0; i < blocks; i++) {
+        scene_check(child, GIGA + i * BLOCK, 0);
+        CHECK_EQ(scene_lookup(child, GIGA + i * BLOCK).level, 1);
+    }
+    scene_check(child, 0, 0);
+    finish();
+}
+
 /* --- Populate --------------------------------------------------------------------------------- */
 
 /* All calls together are linear: what is there is paid for once, and is not looked at again. */
