@@ -254,7 +254,7 @@ static enum cleave_status load_start(struct mm_ctx *ctx, const struct load_key *
         return status;
     }
     status = pool_alloc(ctx, key->payer, key->level, FRAME_DATA, &frame);
-    if (status == CLEAVE_NO_MEMORY && key->level > 0) {
+    if (pool_lacks(status) && key->level > 0) {
         return paged_split(ctx, key->space, key->payer, key->at, key->paged);
     }
     if (status != CLEAVE_OK) {

@@ -241,7 +241,7 @@ static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn
     }
     unsigned order = fitting_order(at, range, level < region->order ? level : region->order);
     enum cleave_status status = fresh_leaf(ctx, space, order, &frame);
-    while (status == CLEAVE_NO_MEMORY && order > 0) {
+    while (pool_lacks(status) && order > 0) {
         order--;
         status = fresh_leaf(ctx, space, order, &frame);
     }
@@ -386,8 +386,8 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
 /* No frame of the range may be RAM that a pool hands out. */
 static enum cleave_status device_check(struct mm_ctx *ctx, pfn_t frame, uint64_t pages)
 {
-    if (pages > UINT32_MAX - (uint64_t)frame.v) {
-        return mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0, UINT32_MAX - pages);
+    if (frame.v == 0 || pages > UINT32_MAX - (uint64_t)frame.v) {
+        return mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 1, UINT32_MAX - pages);
     }
     for (uint64_t i = 0; i < pages && frame.v + i < machine.frames; i += level_pages(1)) {
         if (pool_of(pfn_add(frame, i)) != NULL) {

@@ -96,6 +96,12 @@ struct pool *pool_of(pfn_t f);
 enum cleave_status pool_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned order,
                               enum frame_kind kind, pfn_t *out) MUST_CHECK;
 
+/* True when a block was refused for what a smaller one may still be had for. */
+static inline bool pool_lacks(enum cleave_status status)
+{
+    return status == CLEAVE_NO_MEMORY || status == CLEAVE_QUOTA;
+}
+
 /* Allocates the 4 KiB frame `f` itself, which must be free in a BROKEN run or set aside. For copies
  * to their own offset in a run. CLEAVE_NO_MEMORY when it is in use. */
 enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t f,

@@ -141,8 +141,9 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
 enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned order,
                              const struct region *region) MUST_CHECK;
 
-/* Maps `size` bytes of device memory at host frame `frame` (not RAM of any pool) and gives the
- * range REGION_DEVICE. `refuse` makes forks fail with CLEAVE_DEVICE instead of leaving a hole. */
+/* Maps `size` bytes of device memory at host frame `frame` (not 0, not RAM of any pool) and gives
+ * the range REGION_DEVICE. `refuse` makes forks fail with CLEAVE_DEVICE instead of leaving a hole.
+ */
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights,
                                     bool refuse) MUST_CHECK;
