@@ -445,3 +445,66 @@ TEST(paged_entries_over_an_accessed_table)
     REQUIRE_OK(pager_destroy(scene.ctx, pager));
     scene_end();
 }
+
+/* --- A leaf that is split while rights are taken from its table
+ * -------------------------------------------- */
+
+static struct space *hidden;
+
+/* The space's large leaf has its write bit, which a cleared one above it hides, and lies over a
+ * page that is armed. */
+static void hidden_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    struct channel *channel = new_channel();
+    hidden = scene_space();
+    scene_memory(hidden, 0, 2 * BLOCK, 1);
+    struct space *child = scene_fork(hidden);
+    REQUIRE_OK(channel_arm(scene.ctx, channel, hidden, PAGE(1), BYTES(1)));
+    REQUIRE_OK(space_destroy(scene.ctx, child));
+    REQUIRE_OK(host_cpu_run(0, hidden));
+    REQUIRE_OK(host_cpu_run(1, hidden));
+}
+
+static void hidden_fetch(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    if (host_cpu_access(ctx->cpu, PAGE(0), ACCESS_EXEC, NULL, 1) != CLEAVE_OK) {
+        host_fail("the fetch failed");
+    }
+}
+
+static void hidden_write(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 1;
+    (void)arg;
+    if (host_cpu_write(ctx->cpu, PAGE(BLOCK), &word, 8) != CLEAVE_OK) {
+        host_fail("the write failed");
+    }
+}
+
+static bool hidden_check(void *arg)
+{
+    (void)arg;
+    host_cpu_stop(0);
+    host_cpu_stop(1);
+    return !guest_may_write(hidden, 1);
+}
+
+/* One vcpu fetches from a block, which is split for that; another writes beside it, and the table
+ * of both gets its write bit back. The armed page between them stays read-only. */
+TEST(a_split_keeps_no_right_that_is_taken)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = hidden_setup,
+                               .cpus = 2,
+                               .body = {hidden_fetch, hidden_write},
+                               .check = hidden_check,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
