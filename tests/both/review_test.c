@@ -508,3 +508,81 @@ TEST(a_split_keeps_no_right_that_is_taken)
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
 }
+
+/* --- A base whose tables change while a fork goes back to it
+ * ------------------------------------------------------ */
+
+static struct {
+    struct space *parent, *base, *fork;
+    enum cleave_status reset;
+} back;
+
+/* Private blocks with a paged one between them; the fork has written to both. */
+static void back_setup(void *arg)
+{
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    const struct fork_options options = {.limit = UINT64_MAX};
+    (void)arg;
+    scene_start(0);
+    struct space *control = scene_space();
+    back.parent = scene_space();
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+    scene_memory(back.parent, 0, BLOCK, 0);
+    scene_memory(back.parent, 2 * BLOCK, BLOCK, 0);
+    REQUIRE_OK(
+        space_map_paged(scene.ctx, back.parent, PAGE(BLOCK), BYTES(BLOCK), pager, 1, 1, 0, &paged));
+    scene_write(back.parent, 2 * BLOCK, 1);
+    back.base = scene_snapshot(back.parent);
+    REQUIRE_OK(space_fork(scene.ctx, back.base, 1, &options, &back.fork));
+    scene_write(back.fork, 0, 2);
+    scene_write(back.fork, 2 * BLOCK, 2);
+    for (unsigned i = 0; i < machine.cpus; i++) {
+        host_cpu_stop(i);
+    }
+}
+
+static void back_reset(struct mm_ctx *ctx, void *arg)
+{
+    const struct gfn_range keep = {gfn(0), gfn(1)};
+    (void)arg;
+    back.reset = space_reset(ctx, back.fork, &keep, 1);
+}
+
+/* There is no block to load: the base's paged entry is split, for which its tables are copied. The
+ * parent, which shared them, has them for itself then. */
+static void back_prefetch(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 3, done;
+    (void)arg;
+    host_fail_allocation(1);
+    if (pager_prefetch(ctx, pager, back.base, PAGE(BLOCK)) != CLEAVE_OK ||
+        space_write(ctx, back.parent, PAGE(2 * BLOCK), &word, 8, NULL, &done) != CLEAVE_OK) {
+        host_fail("nothing was split, or written");
+    }
+}
+
+static bool back_check(void *arg)
+{
+    (void)arg;
+    scene_look(back.fork, 2 * BLOCK, 1);
+    scene_look(back.base, 2 * BLOCK, 1);
+    scene_audit();
+    return back.reset == CLEAVE_OK && pager_destroy(scene.ctx, pager) == CLEAVE_OK;
+}
+
+/* A fork goes back to its base while a paged entry of that is split: it gets what the base has, not
+ * what the parent has written since. */
+TEST(a_base_stays_while_forks_go_back_to_it)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = back_setup,
+                               .cpus = 2,
+                               .body = {back_reset, back_prefetch},
+                               .check = back_check,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
