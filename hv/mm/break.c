@@ -169,7 +169,9 @@ enum need fault_commit(struct fault *f)
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
-    if (walk.level == level) {
+    /* A map of a page of the block came meanwhile, which would not follow: page by page, then. */
+    bool mapped = level > 0 && !hole && f->space->attachment_count != 0;
+    if (walk.level == level && !mapped) {
         for (unsigned i = 0; i < p->count; i++) {
             bool installed = in_extent(f, p->item[i].at, level) &&
                              commit_one(f, &walk, &p->item[i], leaf_rights(f, level));

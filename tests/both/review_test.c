@@ -586,3 +586,47 @@ TEST(a_base_stays_while_forks_go_back_to_it)
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
 }
+
+/* --- A map that comes while a whole block is copied
+ * ------------------------------------------------------------- */
+
+static struct {
+    struct space *owner, *mapper;
+    bool mapped;
+} late;
+
+static void map_late(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+{
+    (void)a, (void)b, (void)arg;
+    if (point == POINT_COPIED && ctx->cpu == 1 && !late.mapped) {
+        late.mapped = true;
+        REQUIRE_OK(foreign_map(host_ctx(2), late.owner, PAGE(2), late.mapper, PAGE(GIGA)));
+    }
+}
+
+/* Another space maps a page of a block that is just being copied as a whole: it goes on seeing what
+ * the owner has. */
+TEST(a_map_follows_the_copy_of_its_block)
+{
+    TEST_NEEDS_HOOKS();
+    const struct region whole = {
+        .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1, .whole = true};
+    uint64_t word = 7, found = 0, done;
+
+    scene_start(0);
+    late.owner = scene_space();
+    late.mapper = scene_space();
+    late.mapped = false;
+    REQUIRE_OK(space_map(scene.ctx, late.owner, PAGE(0), 1, &whole));
+    (void)scene_fork(late.owner);
+    host_on_point(map_late, NULL);
+    REQUIRE_OK(space_fault(host_ctx(1), late.owner, PAGE(0), ACCESS_WRITE, NULL));
+    host_on_point(NULL, NULL);
+    REQUIRE(late.mapped);
+    REQUIRE_OK(space_write(scene.ctx, late.owner, PAGE(2), &word, 8, NULL, &done));
+    REQUIRE_OK(space_read(scene.ctx, late.mapper, PAGE(GIGA), &found, 8, NULL));
+    CHECK_EQ(found, 7);
+    scene_audit();
+    REQUIRE_OK(foreign_unmap(scene.ctx, late.mapper, PAGE(GIGA)));
+    scene_end();
+}
