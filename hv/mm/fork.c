@@ -346,7 +346,13 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
     }
     status = fork_one(ctx, space, limit, out);
     if (status == CLEAVE_OK) {
-        (*out)->state = SPACE_FROZEN;
+        const struct fork_options none = {0};
+        status = reserve_all(ctx, space, 0, &none, NULL);
+        if (status == CLEAVE_OK) {
+            (*out)->state = SPACE_FROZEN;
+        } else {
+            abandon(ctx, *out);
+        }
     }
     fork_end(ctx, space, &batch, began);
     return status;
