@@ -3,6 +3,7 @@
  * What a reservation promises: however a fork writes, reads, is notified of or shared again, its
  * writes do not run out of memory. Whatever is nobody's is taken by others meanwhile.
  */
+#include "notify.h"
 #include "scene.h"
 
 /* --- What a reservation covers
@@ -32,6 +33,51 @@ TEST(a_snapshot_renews_it)
     scene_drain(0);
     for (unsigned i = 0; i < 8; i++) {
         CHECK_OK(scene_access(child, i, ACCESS_WRITE));
+    }
+    scene_give_back(UINT64_MAX);
+    scene_end();
+}
+
+/* Tells of every event at once. */
+static void allow_all(struct channel *channel)
+{
+    struct event event;
+    while (channel_next(scene.ctx, channel, &event)) {
+        REQUIRE_OK(channel_verdict(scene.ctx, channel, event.id, VERDICT_ALLOW));
+    }
+}
+
+static void write_notified(struct channel *channel, struct space *space, uint64_t page)
+{
+    struct vcpu_wait wait = {.vcpu = 0};
+    enum cleave_status status = space_fault(scene.ctx, space, PAGE(page), ACCESS_WRITE, &wait);
+    if (status == CLEAVE_WAIT && wait.kind == WAIT_VERDICT) {
+        allow_all(channel);
+        status = space_fault(scene.ctx, space, PAGE(page), ACCESS_WRITE, &wait);
+    }
+    REQUIRE_OK(status);
+}
+
+/* Armed pages so far apart that each has tables, and nodes of the region tree, of its own. */
+TEST(covers_scattered_armed_pages)
+{
+    const uint64_t count = TABLE_ENTRIES > 4 ? 32 : 4, apart = level_pages(ROOT_LEVEL);
+    const struct channel_options synchronous = {.asynchronous = false};
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
+    struct channel *channel = NULL;
+    struct space *child = NULL;
+    scene_start(0);
+    struct space *space = scene_space();
+    REQUIRE_OK(channel_create(scene.ctx, scene.pool, &synchronous, &channel));
+    for (uint64_t i = 0; i < count; i++) {
+        scene_memory(space, i * apart, 1, 0);
+        REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(i * apart), BYTES(1)));
+    }
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &child));
+    scene_drain(0);
+    for (uint64_t i = 0; i < count; i++) {
+        test_case("page %u", (unsigned)i);
+        write_notified(channel, child, i * apart);
     }
     scene_give_back(UINT64_MAX);
     scene_end();
