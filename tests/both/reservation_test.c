@@ -82,3 +82,26 @@ TEST(covers_scattered_armed_pages)
     scene_give_back(UINT64_MAX);
     scene_end();
 }
+
+/* A page is armed again after each write: the nodes that come and go are the reservation's. */
+TEST(outlasts_rearming)
+{
+    const struct channel_options synchronous = {.asynchronous = false};
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
+    struct channel *channel = NULL;
+    struct space *child = NULL;
+    scene_start(0);
+    struct space *space = scene_space();
+    REQUIRE_OK(channel_create(scene.ctx, scene.pool, &synchronous, &channel));
+    scene_memory(space, 0, BLOCK, 0);
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(BLOCK)));
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &child));
+    for (unsigned i = 0; i < 2 * BLOCK + 64; i++) {
+        test_case("round %u", i);
+        scene_drain(0); /* what is nobody's, others take */
+        write_notified(channel, child, 1);
+        CHECK_OK(channel_rearm(scene.ctx, channel, child, PAGE(1), BYTES(1)));
+    }
+    scene_give_back(UINT64_MAX);
+    scene_end();
+}
