@@ -44,7 +44,9 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
     }
     flush_finish(ctx, &batch);
     write_unlock(ctx, &space->lock, RANK_SPACE);
-    if (table.v != 0) {
+    if (table.v != 0 && space->reserve_goal != 0) {
+        pool_return(ctx, &space->payer, table);
+    } else if (table.v != 0) {
         (void)node_put(ctx, table);
         pool_free(ctx, table, 0);
     }

@@ -4,7 +4,12 @@
  * writes do not run out of memory. Whatever is nobody's is taken by others meanwhile.
  */
 #include "notify.h"
+#include "pager.h"
 #include "scene.h"
+
+#define WINDOW (2 * GIGA)
+
+static struct pager *pager;
 
 /* --- What a reservation covers
  * ------------------------------------------------------------------------------ */
@@ -103,5 +108,25 @@ TEST(outlasts_rearming)
         CHECK_OK(channel_rearm(scene.ctx, channel, child, PAGE(1), BYTES(1)));
     }
     scene_give_back(UINT64_MAX);
+    scene_end();
+}
+
+/* Two vcpus split one paged block for want of a block to load: one table is in vain. */
+TEST(outlasts_lost_splits_of_paged_blocks)
+{
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 2};
+    struct space *child = NULL;
+    scene_start(0);
+    struct space *control = scene_space(), *space = scene_space();
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+    REQUIRE_OK(space_map_paged(scene.ctx, space, PAGE(0), BYTES(BLOCK), pager, 1, 1, 0, &paged));
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &child));
+    pte_t entry = scene_lookup(child, 0).entry;
+    REQUIRE_OK(paged_split(scene.ctx, child, &child->payer, gfn(0), entry));
+    uint64_t reserved = child->payer.reserved;
+    CHECK_OK(paged_split(scene.ctx, child, &child->payer, gfn(0), entry));
+    CHECK_EQ(child->payer.reserved, reserved);
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
     scene_end();
 }
