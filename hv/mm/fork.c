@@ -41,7 +41,9 @@ uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned 
                        &region)) {
         if (region.policy != REGION_ABSENT && region.policy != REGION_DEVICE &&
             region.policy != REGION_FOREIGN) {
-            pages += extent.end.v - extent.start.v;
+            /* A paged page that is read first is loaded for all who share it, and copied later. */
+            uint64_t times = region.policy == REGION_PAGED ? 2 : 1;
+            pages += times * (extent.end.v - extent.start.v);
             tables += extent_tables(extent, last);
         }
     }

@@ -130,3 +130,62 @@ TEST(outlasts_lost_splits_of_paged_blocks)
     REQUIRE_OK(pager_destroy(scene.ctx, pager));
     scene_end();
 }
+
+/* --- Paged memory and reservations
+ * -------------------------------------------------------------------------------- */
+
+/* One access that may have to load its page first. */
+static enum cleave_status access_paged(struct space *space, uint64_t page, enum access access)
+{
+    struct vcpu_wait wait = {.vcpu = 0};
+    struct load_request request;
+    bool found = false;
+
+    enum cleave_status status = space_fault(scene.ctx, space, PAGE(page), access, &wait);
+    if (status != CLEAVE_WAIT || wait.kind != WAIT_LOAD) {
+        return status;
+    }
+    REQUIRE_OK(pager_next(scene.ctx, pager, &request, &found));
+    REQUIRE(found);
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    return space_fault(scene.ctx, space, PAGE(page), access, &wait);
+}
+
+static const struct paged_case {
+    const char *label;
+    bool snapshot;
+    unsigned order;
+} paged_cases[] = {{"pages-of-a-snapshot", true, 0},
+                   {"pages-of-a-space", false, 0},
+                   {"blocks-of-a-snapshot", true, 1},
+                   {"blocks-of-a-space", false, 1}};
+
+/* A page that is read first is loaded for all who share it, and copied when it is written. */
+TEST_TABLE(covers_paged_memory_read_and_written, paged_cases)
+{
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
+    const uint64_t pages = row->order == 1 || BLOCK < 64 ? BLOCK : 64;
+    struct space *child = NULL;
+    scene_start(0);
+    struct space *control = scene_space(), *space = scene_space();
+    scene_region(control, 0, 1, REGION_PRIVATE, RIGHT_ALL, 0);
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+    REQUIRE_OK(
+        space_map_paged(scene.ctx, space, PAGE(0), BYTES(pages), pager, row->order, 1, 0, &paged));
+    REQUIRE_OK(
+        space_fork(scene.ctx, row->snapshot ? scene_snapshot(space) : space, 1, &options, &child));
+    REQUIRE_OK(pool_reserve(scene.ctx, &control->payer, 8)); /* for the window's tables */
+    scene_drain(0);
+    for (uint64_t i = 0; i < pages; i++) {
+        test_case("read of page %u", (unsigned)i);
+        REQUIRE_OK(access_paged(child, i, ACCESS_READ));
+    }
+    for (uint64_t i = 0; i < pages; i++) {
+        test_case("write of page %u", (unsigned)i);
+        REQUIRE_OK(access_paged(child, i, ACCESS_WRITE));
+    }
+    scene_give_back(UINT64_MAX);
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
