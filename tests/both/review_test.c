@@ -630,3 +630,28 @@ TEST(a_map_follows_the_copy_of_its_block)
     REQUIRE_OK(foreign_unmap(scene.ctx, late.mapper, PAGE(GIGA)));
     scene_end();
 }
+/* --- Frames of tables that an operation gave up
+ * ------------------------------------------------------------------- */
+
+/* A table that a mapping takes the place of is the frame that somebody waits for. */
+TEST(who_waits_gets_the_frames_of_dead_tables)
+{
+    struct vcpu_wait wait = {.vcpu = 0};
+    scene_start(0);
+    pfn_t device = host_take(BLOCK, 1);
+    struct space *space = scene_space(), *other = scene_space();
+    scene_region(space, 0, BLOCK, REGION_PRIVATE, RIGHT_ALL, 0);
+    scene_write(space, 0, 1);
+    scene_memory(other, 0, 1, 0);
+    REQUIRE_OK(space_unmap(scene.ctx, other, PAGE(0), BYTES(1)));
+    REQUIRE_OK(pool_reserve(scene.ctx, &other->payer, 8)); /* for the regions */
+    scene_drain(0);
+    REQUIRE_EQ(space_fault(scene.ctx, space, PAGE(1), ACCESS_WRITE, &wait), CLEAVE_WAIT);
+    REQUIRE_EQ(wait.need, 1);
+    REQUIRE_OK(space_map_device(scene.ctx, other, PAGE(0), BYTES(BLOCK), device,
+                                RIGHT_READ | RIGHT_WRITE, false));
+    CHECK_EQ(wait.grant.reserved, 1);
+    scene_give_back(UINT64_MAX);
+    CHECK_OK(space_fault(scene.ctx, space, PAGE(1), ACCESS_WRITE, &wait));
+    scene_end();
+}
