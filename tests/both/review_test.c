@@ -3,7 +3,9 @@
  * Errors that a review found in the core, one test each: what a caller, a guest or another CPU had
  * to do at the wrong moment, and what must come of it.
  */
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "collapse.h"
 #include "notify.h"
@@ -653,5 +655,58 @@ TEST(who_waits_gets_the_frames_of_dead_tables)
     CHECK_EQ(wait.grant.reserved, 1);
     scene_give_back(UINT64_MAX);
     CHECK_OK(space_fault(scene.ctx, space, PAGE(1), ACCESS_WRITE, &wait));
+    scene_end();
+}
+
+/* --- The last account
+ * --------------------------------------------------------------------------------------------- */
+
+struct maker {
+    unsigned cpu;
+    enum cleave_status status;
+    uint32_t account;
+};
+
+static void *make_account(void *arg)
+{
+    struct maker *m = arg;
+    host_cpu_attach(m->cpu);
+    m->status = account_create(host_ctx(m->cpu), scene.pool, 1, &m->account);
+    host_cpu_detach(m->cpu);
+    return NULL;
+}
+
+/* Two CPUs stand at the pool's lock for the last account there can be: no more are made. */
+TEST(the_last_account_is_made_once)
+{
+    struct maker maker[2] = {{.cpu = 1}, {.cpu = 2}};
+    pthread_t thread[2];
+    enum cleave_status status;
+    uint32_t account;
+
+    scene_start(TABLE_ENTRIES > 4 ? 0 : 256);
+    do {
+        status = account_create(scene.ctx, scene.pool, 1, &account);
+    } while (status == CLEAVE_OK);
+    CHECK_STATUS(status, CLEAVE_COUNT);
+    const uint32_t made = scene.pool->accounts;
+    account_release(scene.ctx, scene.pool, 1);
+    for (unsigned round = 0; round < 50; round++) {
+        spin_lock(scene.ctx, &scene.pool->lock, RANK_POOL);
+        for (unsigned i = 0; i < 2; i++) {
+            REQUIRE(pthread_create(&thread[i], NULL, make_account, &maker[i]) == 0);
+        }
+        (void)usleep(1000); /* both wait by then, or the round shows nothing */
+        spin_unlock(scene.ctx, &scene.pool->lock, RANK_POOL);
+        for (unsigned i = 0; i < 2; i++) {
+            REQUIRE(pthread_join(thread[i], NULL) == 0);
+        }
+        REQUIRE_EQ(scene.pool->accounts, made);
+        REQUIRE((maker[0].status == CLEAVE_OK) + (maker[1].status == CLEAVE_OK) == 1);
+        account_release(scene.ctx, scene.pool, maker[maker[0].status == CLEAVE_OK ? 0 : 1].account);
+    }
+    for (uint32_t i = 2; i <= made; i++) {
+        account_release(scene.ctx, scene.pool, i);
+    }
     scene_end();
 }
