@@ -5,6 +5,7 @@
  */
 #include "notify.h"
 #include "pager.h"
+#include "pin.h"
 #include "scene.h"
 
 #define WINDOW (2 * GIGA)
@@ -128,6 +129,31 @@ TEST(outlasts_lost_splits_of_paged_blocks)
     CHECK_OK(paged_split(scene.ctx, child, &child->payer, gfn(0), entry));
     CHECK_EQ(child->payer.reserved, reserved);
     REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
+
+/* Another space maps a page and unmaps it again: the frame of the records comes and goes. */
+TEST(outlasts_maps_that_come_and_go)
+{
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
+    struct space *child = NULL;
+    uint32_t id;
+    scene_start(0);
+    struct space *space = scene_space(), *mapper = scene_space();
+    scene_memory(space, 0, 4, 0);
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &child));
+    REQUIRE_OK(foreign_map(scene.ctx, child, PAGE(0), mapper, PAGE(0)));
+    REQUIRE_OK(foreign_unmap(scene.ctx, mapper, PAGE(0)));
+    REQUIRE_OK(space_pin(scene.ctx, child, PAGE(1), BYTES(1), true, &id));
+    REQUIRE_OK(space_unpin(scene.ctx, child, id));
+    uint64_t reserved = child->payer.reserved;
+    for (unsigned i = 0; i < 16; i++) {
+        REQUIRE_OK(foreign_map(scene.ctx, child, PAGE(0), mapper, PAGE(0)));
+        REQUIRE_OK(foreign_unmap(scene.ctx, mapper, PAGE(0)));
+        REQUIRE_OK(space_pin(scene.ctx, child, PAGE(1), BYTES(1), true, &id));
+        REQUIRE_OK(space_unpin(scene.ctx, child, id));
+    }
+    CHECK_EQ(child->payer.reserved, reserved);
     scene_end();
 }
 
