@@ -36,7 +36,9 @@ void collapse_note(struct space *space, const struct walk *walk)
     if (walk->level != 0 || space->collapse_at == 0 || !pool_is_aside(aside, walk->table)) {
         return;
     }
-    if (TABLE_ENTRIES - run_of(aside, 1)->free_count == space->collapse_at) {
+    /* A grain, or another vcpu's copy, may step over the number itself. */
+    unsigned taken = TABLE_ENTRIES - run_of(aside, 1)->free_count;
+    if (taken >= space->collapse_at && taken - space->collapse_at < PREPARED_MAX) {
         space->collapse_hint = level_align(walk->at, 1);
     }
 }

@@ -710,3 +710,25 @@ TEST(the_last_account_is_made_once)
     }
     scene_end();
 }
+
+/* --- A threshold that copies step over
+ * -------------------------------------------------------------------------------- */
+
+/* Two pages are copied at a time, and the block asks for collapse at an odd number. */
+TEST(a_grain_steps_over_the_threshold_of_collapse)
+{
+    const struct region large = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1};
+    scene_start(0);
+    struct space *parent = scene_space();
+    scene_memory(parent, 0, BLOCK, 0);
+    REQUIRE_OK(space_set_region(scene.ctx, parent, PAGE(0), BYTES(BLOCK), &large));
+    struct space *child = scene_fork(parent);
+    child->grain = 1;
+    child->collapse_at = 3;
+    scene_write(child, 0, 1);
+    CHECK_EQ(child->stats.collapsed, 0);
+    scene_write(child, 2, 1);
+    CHECK_EQ(child->stats.collapsed, 1);
+    CHECK_EQ(scene_lookup(child, 0).level, 1);
+    scene_end();
+}
