@@ -175,6 +175,7 @@ static enum cleave_status install_missing(struct collapse *c, pfn_t table)
     const pte_t flags = pt_format.accessed | pt_format.dirty;
     enum cleave_status status = CLEAVE_AGAIN; /* the next round looks for more */
 
+    space_turn(c->space); /* a copy may go where an earlier one was */
     for (unsigned i = 0; i < c->prepared.count; i++) {
         struct prepared_item *item = &c->prepared.item[i];
         pte_t *slot = &table_slots(table)[level_slot(item->at, 0)];

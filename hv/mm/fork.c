@@ -233,6 +233,7 @@ static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
                                      struct flush_batch *batch)
 {
     write_lock(ctx, &parent->lock, RANK_SPACE);
+    space_turn(parent);
     enum cleave_status status = CLEAVE_OK;
     if (parent->state != SPACE_ALIVE && parent->state != SPACE_FROZEN) {
         status = mm_fail(ctx, CLEAVE_DYING, "parent", parent->id, 1, 0);

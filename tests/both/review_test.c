@@ -732,3 +732,99 @@ TEST(a_grain_steps_over_the_threshold_of_collapse)
     CHECK_EQ(scene_lookup(child, 0).level, 1);
     scene_end();
 }
+
+/* --- A frame that comes back to the entry it was taken from
+ * ----------------------------------------------------------- */
+
+static struct {
+    struct space *space;
+    bool shared;
+} again;
+
+static void again_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    again.space = scene_space();
+    again.shared = false;
+    scene_memory(again.space, 0, 4, 0);
+    (void)scene_fork(again.space);
+    REQUIRE_OK(host_cpu_run(3, again.space));
+}
+
+/* What it has written, every vcpu reads. */
+static void again_write(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 9, found = 0, done;
+    (void)arg;
+    if (space_write(ctx, again.space, PAGE(0), &word, 8, NULL, &done) != CLEAVE_OK) {
+        return; /* there is no memory for it, in some schedules */
+    }
+    if (host_cpu_read(3, PAGE(0), &found, 8) != CLEAVE_OK || found != 9) {
+        host_fail("another vcpu reads %llu", (unsigned long long)found);
+    }
+}
+
+/* Forks share the page again, one of them goes with the frame that the writer copied to, and that
+ * frame is the only one left. */
+static void again_share(struct mm_ctx *ctx, void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX};
+    struct space *fork[2];
+    struct mapping copy;
+    pfn_t taken;
+    uint64_t found;
+    (void)arg;
+    if (space_lookup(ctx, again.space, PAGE(0), &copy) != CLEAVE_OK ||
+        space_fork(ctx, again.space, 1, &options, &fork[0]) != CLEAVE_OK ||
+        space_fault(ctx, again.space, PAGE(0), ACCESS_WRITE, NULL) != CLEAVE_OK ||
+        space_destroy(ctx, fork[0]) != CLEAVE_OK) {
+        host_fail("not shared");
+    }
+    bool kept = pool_alloc_at(ctx, &scene.pool->payer, copy.frame, FRAME_OBJECT) == CLEAVE_OK;
+    if (space_fork(ctx, again.space, 1, &options, &fork[1]) != CLEAVE_OK ||
+        space_fault(ctx, again.space, PAGE(1), ACCESS_WRITE, NULL) != CLEAVE_OK ||
+        host_cpu_read(3, PAGE(0), &found, 8) != CLEAVE_OK) {
+        host_fail("not shared again");
+    }
+    while (pool_alloc(ctx, &scene.pool->payer, 0, FRAME_OBJECT, &taken) == CLEAVE_OK) {
+    }
+    if (kept && node_put(ctx, copy.frame)) {
+        pool_free(ctx, copy.frame, 0);
+    }
+    again.shared = true;
+}
+
+static void again_copy(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    while (!again.shared) {
+        port_relax(ctx);
+    }
+    (void)!space_fault(ctx, again.space, PAGE(0), ACCESS_WRITE, NULL);
+}
+
+static bool again_check(void *arg)
+{
+    (void)arg;
+    host_cpu_stop(3);
+    return true;
+}
+
+/* The hypervisor's own write to a page stands between its flush and the write bit, while the page
+ * is shared and copied anew into the same frame: it does not take that copy, which some vcpu may
+ * not know of yet, for its own. */
+TEST(a_frame_that_comes_back_is_not_written_before_the_flush)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = again_setup,
+                               .cpus = 3,
+                               .body = {again_write, again_share, again_copy},
+                               .check = again_check,
+                               .max_preemptions = 2,
+                               .points = 1u << POINT_FLUSH | 1u << POINT_FLUSHED};
+    CHECK(host_sched_explore(&sched));
+}
