@@ -14,25 +14,25 @@
 /* --- What a reservation must cover
  * ---------------------------------------------------------------- */
 
-/* Tables and pages that writes and first touches may take below one more extent. `last` remembers
- * per level the last table counted, so that neighbours count a common table once. */
-static uint64_t extent_frames(struct gfn_range extent, uint64_t last[TABLE_LEVELS])
+/* Tables that writes and first touches may take above the pages of one more extent. `last`
+ * remembers per level the last table counted, so that neighbours count a common table once. */
+static uint64_t extent_tables(struct gfn_range extent, uint64_t last[TABLE_LEVELS])
 {
-    uint64_t frames = extent.end.v - extent.start.v;
+    uint64_t tables = 0;
     for (unsigned level = 1; level <= ROOT_LEVEL; level++) {
         uint64_t first = extent.start.v / level_pages(level);
         uint64_t end = (extent.end.v - 1) / level_pages(level) + 1;
         first = first < last[level] ? last[level] : first;
-        frames += end > first ? end - first : 0;
+        tables += end > first ? end - first : 0;
         last[level] = end;
     }
-    return frames;
+    return tables;
 }
 
 uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned vcpus)
 {
     uint64_t last[TABLE_LEVELS] = {0};
-    uint64_t frames = 0;
+    uint64_t pages = 0, tables = 0;
     struct gfn_range extent = {gfn(0), gfn(0)};
     struct region region;
 
@@ -41,14 +41,17 @@ uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned 
                        &region)) {
         if (region.policy != REGION_ABSENT && region.policy != REGION_DEVICE &&
             region.policy != REGION_FOREIGN) {
-            frames += extent_frames(extent, last);
+            /* A paged page that is read first is loaded for all who share it, and copied later. */
+            uint64_t times = region.policy == REGION_PAGED ? 2 : 1;
+            pages += times * (extent.end.v - extent.start.v);
+            tables += extent_tables(extent, last);
         }
     }
-    if (region_summary_all(space->regions) & REGION_HAS_NOTIFY) {
-        /* Each table's worth of pages may need a region node of its own. */
-        frames += frames - frames / 2;
-    }
-    return frames + (uint64_t)vcpus * (ROOT_LEVEL + (UINT64_C(1) << space->grain));
+    /* Where pages are notified of, each table may need a node of the region tree beside it, and
+     * the root one. */
+    bool notify = (region_summary_all(space->regions) & REGION_HAS_NOTIFY) != 0;
+    uint64_t nodes = notify ? tables + 1 : 0;
+    return pages + tables + nodes + (uint64_t)vcpus * (ROOT_LEVEL + (UINT64_C(1) << space->grain));
 }
 
 /* --- Sharing
@@ -230,6 +233,7 @@ static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
                                      struct flush_batch *batch)
 {
     write_lock(ctx, &parent->lock, RANK_SPACE);
+    space_turn(parent);
     enum cleave_status status = CLEAVE_OK;
     if (parent->state != SPACE_ALIVE && parent->state != SPACE_FROZEN) {
         status = mm_fail(ctx, CLEAVE_DYING, "parent", parent->id, 1, 0);
@@ -346,7 +350,13 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
     }
     status = fork_one(ctx, space, limit, out);
     if (status == CLEAVE_OK) {
-        (*out)->state = SPACE_FROZEN;
+        const struct fork_options none = {0};
+        status = reserve_all(ctx, space, 0, &none, NULL);
+        if (status == CLEAVE_OK) {
+            (*out)->state = SPACE_FROZEN;
+        } else {
+            abandon(ctx, *out);
+        }
     }
     fork_end(ctx, space, &batch, began);
     return status;

@@ -26,7 +26,8 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
                               struct space **children) MUST_CHECK;
 
 /* An immutable fork: nothing runs in it, nothing changes it. Destroyed like a space; forks made
- * from it keep it alive as their base. */
+ * from it keep it alive as their base. A space that holds a reservation gets it renewed, or the
+ * snapshot is refused. Errors as for space_fork(). */
 enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint64_t limit,
                                   struct space **out) MUST_CHECK;
 

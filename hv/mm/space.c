@@ -54,8 +54,10 @@ enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space)
     }
     if (status != CLEAVE_OK) {
         write_unlock(ctx, &space->lock, RANK_SPACE);
+        return status;
     }
-    return status;
+    space_turn(space);
+    return CLEAVE_OK;
 }
 
 void space_end(struct mm_ctx *ctx, struct space *space)

@@ -61,6 +61,7 @@ struct space {
     pfn_t root;
     uint32_t inside;  /* faults under way: destroying waits for them */
     uint32_t holders; /* bases, restores, capabilities and loads that hold this object */
+    uint32_t turns;   /* see space_turn() */
     region_word_t regions;
     struct payer payer;
     uint64_t reserve_goal; /* what the fork reserved: renewed by reset and by its own forks */
@@ -211,6 +212,17 @@ enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size,
  * error. */
 enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 void space_end(struct mm_ctx *ctx, struct space *space);
+/* From here on a frame that an entry had may leave it, or be shared, and come back to it with other
+ * bytes: done by every change, fork and reset under the writers' side of the lock, and by a
+ * collapse that copies. Tells a fault that had let the lock go. The number wraps. */
+static inline void space_turn(struct space *space)
+{
+    __atomic_fetch_add(&space->turns, 1, __ATOMIC_RELAXED);
+}
+static inline uint32_t space_turns(const struct space *space)
+{
+    return __atomic_load_n(&space->turns, __ATOMIC_RELAXED);
+}
 /* Makes a boundary between entries at `at`: copies the shared tables on its path and splits the
  * leaf that spans it, which no guest can tell. The space is locked for writing; `batch` has room
  * for ROOT_LEVEL more. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW. */
