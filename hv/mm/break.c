@@ -169,7 +169,9 @@ enum need fault_commit(struct fault *f)
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
-    if (walk.level == level) {
+    /* A block is not copied whole beneath foreign maps: one made meanwhile would not follow. */
+    bool alone = hole || level == 0 || f->space->attachment_count == 0;
+    if (walk.level == level && alone) {
         for (unsigned i = 0; i < p->count; i++) {
             bool installed = in_extent(f, p->item[i].at, level) &&
                              commit_one(f, &walk, &p->item[i], leaf_rights(f, level));

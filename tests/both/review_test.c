@@ -445,3 +445,46 @@ TEST(paged_entries_over_an_accessed_table)
     REQUIRE_OK(pager_destroy(scene.ctx, pager));
     scene_end();
 }
+
+/* --- Foreign maps of a block that is copied whole
+ * ------------------------------------------------------------------- */
+
+static struct {
+    struct space *owner, *mapper;
+    bool mapped;
+} follow;
+
+static void map_second_page(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                            void *arg)
+{
+    (void)ctx, (void)a, (void)arg;
+    if (point == POINT_COPIED && b == 1 && !follow.mapped) {
+        follow.mapped = true;
+        CHECK_OK(foreign_map(host_ctx(2), follow.owner, PAGE(1), follow.mapper, PAGE(0)));
+    }
+}
+
+/* Another space maps a page of a block that is just being copied whole: the map shows what the
+ * owner writes afterwards. */
+TEST(a_map_follows_a_block_that_is_copied_whole)
+{
+    TEST_NEEDS_HOOKS();
+    const struct region region = {
+        .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1, .whole = true};
+    scene_start(0);
+    follow.owner = scene_space();
+    follow.mapper = scene_space();
+    follow.mapped = false;
+    REQUIRE_OK(space_map(scene.ctx, follow.owner, PAGE(0), 1, &region));
+    scene_write(follow.owner, 1, 1);
+    struct space *child = scene_fork(follow.owner);
+    host_on_point(map_second_page, NULL);
+    scene_write(follow.owner, 0, 2);
+    host_on_point(NULL, NULL);
+    REQUIRE(follow.mapped);
+    scene_audit();
+    scene_write(follow.owner, 1, 3);
+    scene_look(follow.mapper, 0, 3);
+    scene_check(child, 1, 1);
+    scene_end();
+}
