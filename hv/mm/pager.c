@@ -160,7 +160,8 @@ enum cleave_status pager_done(struct mm_ctx *ctx, struct pager *pager, uint64_t 
     unsigned rights = RIGHT_READ | RIGHT_EXEC | (load->write ? RIGHT_WRITE : 0u);
     window_unmap(ctx, pager, load);
     if (!ok || load->target == NULL ||
-        !load_publish(ctx, load->target, load->at, load->order, load->paged, load->frame, rights)) {
+        !load_publish(ctx, load->target, load->at, load->order, load->paged, pager->number,
+                      load->frame, rights)) {
         frame_put(ctx, load->frame, load->order);
     }
     load_end(ctx, pager, load, ok ? WAIT_RETRY : WAIT_FAILED);

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Errors that a review found around pagers and waiting, one test each: what a caller, a guest or
+ * another CPU had to do at the wrong moment, and what must come of it.
+ */
+#include <string.h>
+
+#include "pager.h"
+#include "scene.h"
+
+#define WINDOWS (2 * GIGA) /* of pagers, in the control space */
+#define WAITS 32u
+
+static const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+static struct space *control, *space;
+static struct vcpu_wait waits[WAITS];
+
+static struct pager *new_pager(unsigned window)
+{
+    struct pager *pager = NULL;
+    uint64_t page = WINDOWS + window * PAGER_LOADS * BLOCK;
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(page), &pager));
+    return pager;
+}
+
+static void start(void)
+{
+    scene_start(0);
+    control = scene_space();
+    space = scene_space();
+    for (unsigned i = 0; i < WAITS; i++) {
+        waits[i] = (struct vcpu_wait){.vcpu = i};
+    }
+}
+
+static void map(struct space *in, uint64_t page, uint64_t pages, struct pager *pager,
+                uint64_t offset)
+{
+    REQUIRE_OK(
+        space_map_paged(scene.ctx, in, PAGE(page), BYTES(pages), pager, 0, 1, offset, &paged));
+}
+
+static struct load_request take(struct pager *pager)
+{
+    struct load_request request = {.id = 0};
+    bool found = false;
+    REQUIRE_OK(pager_next(scene.ctx, pager, &request, &found));
+    REQUIRE(found);
+    return request;
+}
+
+/* The pager fills what it has taken with a page of this tag. */
+static void fill(const struct load_request *request, uint64_t tag)
+{
+    scene_write(control, request->window.v >> PAGE_SHIFT, tag);
+}
+
+static void wait_for(struct space *in, uint64_t page, enum access access, unsigned wait)
+{
+    REQUIRE_EQ(space_fault(scene.ctx, in, PAGE(page), access, &waits[wait]), CLEAVE_WAIT);
+}
+
+/* --- Two pagers ------------------------------------------------------------------------------- */
+
+/* A page is unmapped while one pager fills it, and mapped again as the same page of the other's
+ * store: what the first one brings is not for it. */
+TEST(a_load_is_not_for_another_pagers_page)
+{
+    start();
+    struct pager *first = new_pager(0), *second = new_pager(1);
+    map(space, 0, 1, first, 7);
+    wait_for(space, 0, ACCESS_READ, 0);
+    struct load_request late = take(first);
+    fill(&late, 1);
+    REQUIRE_OK(space_unmap(scene.ctx, space, PAGE(0), BYTES(1)));
+    map(space, 0, 1, second, 7);
+    REQUIRE_OK(pager_done(scene.ctx, first, late.id, true));
+    CHECK_EQ(scene_lookup(space, 0).kind, PTE_KIND_PAGED);
+    wait_for(space, 0, ACCESS_READ, 0);
+    struct load_request request = take(second);
+    fill(&request, 2);
+    REQUIRE_OK(pager_done(scene.ctx, second, request.id, true));
+    scene_check(space, 0, 2);
+    REQUIRE_OK(pager_destroy(scene.ctx, first));
+    REQUIRE_OK(pager_destroy(scene.ctx, second));
+    scene_end();
+}
+
+/* Two spaces have one page of two pagers' stores in the same place: that is not the same memory. */
+TEST(diff_tells_pagers_apart)
+{
+    struct gfn_range found[4];
+    start();
+    struct pager *first = new_pager(0), *second = new_pager(1);
+    map(space, 0, BLOCK, first, 7);
+    struct space *fork = scene_fork(scene_snapshot(space));
+    struct diff diff = {.end = gfn(BLOCK), .found = found, .room = 4};
+    REQUIRE_OK(space_diff(scene.ctx, space, fork, &diff));
+    CHECK_EQ(diff.count, 0);
+    REQUIRE_OK(space_unmap(scene.ctx, fork, PAGE(1), BYTES(1)));
+    map(fork, 1, 1, second, 8);
+    diff.from = gfn(0);
+    REQUIRE_OK(space_diff(scene.ctx, space, fork, &diff));
+    if (CHECK_EQ(diff.count, 1)) {
+        CHECK_EQ(found[0].start.v, 1);
+        CHECK_EQ(found[0].end.v, 2);
+    }
+    REQUIRE_OK(pager_destroy(scene.ctx, first));
+    REQUIRE_OK(pager_destroy(scene.ctx, second));
+    scene_end();
+}
