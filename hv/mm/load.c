@@ -107,6 +107,20 @@ void load_wake(struct vcpu_wait **list, enum wait_outcome outcome)
     }
 }
 
+void load_wake_space(struct vcpu_wait **list, const struct space *space)
+{
+    while (*list != NULL) {
+        struct vcpu_wait *wait = *list;
+        if (wait->space != space) {
+            list = &wait->next;
+            continue;
+        }
+        *list = wait->next;
+        wait->next = NULL;
+        load_wake(&wait, WAIT_RETRY);
+    }
+}
+
 static bool load_unwait(struct vcpu_wait **list, struct vcpu_wait *wait)
 {
     for (; *list != NULL; list = &(*list)->next) {

@@ -311,6 +311,10 @@ static void forget_in(void *arg, struct pager *pager)
     struct forget *f = arg;
     bool own = pager->space == f->space;
 
+    load_wake_space(&pager->full, f->space);
+    for (unsigned i = 0; i < PAGER_LOADS; i++) {
+        load_wake_space(&pager->loads[i].waiters, f->space);
+    }
     for (unsigned i = 0; i < PAGER_LOADS; i++) {
         struct load *load = &pager->loads[i];
         if (load->state == LOAD_FREE || (!own && load->target != f->space)) {

@@ -109,3 +109,61 @@ TEST(diff_tells_pagers_apart)
     REQUIRE_OK(pager_destroy(scene.ctx, second));
     scene_end();
 }
+
+/* --- Who waits when a space goes ---------------------------------------------------------------
+ */
+
+/* The pager has taken the load, and perhaps died: nobody of a space that is gone waits for it. */
+TEST(a_space_that_goes_waits_for_no_load)
+{
+    start();
+    struct pager *pager = new_pager(0);
+    map(space, 0, 1, pager, 0);
+    wait_for(space, 0, ACCESS_READ, 0);
+    struct load_request request = take(pager);
+    REQUIRE_OK(space_destroy(scene.ctx, space));
+    CHECK_EQ(waits[0].kind, WAIT_NONE);
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
+
+/* The same where the load fills the entry of the space's base, and others wait for it too. */
+TEST(a_fork_that_goes_waits_for_no_load_of_its_base)
+{
+    start();
+    struct pager *pager = new_pager(0);
+    map(space, 0, 1, pager, 0);
+    struct space *base = scene_snapshot(space), *fork = scene_fork(base), *other = scene_fork(base);
+    wait_for(fork, 0, ACCESS_READ, 0);
+    wait_for(other, 0, ACCESS_READ, 1);
+    struct load_request request = take(pager);
+    fill(&request, 5);
+    REQUIRE_OK(space_destroy(scene.ctx, fork));
+    CHECK_EQ(waits[0].kind, WAIT_NONE);
+    CHECK_EQ(waits[1].kind, WAIT_LOAD);
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    CHECK_EQ(waits[1].kind, WAIT_NONE);
+    scene_check(other, 0, 5);
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
+
+/* The same where all loads are taken, and it waits for one to become free. */
+TEST(a_space_that_goes_waits_for_no_free_load)
+{
+    start();
+    struct pager *pager = new_pager(0);
+    struct space *late = scene_space();
+    map(space, 0, PAGER_LOADS, pager, 0);
+    map(late, 0, 1, pager, 100);
+    for (unsigned i = 0; i < PAGER_LOADS; i++) {
+        wait_for(space, i, ACCESS_READ, i);
+    }
+    wait_for(late, 0, ACCESS_READ, PAGER_LOADS);
+    REQUIRE_OK(space_destroy(scene.ctx, late));
+    CHECK_EQ(waits[PAGER_LOADS].kind, WAIT_NONE);
+    CHECK_EQ(waits[0].kind, WAIT_LOAD);
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
