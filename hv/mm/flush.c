@@ -88,9 +88,11 @@ void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch)
         flush_all(ctx, batch->space);
         port_point(ctx, POINT_FLUSHED, (uint64_t)(uintptr_t)batch->space, batch->count);
     }
+    bool tables = false;
     for (unsigned i = 0; i < batch->count; i++) {
         pfn_t f = batch->drop[i].frame;
         if (batch->drop[i].table) {
+            tables = true;
             table_put(ctx, f);
         } else {
             port_point(ctx, POINT_DROP, f.v,
@@ -100,6 +102,10 @@ void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch)
     }
     batch->count = 0;
     batch->needed = false;
+    struct pool *pool = batch->space->payer.pool;
+    if (tables && __atomic_load_n(&pool->wait_first, __ATOMIC_RELAXED) != NULL) {
+        table_reap_some(ctx, pool, FLUSH_DROPS); /* somebody waits for such frames */
+    }
 }
 
 enum cleave_status flush_enter(struct mm_ctx *ctx, struct space *space)

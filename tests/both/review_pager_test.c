@@ -167,3 +167,33 @@ TEST(a_space_that_goes_waits_for_no_free_load)
     REQUIRE_OK(pager_destroy(scene.ctx, pager));
     scene_end();
 }
+
+/* --- Memory that comes back ---------------------------------------------------------------------
+ */
+
+/* A pager's window drops a table that it no longer needs: that frame is enough for who waits. */
+TEST(a_dropped_table_wakes_who_waits_for_memory)
+{
+    start();
+    struct pager *pager = new_pager(0);
+    map(space, 0, 1, pager, 0);
+    REQUIRE_OK(
+        space_map_paged(scene.ctx, space, PAGE(GIGA), BYTES(BLOCK), pager, 1, 1, 100, &paged));
+    scene_memory(space, 2 * GIGA, 1, 0);
+    scene_region(space, 2 * GIGA + 1, 1, REGION_PRIVATE, RIGHT_ALL, 0);
+    wait_for(space, 0, ACCESS_READ, 0);
+    struct load_request request = take(pager); /* of a page: its slot of the window has a table */
+    fill(&request, 1);
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    wait_for(space, GIGA, ACCESS_READ, 0); /* of a block, in the same slot */
+    scene_drain(0);
+    wait_for(space, 2 * GIGA + 1, ACCESS_WRITE, 1);
+    REQUIRE_EQ(waits[1].kind, WAIT_MEMORY);
+    request = take(pager);
+    CHECK_EQ(waits[1].kind, WAIT_NONE);
+    CHECK_OK(space_fault(scene.ctx, space, PAGE(2 * GIGA + 1), ACCESS_WRITE, &waits[1]));
+    REQUIRE_OK(pager_done(scene.ctx, pager, request.id, true));
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_give_back(UINT64_MAX);
+    scene_end();
+}
