@@ -197,3 +197,40 @@ TEST(a_dropped_table_wakes_who_waits_for_memory)
     scene_give_back(UINT64_MAX);
     scene_end();
 }
+
+/* --- What is said -------------------------------------------------------------------------------
+ */
+
+/* A range of more pages than a store has: no offset would do, so the size is what is wrong. */
+TEST(a_range_larger_than_a_store_is_too_large)
+{
+    if (GUEST_PAGES <= UINT64_C(1) << 32) {
+        TEST_SKIP("no such range");
+    }
+    start();
+    struct pager *pager = new_pager(0);
+    uint64_t size = BYTES(UINT64_C(1) << 33);
+    CHECK_STATUS(space_map_paged(scene.ctx, space, PAGE(0), size, pager, 1, 1, 0, &paged),
+                 CLEAVE_COUNT);
+    CHECK_EQ(strcmp(scene.ctx->error.argument, "size"), 0);
+    CHECK_EQ(scene.ctx->error.high, BYTES(UINT64_C(1) << 32));
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
+
+/* While a paged range is being mapped it is no memory yet: a read says so, as a guest's does. */
+TEST(a_range_that_is_being_mapped_is_no_memory)
+{
+    uint64_t word;
+    start();
+    struct pager *pager = new_pager(0);
+    scene.ctx->budget = 1;
+    REQUIRE_EQ(space_map_paged(scene.ctx, space, PAGE(0), BYTES(BLOCK), pager, 0, 1, 0, &paged),
+               CLEAVE_AGAIN);
+    scene.ctx->budget = UINT64_MAX;
+    CHECK_STATUS(space_fault(scene.ctx, space, PAGE(0), ACCESS_READ, NULL), CLEAVE_FAULT);
+    CHECK_STATUS(space_read(scene.ctx, space, PAGE(0), &word, sizeof(word), NULL), CLEAVE_FAULT);
+    map(space, 0, BLOCK, pager, 0);
+    REQUIRE_OK(pager_destroy(scene.ctx, pager));
+    scene_end();
+}
