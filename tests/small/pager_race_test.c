@@ -267,3 +267,93 @@ TEST_TIMED(a_write_meets_the_end_of_its_space, 120)
                                  .body = {space_is_destroyed, pager_serves, guest_writes},
                                  .check = check_destroyed});
 }
+
+/* --- The pager and its space go ------------------------------------------------------------------
+ */
+
+/* Two loads are in the pager's window. */
+static void setup_taken(void *arg)
+{
+    struct load_request request;
+    bool found;
+    setup(arg);
+    host_cpu_stop(1);
+    host_cpu_stop(2);
+    for (uint64_t page = 0; page < 2; page++) {
+        must(pager_prefetch(host_ctx(0), world.pager, world.space, gpa(page * PAGE_SIZE)));
+        must(pager_next(host_ctx(0), world.pager, &request, &found));
+        expect(found, "no load");
+    }
+}
+
+static void control_is_destroyed(struct mm_ctx *ctx, void *arg)
+{
+    enum cleave_status status;
+    (void)arg;
+    do {
+        status = space_destroy(ctx, world.control);
+    } while (status == CLEAVE_AGAIN);
+    must(status);
+}
+
+static void pager_is_destroyed(struct mm_ctx *ctx, void *arg)
+{
+    enum cleave_status status;
+    (void)arg;
+    while ((status = pager_destroy(ctx, world.pager)) == CLEAVE_BUSY) {
+        port_relax(ctx); /* a load is in a call's hands */
+    }
+    must(status);
+}
+
+static bool check_both_gone(void *arg)
+{
+    (void)arg;
+    host_cpu_stop(1);
+    audit();
+    return world.pool->kind[FRAME_DATA] == 0;
+}
+
+TEST_TIMED(a_pager_goes_with_its_space, 120)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = setup_taken,
+                               .cpus = 2,
+                               .body = {control_is_destroyed, pager_is_destroyed},
+                               .check = check_both_gone,
+                               .max_preemptions = 3};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
+
+/* Two loads are asked for. */
+static void setup_queued(void *arg)
+{
+    setup(arg);
+    host_cpu_stop(1);
+    host_cpu_stop(2);
+    for (uint64_t page = 0; page < 2; page++) {
+        world.status =
+            space_fault(host_ctx(0), world.space, gpa(page * PAGE_SIZE), ACCESS_WRITE, NULL);
+        expect(world.status == CLEAVE_WAIT, "no load");
+    }
+}
+
+static bool check_target_gone(void *arg)
+{
+    (void)arg;
+    audit();
+    return world.pool->kind[FRAME_DATA] == 0;
+}
+
+TEST_TIMED(a_pager_goes_with_who_asked, 120)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = setup_queued,
+                               .cpus = 2,
+                               .body = {space_is_destroyed, pager_is_destroyed},
+                               .check = check_target_gone,
+                               .max_preemptions = 3};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
