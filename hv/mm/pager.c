@@ -68,7 +68,8 @@ static void window_unmap(struct mm_ctx *ctx, struct pager *pager, struct load *l
     flush_begin(&batch, space);
     read_lock(ctx, &space->lock, RANK_SPACE);
     walk_find(ctx, space, window_page(pager, load), load->order, &walk);
-    MM_CHECK(walk.exclusive && walk.level == load->order && (walk.entry & PTE_FOREIGN) &&
+    /* Its table is this space's own, but perhaps for what a fork that failed left to be reaped. */
+    MM_CHECK(walk.level == load->order && (walk.entry & PTE_FOREIGN) &&
              pte_pfn(walk.entry).v == load->frame.v);
     pte_t old = walk.entry;
     while (!pte_replace(ctx, walk.slot, old, 0)) {

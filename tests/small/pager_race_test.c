@@ -357,3 +357,68 @@ TEST_TIMED(a_pager_goes_with_who_asked, 120)
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
 }
+
+/* --- The pager's space forks --------------------------------------------------------------------
+ */
+
+static struct load_request taken;
+
+/* One load is in the window, and the control space has memory in another subtree. */
+static void setup_window(void *arg)
+{
+    const struct region private = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    gpa_t at = gpa(3 * level_size(ROOT_LEVEL));
+    bool found;
+    setup(arg);
+    host_cpu_stop(1);
+    host_cpu_stop(2);
+    must(space_set_region(host_ctx(0), world.control, at, PAGE_SIZE, &private));
+    must(space_populate(host_ctx(0), world.control, at, PAGE_SIZE));
+    must(pager_prefetch(host_ctx(0), world.pager, world.space, gpa(0)));
+    must(pager_next(host_ctx(0), world.pager, &taken, &found));
+    expect(found, "no load");
+}
+
+/* A fork fails for want of its n-th frame, and then the load is done. */
+static void fork_fails_and_load_ends(struct mm_ctx *ctx, void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX};
+    struct space *child;
+    host_fail_allocation(*(const uint64_t *)arg);
+    enum cleave_status status = space_fork(ctx, world.control, 1, &options, &child);
+    host_fail_allocation(0);
+    expect(status == CLEAVE_OK || status == CLEAVE_NO_MEMORY, "the fork fails otherwise");
+    must(pager_done(ctx, world.pager, taken.id, true));
+}
+
+/* A fault of somebody else, who reaps dead tables of the pool. */
+static void somebody_faults(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    expect(space_fault(ctx, world.space, gpa(8 * PAGE_SIZE), ACCESS_READ, NULL) == CLEAVE_FAULT,
+           "there is memory");
+}
+
+static bool check_window(void *arg)
+{
+    (void)arg;
+    audit();
+    must(pager_destroy(host_ctx(0), world.pager));
+    return true;
+}
+
+TEST_TIMED(a_failing_fork_leaves_the_window_alone, 120)
+{
+    TEST_NEEDS_HOOKS();
+    for (uint64_t k = 1; k < 12; k++) {
+        struct host_sched sched = {.setup = setup_window,
+                                   .cpus = 2,
+                                   .body = {fork_fails_and_load_ends, somebody_faults},
+                                   .check = check_window,
+                                   .arg = &k,
+                                   .max_preemptions = 2};
+        test_case("allocation %u", (unsigned)k);
+        CHECK(host_sched_explore(&sched));
+        CHECK(sched.complete);
+    }
+}
