@@ -488,3 +488,33 @@ TEST(a_map_follows_a_block_that_is_copied_whole)
     scene_check(child, 1, 1);
     scene_end();
 }
+
+/* --- Pins and notification
+ * ------------------------------------------------------------------------------------ */
+
+/* Through a pin a device writes without a fault: what is pinned for that is not armed, before the
+ * write was told or after. */
+TEST(nothing_is_armed_beneath_a_device_that_writes)
+{
+    uint32_t id;
+    scene_start(0);
+    struct channel *channel = new_channel();
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id));
+    struct scene_state before = scene_state();
+    CHECK_STATUS(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(4)), CLEAVE_BUSY);
+    CHECK_EQ(scene.ctx->error.value, id);
+    SCENE_CHECK_SAME(scene_state(), before);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(4)));
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id)); /* this is told */
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 1);
+    CHECK_STATUS(channel_rearm(scene.ctx, channel, space, PAGE(0), BYTES(4)), CLEAVE_BUSY);
+    CHECK_OK(channel_rearm(scene.ctx, channel, space, PAGE(2), BYTES(1)));
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 1);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    CHECK_OK(channel_rearm(scene.ctx, channel, space, PAGE(0), BYTES(4)));
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 0);
+    scene_end();
+}
