@@ -225,11 +225,13 @@ static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
     return CLEAVE_OK;
 }
 
-/* Locks a parent that may be forked: alive or a snapshot, with exact pins. */
+/* Locks a parent that may be forked: alive or a snapshot, with exact pins. `*began`: when. */
 static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
-                                     struct flush_batch *batch)
+                                     struct flush_batch *batch, uint64_t *began)
 {
+    flush_begin(batch, parent);
     write_lock(ctx, &parent->lock, RANK_SPACE);
+    *began = port_now();
     enum cleave_status status = CLEAVE_OK;
     if (parent->state != SPACE_ALIVE && parent->state != SPACE_FROZEN) {
         status = mm_fail(ctx, CLEAVE_DYING, "parent", parent->id, 1, 0);
@@ -298,9 +300,8 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     if (status != CLEAVE_OK) {
         return status;
     }
-    uint64_t began = port_now();
-    flush_begin(&batch, parent);
-    status = fork_begin(ctx, parent, &batch);
+    uint64_t began;
+    status = fork_begin(ctx, parent, &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -338,9 +339,8 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
                                   struct space **out)
 {
     struct flush_batch batch;
-    uint64_t began = port_now();
-    flush_begin(&batch, space);
-    enum cleave_status status = fork_begin(ctx, space, &batch);
+    uint64_t began;
+    enum cleave_status status = fork_begin(ctx, space, &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }

@@ -518,3 +518,87 @@ TEST(nothing_is_armed_beneath_a_device_that_writes)
     CHECK_EQ(channel_dirty(scene.ctx, channel), 0);
     scene_end();
 }
+
+/* --- How long a fork takes
+ * ------------------------------------------------------------------------------------ */
+
+/* What the parent reports is about its last fork or snapshot that was made, and no longer than the
+ * call took. */
+TEST(a_fork_says_how_long_its_parent_stood_still)
+{
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true};
+    struct space *child;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    CHECK_EQ(space->stats.stood_still, 0);
+    uint64_t began = port_now();
+    child = scene_fork(space);
+    uint64_t took = port_now() - began;
+    CHECK_LE(1, space->stats.stood_still);
+    CHECK_LE(space->stats.stood_still, took);
+    CHECK_EQ(child->stats.stood_still, 0);
+    space->stats.stood_still = 0;
+    CHECK_STATUS(space_fork(scene.ctx, space, 1, &options, &child), CLEAVE_COUNT);
+    CHECK_EQ(space->stats.stood_still, 0);
+    began = port_now();
+    (void)scene_snapshot(space);
+    took = port_now() - began;
+    CHECK_LE(1, space->stats.stood_still);
+    CHECK_LE(space->stats.stood_still, took);
+    scene_end();
+}
+
+static struct {
+    struct space *space, *child;
+    uint64_t let_go, done;
+} still;
+
+static void still_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    still.space = scene_space();
+    scene_memory(still.space, 0, 4, 0);
+}
+
+static void still_walks(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    read_lock(ctx, &still.space->lock, RANK_SPACE);
+    host_sched_yield();
+    uint64_t until = port_now() + UINT64_C(2000000);
+    while (port_now() < until) {
+    }
+    still.let_go = port_now();
+    read_unlock(ctx, &still.space->lock, RANK_SPACE);
+}
+
+static void still_forks(struct mm_ctx *ctx, void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX};
+    (void)arg;
+    if (space_fork(ctx, still.space, 1, &options, &still.child) != CLEAVE_OK) {
+        host_fail("no fork");
+    }
+    still.done = port_now();
+}
+
+static bool still_check(void *arg)
+{
+    (void)arg;
+    return still.done < still.let_go || still.space->stats.stood_still <= still.done - still.let_go;
+}
+
+/* While the call waits for walks that are under way, the parent does not stand still. */
+TEST(waiting_for_the_parent_is_not_standing_still)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = still_setup,
+                               .cpus = 2,
+                               .body = {still_walks, still_forks},
+                               .check = still_check,
+                               .max_preemptions = 1};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
