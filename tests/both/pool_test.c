@@ -517,6 +517,47 @@ TEST(aside_takes_nothing_that_is_reserved)
     scene_check(child, 1, 2);
 }
 
+/* Which 2 MiB run the first copy of a fork goes to, and a single frame that needs a run of its own,
+ * after the machine's random numbers were started at `seed`. */
+static struct runs {
+    uint32_t copy, frame;
+} runs_with_seed(uint64_t seed)
+{
+    struct runs runs;
+    pfn_t f = PFN_NONE;
+    start(0, UINT64_MAX);
+    host_seed(seed);
+    struct space *space = scene_space();
+    scene_memory(space, 0, BLOCK, 1);
+    struct space *child = scene_fork(space);
+    scene_write(child, 1, 2);
+    runs.copy = scene_lookup(child, 1).frame.v;
+    CHECK_EQ(runs.copy % BLOCK, 1); /* its own offset, whichever the run */
+    for (uint64_t i = 0; i < BLOCK; i++) {
+        REQUIRE_OK(pool_alloc(scene.ctx, &payer, 0, FRAME_DATA, &f));
+    }
+    runs.frame = f.v;
+    host_stop();
+    return runs;
+}
+
+/* T-P2: nobody can foretell which run copies go to, but a test can repeat it. */
+TEST(copies_go_to_a_random_run)
+{
+    struct runs first = runs_with_seed(1);
+    bool copy = false, frame = false;
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        struct runs once = runs_with_seed(seed), again = runs_with_seed(seed);
+        test_case("seed %u", (unsigned)seed);
+        CHECK_EQ(once.copy, again.copy);
+        CHECK_EQ(once.frame, again.frame);
+        copy |= once.copy != first.copy;
+        frame |= once.frame / BLOCK != first.frame / BLOCK;
+    }
+    CHECK(copy);
+    CHECK(frame);
+}
+
 /* I9, T-X21: what one domain wrote is read by no other, however the frame comes to it. */
 TEST(x21_frames_that_change_hands_are_zeroed)
 {
