@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Paged entries: made over a range, and split when there is no block to load one of 2 MiB into.
- * Under the space's lock: its writer side where a range is mapped, table locks for one entry.
+ * Under the writers' side of the space's lock.
  */
 #include "pager.h"
 
@@ -29,7 +29,8 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
         parts[i] = paged_part(paged, i);
     }
     flush_begin(&batch, space);
-    read_lock(ctx, &space->lock, RANK_SPACE);
+    /* Not beside readers: a fork's reset reads its base's tables without their locks. */
+    write_lock(ctx, &space->lock, RANK_SPACE);
     status = space->state == SPACE_ALIVE || space->state == SPACE_FROZEN
                  ? walk_exclusive(ctx, space, payer, at, 1, 0, &batch, &walk)
                  : mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
@@ -41,7 +42,7 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
         walk_end(ctx, &walk);
     }
     flush_finish(ctx, &batch);
-    read_unlock(ctx, &space->lock, RANK_SPACE);
+    write_unlock(ctx, &space->lock, RANK_SPACE);
     if (table.v != 0) {
         (void)node_put(ctx, table);
         pool_free(ctx, table, 0);

@@ -422,3 +422,80 @@ TEST_TIMED(a_failing_fork_leaves_the_window_alone, 120)
         CHECK(sched.complete);
     }
 }
+
+/* --- A reset meanwhile --------------------------------------------------------------------------
+ */
+
+#define BLOCK level_pages(1)
+
+static struct space *base, *sibling;
+
+/* A snapshot with a paged block and three of memory, and two forks of it, one of which has written
+ * all the memory. */
+static void setup_reset(void *arg)
+{
+    const struct region private = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    const struct fork_options options = {.limit = UINT64_MAX};
+    struct space *first, *forks[2];
+    uint64_t done;
+
+    setup(arg);
+    host_cpu_stop(1);
+    host_cpu_stop(2);
+    struct mm_ctx *ctx = host_ctx(0);
+    must(space_create(ctx, world.pool, UINT64_MAX, &first));
+    must(space_map_paged(ctx, first, gpa(0), level_size(1), world.pager, 1, 1, 0, &paged));
+    must(space_set_region(ctx, first, gpa(level_size(1)), 3 * level_size(1), &private));
+    must(space_populate(ctx, first, gpa(level_size(1)), 3 * level_size(1)));
+    must(space_snapshot(ctx, first, UINT64_MAX, &base));
+    must(space_destroy(ctx, first));
+    must(space_fork(ctx, base, 2, &options, forks));
+    must(space_destroy(ctx, world.space));
+    world.space = forks[0];
+    sibling = forks[1];
+    for (uint64_t page = BLOCK; page < 4 * BLOCK; page++) {
+        uint64_t value = WRITTEN;
+        must(space_write(ctx, world.space, gpa(page * PAGE_SIZE), &value, 8, NULL, &done));
+    }
+}
+
+static void space_is_reset(struct mm_ctx *ctx, void *arg)
+{
+    const struct gfn_range keep = {gfn(BLOCK), gfn(4 * BLOCK)};
+    (void)arg;
+    must(space_reset(ctx, world.space, &keep, 1));
+}
+
+/* The paged block is split in the snapshot, as there is no block for it, and so the snapshot gets
+ * tables of its own; then the other holder of the old ones goes. */
+static void base_is_split(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    host_fail_allocation(1);
+    must(pager_prefetch(ctx, world.pager, base, gpa(0)));
+    host_fail_allocation(0);
+    must(space_destroy(ctx, sibling));
+}
+
+static bool check_reset(void *arg)
+{
+    (void)arg;
+    audit();
+    must(pager_destroy(host_ctx(0), world.pager));
+    for (uint64_t page = BLOCK; page < 4 * BLOCK; page++) {
+        expect(look(world.space, page) == 0, "a page is not what the base has");
+    }
+    return true;
+}
+
+TEST_TIMED(a_reset_meets_a_split_of_its_base, 120)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = setup_reset,
+                               .cpus = 2,
+                               .body = {space_is_reset, base_is_split},
+                               .check = check_reset,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
