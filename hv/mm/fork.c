@@ -211,7 +211,8 @@ static enum cleave_status fork_one(struct mm_ctx *ctx, struct space *parent, uin
 }
 
 /* Device regions that refuse a fork. */
-static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
+static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent,
+                                       const char *argument)
 {
     struct gfn_range range = {gfn(0), gfn(0)};
     struct region region;
@@ -219,14 +220,15 @@ static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
     while (region_find(parent->regions, range.end, gfn(GUEST_PAGES), REGION_HAS_FORK, &range,
                        &region)) {
         if (region.policy == REGION_DEVICE && region.fork_refuse) {
-            return mm_fail(ctx, CLEAVE_DEVICE, "parent", range.start.v << PAGE_SHIFT, 1, 0);
+            return mm_fail(ctx, CLEAVE_DEVICE, argument, range.start.v << PAGE_SHIFT, 1, 0);
         }
     }
     return CLEAVE_OK;
 }
 
-/* Locks a parent that may be forked: alive or a snapshot, with exact pins. `*began`: when. */
-static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
+/* Locks a parent that may be forked: alive or a snapshot, with exact pins. `*began`: when. Errors
+ * name it as `argument`. */
+static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent, const char *argument,
                                      struct flush_batch *batch, uint64_t *began)
 {
     flush_begin(batch, parent);
@@ -234,11 +236,11 @@ static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
     *began = port_now();
     enum cleave_status status = CLEAVE_OK;
     if (parent->state != SPACE_ALIVE && parent->state != SPACE_FROZEN) {
-        status = mm_fail(ctx, CLEAVE_DYING, "parent", parent->id, 1, 0);
+        status = mm_fail(ctx, CLEAVE_DYING, argument, parent->id, 1, 0);
     } else if (parent->op != OP_NONE) {
-        status = mm_fail(ctx, CLEAVE_BUSY, "parent", parent->op, OP_NONE, OP_NONE);
+        status = mm_fail(ctx, CLEAVE_BUSY, argument, parent->op, OP_NONE, OP_NONE);
     } else if (region_summary_all(parent->regions) & REGION_HAS_FORK) {
-        status = device_check(ctx, parent);
+        status = device_check(ctx, parent, argument);
     }
     if (status == CLEAVE_OK && parent->attachment_count != 0) {
         status = attachments_split(ctx, parent, batch);
@@ -301,7 +303,7 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
         return status;
     }
     uint64_t began;
-    status = fork_begin(ctx, parent, &batch, &began);
+    status = fork_begin(ctx, parent, "parent", &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -340,7 +342,7 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
 {
     struct flush_batch batch;
     uint64_t began;
-    enum cleave_status status = fork_begin(ctx, space, &batch, &began);
+    enum cleave_status status = fork_begin(ctx, space, "space", &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }
