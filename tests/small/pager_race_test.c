@@ -158,7 +158,7 @@ static void explore(struct host_sched *sched)
     sched->max_preemptions = 2;
     CHECK(host_sched_explore(sched));
     CHECK(sched->complete);
-    sched->random = test_steps(200);
+    sched->random = test_steps(50);
     sched->seed = test_seed();
     CHECK(host_sched_explore(sched));
 }
