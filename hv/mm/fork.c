@@ -11,8 +11,7 @@
 #include "pin.h"
 #include "table.h"
 
-/* --- What a reservation must cover
- * ---------------------------------------------------------------- */
+/* --- What a reservation must cover ------------------------------------------------------------ */
 
 /* Tables that writes and first touches may take above the pages of one more extent. `last`
  * remembers per level the last table counted, so that neighbours count a common table once. */
@@ -54,8 +53,7 @@ uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned 
     return pages + tables + nodes + (uint64_t)vcpus * (ROOT_LEVEL + (UINT64_C(1) << space->grain));
 }
 
-/* --- Sharing
- * --------------------------------------------------------------------------------------- */
+/* --- Sharing ---------------------------------------------------------------------------------- */
 
 /* Points the child's empty root at the parent's subtrees. On error everything is given back. */
 static enum cleave_status share_root(struct mm_ctx *ctx, struct space *parent, struct space *child)
@@ -165,8 +163,7 @@ static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent, 
     return status;
 }
 
-/* --- One fork
- * ---------------------------------------------------------------------------------------- */
+/* --- One fork --------------------------------------------------------------------------------- */
 
 /* Ends a child that could not be finished: it shares, but for a few edge tables, so that this is
  * short. The parent's lock is held. */
@@ -214,7 +211,8 @@ static enum cleave_status fork_one(struct mm_ctx *ctx, struct space *parent, uin
 }
 
 /* Device regions that refuse a fork. */
-static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
+static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent,
+                                       const char *argument)
 {
     struct gfn_range range = {gfn(0), gfn(0)};
     struct region region;
@@ -222,25 +220,28 @@ static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
     while (region_find(parent->regions, range.end, gfn(GUEST_PAGES), REGION_HAS_FORK, &range,
                        &region)) {
         if (region.policy == REGION_DEVICE && region.fork_refuse) {
-            return mm_fail(ctx, CLEAVE_DEVICE, "parent", range.start.v << PAGE_SHIFT, 1, 0);
+            return mm_fail(ctx, CLEAVE_DEVICE, argument, range.start.v << PAGE_SHIFT, 1, 0);
         }
     }
     return CLEAVE_OK;
 }
 
-/* Locks a parent that may be forked: alive or a snapshot, with exact pins. */
-static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
-                                     struct flush_batch *batch)
+/* Locks a parent that may be forked: alive or a snapshot, with exact pins. `*began`: when. Errors
+ * name it as `argument`. */
+static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent, const char *argument,
+                                     struct flush_batch *batch, uint64_t *began)
 {
+    flush_begin(batch, parent);
     write_lock(ctx, &parent->lock, RANK_SPACE);
     space_turn(parent);
+    *began = port_now();
     enum cleave_status status = CLEAVE_OK;
     if (parent->state != SPACE_ALIVE && parent->state != SPACE_FROZEN) {
-        status = mm_fail(ctx, CLEAVE_DYING, "parent", parent->id, 1, 0);
+        status = mm_fail(ctx, CLEAVE_DYING, argument, parent->id, 1, 0);
     } else if (parent->op != OP_NONE) {
-        status = mm_fail(ctx, CLEAVE_BUSY, "parent", parent->op, OP_NONE, OP_NONE);
+        status = mm_fail(ctx, CLEAVE_BUSY, argument, parent->op, OP_NONE, OP_NONE);
     } else if (region_summary_all(parent->regions) & REGION_HAS_FORK) {
-        status = device_check(ctx, parent);
+        status = device_check(ctx, parent, argument);
     }
     if (status == CLEAVE_OK && parent->attachment_count != 0) {
         status = attachments_split(ctx, parent, batch);
@@ -302,9 +303,8 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     if (status != CLEAVE_OK) {
         return status;
     }
-    uint64_t began = port_now();
-    flush_begin(&batch, parent);
-    status = fork_begin(ctx, parent, &batch);
+    uint64_t began;
+    status = fork_begin(ctx, parent, "parent", &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -342,9 +342,8 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
                                   struct space **out)
 {
     struct flush_batch batch;
-    uint64_t began = port_now();
-    flush_begin(&batch, space);
-    enum cleave_status status = fork_begin(ctx, space, &batch);
+    uint64_t began;
+    enum cleave_status status = fork_begin(ctx, space, "space", &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }

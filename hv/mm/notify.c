@@ -124,6 +124,17 @@ static enum cleave_status check_arm(struct mm_ctx *ctx, const struct channel *ch
     return CLEAVE_OK;
 }
 
+/* What a device may write to cannot be armed: nobody would be told. */
+static enum cleave_status check_pins(struct mm_ctx *ctx, struct space *space,
+                                     struct gfn_range range)
+{
+    struct attachment *a = NULL;
+    do {
+        a = attachment_next(space, a, range);
+    } while (a != NULL && a->kind != ATTACH_PIN_WRITE);
+    return a == NULL ? CLEAVE_OK : mm_fail(ctx, CLEAVE_BUSY, "at", a->id, 1, 0);
+}
+
 /* Arms what `edit` arms in `range` and takes the write bits there, with the flush; of other spaces'
  * foreign maps, too. Ends what space_begin() began. */
 static enum cleave_status arm_range(struct mm_ctx *ctx, struct channel *channel,
@@ -132,9 +143,11 @@ static enum cleave_status arm_range(struct mm_ctx *ctx, struct channel *channel,
 {
     struct flush_batch batch;
     uint64_t before, after;
-    enum cleave_status status =
-        change_regions(ctx, &space->payer, channel, space, range, edit, &before, &after);
+    enum cleave_status status = check_pins(ctx, space, range);
 
+    if (status == CLEAVE_OK) {
+        status = change_regions(ctx, &space->payer, channel, space, range, edit, &before, &after);
+    }
     if (status != CLEAVE_OK) {
         space_end(ctx, space);
         return status;

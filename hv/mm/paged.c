@@ -86,6 +86,9 @@ static enum cleave_status check_arguments(struct mm_ctx *ctx, struct pager *page
     if (store >= STORES) {
         return mm_fail(ctx, CLEAVE_INVALID, "store", store, 0, STORES - 1);
     }
+    if (pages > OFFSET_PAGES) {
+        return mm_fail(ctx, CLEAVE_COUNT, "size", size, PAGE_SIZE, OFFSET_PAGES << PAGE_SHIFT);
+    }
     if (offset >= OFFSET_PAGES || pages > OFFSET_PAGES - offset) {
         return mm_fail(ctx, CLEAVE_INVALID, "offset", offset, 0, OFFSET_PAGES - pages);
     }

@@ -95,8 +95,7 @@ TEST(a_pagers_space_is_not_reset)
     scene_end();
 }
 
-/* --- Memory granted by another tenant's pool
- * ------------------------------------------------------ */
+/* --- Memory granted by another tenant's pool -------------------------------------------------- */
 
 /* A writer through a foreign map waited for the owner's pool. What it is granted is not for its own
  * memory. */
@@ -127,8 +126,7 @@ TEST(a_grant_is_spent_in_its_own_pool)
     scene_end();
 }
 
-/* --- Shared memory made private
- * -------------------------------------------------------------------- */
+/* --- Shared memory made private --------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -184,8 +182,7 @@ TEST(pinned_memory_is_not_unshared)
     scene_end();
 }
 
-/* --- Reset that keeps pages
- * ------------------------------------------------------------------------- */
+/* --- Reset that keeps pages ------------------------------------------------------------------- */
 
 static struct channel *new_channel(void)
 {
@@ -241,8 +238,7 @@ TEST(reset_with_keep_restricts_what_it_brings_back)
     scene_end();
 }
 
-/* --- Reservations and lost races
- * --------------------------------------------------------------------- */
+/* --- Reservations and lost races -------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -285,8 +281,7 @@ TEST(a_reservation_outlasts_lost_races)
     scene_end();
 }
 
-/* --- Two collapses of one block
- * ------------------------------------------------------------------------ */
+/* --- Two collapses of one block --------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -357,8 +352,7 @@ TEST(two_collapses_lose_no_write)
     CHECK(host_sched_explore(&sched));
 }
 
-/* --- Spaces that end while they are in use
- * ---------------------------------------------------------------- */
+/* --- Spaces that end while they are in use ---------------------------------------------------- */
 
 static struct space *ending;
 
@@ -416,8 +410,7 @@ TEST(a_space_outlives_its_faults)
     CHECK(host_sched_explore(&sched));
 }
 
-/* --- Paged memory over tables that are left
- * ------------------------------------------------------------------ */
+/* --- Paged memory over tables that are left --------------------------------------------------- */
 
 /* What a processor does that walks there at that moment. */
 static void mark_accessed(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
@@ -448,8 +441,7 @@ TEST(paged_entries_over_an_accessed_table)
     scene_end();
 }
 
-/* --- A leaf that is split while rights are taken from its table
- * -------------------------------------------- */
+/* --- A leaf that is split while rights are taken from its table ------------------------------- */
 
 static struct space *hidden;
 
@@ -511,8 +503,7 @@ TEST(a_split_keeps_no_right_that_is_taken)
     CHECK(sched.complete);
 }
 
-/* --- A base whose tables change while a fork goes back to it
- * ------------------------------------------------------ */
+/* --- A base whose tables change while a fork goes back to it ---------------------------------- */
 
 static struct {
     struct space *parent, *base, *fork;
@@ -589,8 +580,8 @@ TEST(a_base_stays_while_forks_go_back_to_it)
     CHECK(sched.complete);
 }
 
-/* --- A map that comes while a whole block is copied
- * ------------------------------------------------------------- */
+/* --- A map that comes while a whole block is copied ------------------------------------------- */
+/* --- Foreign maps of a block that is copied whole --------------------------------------------- */
 
 static struct {
     struct space *owner, *mapper;
@@ -632,8 +623,7 @@ TEST(a_map_follows_the_copy_of_its_block)
     REQUIRE_OK(foreign_unmap(scene.ctx, late.mapper, PAGE(GIGA)));
     scene_end();
 }
-/* --- Frames of tables that an operation gave up
- * ------------------------------------------------------------------- */
+/* --- Frames of tables that an operation gave up ----------------------------------------------- */
 
 /* A table that a mapping takes the place of is the frame that somebody waits for. */
 TEST(who_waits_gets_the_frames_of_dead_tables)
@@ -658,8 +648,7 @@ TEST(who_waits_gets_the_frames_of_dead_tables)
     scene_end();
 }
 
-/* --- The last account
- * --------------------------------------------------------------------------------------------- */
+/* --- The last account ------------------------------------------------------------------------- */
 
 struct maker {
     unsigned cpu;
@@ -711,8 +700,7 @@ TEST(the_last_account_is_made_once)
     scene_end();
 }
 
-/* --- A threshold that copies step over
- * -------------------------------------------------------------------------------- */
+/* --- A threshold that copies step over -------------------------------------------------------- */
 
 /* Two pages are copied at a time, and the block asks for collapse at an odd number. */
 TEST(a_grain_steps_over_the_threshold_of_collapse)
@@ -733,8 +721,7 @@ TEST(a_grain_steps_over_the_threshold_of_collapse)
     scene_end();
 }
 
-/* --- A frame that comes back to the entry it was taken from
- * ----------------------------------------------------------- */
+/* --- A frame that comes back to the entry it was taken from ----------------------------------- */
 
 static struct {
     struct space *space;
@@ -827,4 +814,117 @@ TEST(a_frame_that_comes_back_is_not_written_before_the_flush)
                                .max_preemptions = 2,
                                .points = 1u << POINT_FLUSH | 1u << POINT_FLUSHED};
     CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
+
+/* --- Pins and notification -------------------------------------------------------------------- */
+
+/* Through a pin a device writes without a fault: what is pinned for that is not armed, before the
+ * write was told or after. */
+TEST(nothing_is_armed_beneath_a_device_that_writes)
+{
+    uint32_t id;
+    scene_start(0);
+    struct channel *channel = new_channel();
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id));
+    struct scene_state before = scene_state();
+    CHECK_STATUS(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(4)), CLEAVE_BUSY);
+    CHECK_EQ(scene.ctx->error.value, id);
+    SCENE_CHECK_SAME(scene_state(), before);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(4)));
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id)); /* this is told */
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 1);
+    CHECK_STATUS(channel_rearm(scene.ctx, channel, space, PAGE(0), BYTES(4)), CLEAVE_BUSY);
+    CHECK_OK(channel_rearm(scene.ctx, channel, space, PAGE(2), BYTES(1)));
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 1);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    CHECK_OK(channel_rearm(scene.ctx, channel, space, PAGE(0), BYTES(4)));
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 0);
+    scene_end();
+}
+
+/* --- How long a fork takes -------------------------------------------------------------------- */
+
+/* What the parent reports is about its last fork or snapshot that was made, and no longer than the
+ * call took. */
+TEST(a_fork_says_how_long_its_parent_stood_still)
+{
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true};
+    struct space *child;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    CHECK_EQ(space->stats.stood_still, 0);
+    uint64_t began = port_now();
+    child = scene_fork(space);
+    uint64_t took = port_now() - began;
+    CHECK_LE(1, space->stats.stood_still);
+    CHECK_LE(space->stats.stood_still, took);
+    CHECK_EQ(child->stats.stood_still, 0);
+    space->stats.stood_still = 0;
+    CHECK_STATUS(space_fork(scene.ctx, space, 1, &options, &child), CLEAVE_COUNT);
+    CHECK_EQ(space->stats.stood_still, 0);
+    began = port_now();
+    (void)scene_snapshot(space);
+    took = port_now() - began;
+    CHECK_LE(1, space->stats.stood_still);
+    CHECK_LE(space->stats.stood_still, took);
+    scene_end();
+}
+
+static struct {
+    struct space *space, *child;
+    uint64_t let_go, done;
+} still;
+
+static void still_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    still.space = scene_space();
+    scene_memory(still.space, 0, 4, 0);
+}
+
+static void still_walks(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    read_lock(ctx, &still.space->lock, RANK_SPACE);
+    host_sched_yield();
+    uint64_t until = port_now() + UINT64_C(2000000);
+    while (port_now() < until) {
+    }
+    still.let_go = port_now();
+    read_unlock(ctx, &still.space->lock, RANK_SPACE);
+}
+
+static void still_forks(struct mm_ctx *ctx, void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX};
+    (void)arg;
+    if (space_fork(ctx, still.space, 1, &options, &still.child) != CLEAVE_OK) {
+        host_fail("no fork");
+    }
+    still.done = port_now();
+}
+
+static bool still_check(void *arg)
+{
+    (void)arg;
+    return still.done < still.let_go || still.space->stats.stood_still <= still.done - still.let_go;
+}
+
+/* While the call waits for walks that are under way, the parent does not stand still. */
+TEST(waiting_for_the_parent_is_not_standing_still)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = still_setup,
+                               .cpus = 2,
+                               .body = {still_walks, still_forks},
+                               .check = still_check,
+                               .max_preemptions = 1};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
 }
