@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "audit.h"
 #include "ops.h"
 #include "test.h"
@@ -601,9 +602,12 @@ static void choose_steps(unsigned steps)
     }
 }
 
+#define ALLOC_STEPS 600u /* each is run once for every allocation before it */
+
 void spec_run(const struct spec_shard *shard, unsigned whole)
 {
-    uint64_t steps = test_steps((uint64_t)shard->steps * 10 * share());
+    uint64_t steps =
+        alloc_running() ? ALLOC_STEPS : test_steps((uint64_t)shard->steps * 10 * share());
     uint64_t seed = test_seed() ^ hash(TEST_VARIANT) ^ hash(shard->label);
     const char *one = getenv("CLEAVE_EPISODE");
     bool here = getenv("CLEAVE_TEST_NOFORK") != NULL;
