@@ -85,7 +85,7 @@ static enum cleave_status read_page(struct mm_ctx *ctx, struct space *space, gpa
         if (kind == PTE_KIND_LEAF && !(walk->entry & PTE_DEVICE)) {
             const unsigned char *page = frame_address(walk_frame(walk));
             __builtin_memcpy(to, page + at.v % PAGE_SIZE, size);
-        } else if (kind == PTE_KIND_PAGED) {
+        } else if (kind == PTE_KIND_PAGED && region.policy == REGION_PAGED) {
             status = CLEAVE_NOT_MAPPED;
         } else if (kind == PTE_KIND_LEAF || region.policy == REGION_NONE ||
                    region.policy == REGION_DEVICE || region.policy == REGION_FOREIGN) {

@@ -35,6 +35,12 @@ enum cleave_status account_begin(struct mm_ctx *ctx, struct pool *pool)
     return CLEAVE_OK;
 }
 
+/* Have all records been made that there can be? */
+static bool all_made(const struct pool *pool)
+{
+    return pool->accounts >= ACCOUNT_MAX || pool->accounts >= DIRECTORY_ENTRIES * PER_PAGE;
+}
+
 /* A free record's number, or 0: from the free list, else the next one of the last page. `page` is
  * taken (and cleared) when a page had to be begun. */
 static uint32_t take_record(struct pool *pool, pfn_t *page)
@@ -43,6 +49,9 @@ static uint32_t take_record(struct pool *pool, pfn_t *page)
     if (account != 0) {
         pool->account_free = account_of(pool, account)->next_free;
         return account;
+    }
+    if (all_made(pool)) {
+        return 0; /* another CPU was faster: the caller looks again */
     }
     if (pool->accounts % PER_PAGE == 0) {
         if (page->v == 0) {
@@ -68,8 +77,7 @@ enum cleave_status account_create(struct mm_ctx *ctx, struct pool *pool, uint64_
 {
     for (;;) {
         pfn_t page = PFN_NONE;
-        if (pool->account_free == 0 &&
-            (pool->accounts >= ACCOUNT_MAX || pool->accounts >= DIRECTORY_ENTRIES * PER_PAGE)) {
+        if (pool->account_free == 0 && all_made(pool)) {
             return mm_fail(ctx, CLEAVE_COUNT, "accounts", pool->accounts + 1, 1, ACCOUNT_MAX);
         }
         if (needs_page(ctx, pool)) {

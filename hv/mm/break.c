@@ -169,12 +169,15 @@ enum need fault_commit(struct fault *f)
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
-    if (walk.level == level) {
+    /* A map of a page of the block came meanwhile, which would not follow: page by page, then. */
+    bool mapped = level > 0 && !hole && f->space->attachment_count != 0;
+    if (walk.level == level && !mapped) {
         for (unsigned i = 0; i < p->count; i++) {
             bool installed = in_extent(f, p->item[i].at, level) &&
                              commit_one(f, &walk, &p->item[i], leaf_rights(f, level));
             done = i == 0 ? installed : done;
         }
+        f->pending_turns = space_turns(f->space);
         collapse_note(f->space, &walk);
     }
     walk_end(f->ctx, &walk);
@@ -186,7 +189,9 @@ enum need fault_commit(struct fault *f)
     return hole ? NEED_NOTHING : NEED_CONFIRM;
 }
 
-/* The flush is done: gives the pending leaves their write bits where nothing changed meanwhile. */
+/* The flush is done: gives the pending leaves their write bits where nothing changed meanwhile. Not
+ * where something may have changed twice: a frame that came back to its entry with a later copy is
+ * pending for a flush of its own. */
 enum need fault_confirm(struct fault *f)
 {
     const pte_t flags = pt_format.accessed | pt_format.dirty;
@@ -198,6 +203,10 @@ enum need fault_confirm(struct fault *f)
                                                WALK_WRITE, &f->batch, &walk);
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
+    }
+    if (space_turns(f->space) != f->pending_turns) {
+        walk_end(f->ctx, &walk);
+        return NEED_AGAIN;
     }
     bool may = walk.level == f->pending_level && (leaf_rights(f, walk.level) & RIGHT_WRITE);
     for (unsigned i = 0; i < count && may; i++) {
@@ -311,6 +320,7 @@ enum need fault_write_leaf(struct fault *f, struct walk *walk)
         f->pending[0].leaf = walk->entry & ~(pt_format.accessed | pt_format.dirty);
         f->pending_count = 1;
         f->pending_level = walk->level;
+        f->pending_turns = space_turns(f->space);
         return follow || exclusive_leaf(f, walk) ? NEED_CONFIRM : copy_leaf(f, walk);
     }
     if (walk->entry & (PTE_SHARED | PTE_DEVICE)) {

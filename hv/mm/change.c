@@ -84,6 +84,8 @@ static uint64_t count_in(const struct region_change *change, region_word_t tree,
 static enum cleave_status build_on(struct mm_ctx *ctx, struct region_change *change)
 {
     struct space *space = change->space;
+    /* Not from the space's reservation: the old tree's nodes do not go back there. */
+    struct payer payer = {.pool = space->payer.pool, .account = space->payer.account};
 
     while (space->op_at.v < change->range.end.v) {
         if (!mm_spend(ctx, STEP_WORDS)) {
@@ -92,7 +94,7 @@ static enum cleave_status build_on(struct mm_ctx *ctx, struct region_change *cha
         struct gfn_range part = next_part(change);
         uint64_t before = count_in(change, space->op_regions, part);
         enum cleave_status status =
-            region_edit(ctx, &space->payer, &space->op_regions, part, change->edit, change->arg);
+            region_edit(ctx, &payer, &space->op_regions, part, change->edit, change->arg);
         if (status != CLEAVE_OK) {
             return status;
         }

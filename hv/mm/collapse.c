@@ -36,7 +36,9 @@ void collapse_note(struct space *space, const struct walk *walk)
     if (walk->level != 0 || space->collapse_at == 0 || !pool_is_aside(aside, walk->table)) {
         return;
     }
-    if (TABLE_ENTRIES - run_of(aside, 1)->free_count == space->collapse_at) {
+    /* A grain, or another vcpu's copy, may step over the number itself. */
+    unsigned taken = TABLE_ENTRIES - run_of(aside, 1)->free_count;
+    if (taken >= space->collapse_at && taken - space->collapse_at < PREPARED_MAX) {
         space->collapse_hint = level_align(walk->at, 1);
     }
 }
@@ -173,6 +175,7 @@ static enum cleave_status install_missing(struct collapse *c, pfn_t table)
     const pte_t flags = pt_format.accessed | pt_format.dirty;
     enum cleave_status status = CLEAVE_AGAIN; /* the next round looks for more */
 
+    space_turn(c->space); /* a copy may go where an earlier one was */
     for (unsigned i = 0; i < c->prepared.count; i++) {
         struct prepared_item *item = &c->prepared.item[i];
         pte_t *slot = &table_slots(table)[level_slot(item->at, 0)];

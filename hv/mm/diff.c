@@ -164,6 +164,13 @@ static pte_t page_meaning(const struct walk *walk, gfn_t at)
     return 0;
 }
 
+/* Are two paged entries of one pager? Their stores are other ones if not. */
+static bool same_pager(const struct differ *d)
+{
+    gfn_t at = d->at;
+    return region_get(d->space[0]->regions, at).pager == region_get(d->space[1]->regions, at).pager;
+}
+
 /* Compares what both walks stand on. `*end`: the verdict holds up to there. */
 static enum verdict compare_entries(const struct differ *d, gfn_t *end)
 {
@@ -180,6 +187,9 @@ static enum verdict compare_entries(const struct differ *d, gfn_t *end)
     }
     if (table_a || table_b) {
         return DESCEND;
+    }
+    if (pte_kind(a->entry, a->level) == PTE_KIND_PAGED && !same_pager(d)) {
+        return DIFFERENT;
     }
     return page_meaning(a, d->at) == page_meaning(b, d->at) ? SAME : DIFFERENT;
 }

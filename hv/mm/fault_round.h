@@ -38,7 +38,8 @@ struct fault {
     } pending[PREPARED_MAX]; /* leaves that may have their write bit once the batch is flushed */
     unsigned pending_count;
     unsigned pending_level;
-    pte_t paged; /* NEED_LOAD */
+    uint32_t pending_turns; /* of the space, when they were found or put there */
+    pte_t paged;            /* NEED_LOAD */
     unsigned paged_level;
 };
 

@@ -200,6 +200,9 @@ static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
     struct walk walk;
 
     enum cleave_status status = attachment_make_room(ctx, owner, 1);
+    if (status == CLEAVE_COUNT) {
+        status = mm_fail(ctx, CLEAVE_COUNT, "owner", owner->attachment_count, 0, ATTACHMENTS - 1);
+    }
     if (status == CLEAVE_OK) {
         status = frame_get(ctx, a->frame, 0);
     }
@@ -236,10 +239,12 @@ static enum cleave_status map_locked(struct mm_ctx *ctx, struct space *owner, st
 {
     struct flush_batch batch;
     enum cleave_status status = may_change(ctx, owner);
+    const char *argument = status == CLEAVE_OK ? "mapper" : "owner";
 
     *found = true;
     status = status == CLEAVE_OK ? may_change(ctx, a->mapper) : status;
     if (status != CLEAVE_OK) {
+        ctx->error.argument = argument;
         return status;
     }
     if (region_get(a->mapper->regions, a->mapper_at).policy != REGION_NONE) {

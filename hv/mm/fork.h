@@ -30,7 +30,8 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
                               struct space **children) MUST_CHECK;
 
 /* An immutable fork: nothing runs in it, nothing changes it. Destroyed like a space; forks made
- * from it keep it alive as their base. */
+ * from it keep it alive as their base. A space that holds a reservation gets it renewed, or the
+ * snapshot is refused. Errors as for space_fork(). */
 enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint64_t limit,
                                   struct space **out) MUST_CHECK;
 
@@ -38,7 +39,8 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
  * Takes a fork back to its base: drops what it has written since. Its vcpus are stopped.
  * Preemptible, O(written). `keep` ranges (may be null, count <= RESET_KEEP_MAX) have their pages
  * copied back in place, so that their first writes fault no more. CLEAVE_NO_BASE, CLEAVE_BUSY
- * (pinned), and with keep CLEAVE_ALIGN and the other range errors.
+ * (pinned, mapped by another space, or the space of a pager's process), and for `keep` CLEAVE_COUNT
+ * and CLEAVE_RANGE.
  */
 #define RESET_KEEP_MAX 16
 enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,

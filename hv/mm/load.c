@@ -107,6 +107,20 @@ void load_wake(struct vcpu_wait **list, enum wait_outcome outcome)
     }
 }
 
+void load_wake_space(struct vcpu_wait **list, const struct space *space)
+{
+    while (*list != NULL) {
+        struct vcpu_wait *wait = *list;
+        if (wait->space != space) {
+            list = &wait->next;
+            continue;
+        }
+        *list = wait->next;
+        wait->next = NULL;
+        load_wake(&wait, WAIT_RETRY);
+    }
+}
+
 static bool load_unwait(struct vcpu_wait **list, struct vcpu_wait *wait)
 {
     for (; *list != NULL; list = &(*list)->next) {
@@ -254,7 +268,7 @@ static enum cleave_status load_start(struct mm_ctx *ctx, const struct load_key *
         return status;
     }
     status = pool_alloc(ctx, key->payer, key->level, FRAME_DATA, &frame);
-    if (status == CLEAVE_NO_MEMORY && key->level > 0) {
+    if (pool_lacks(status) && key->level > 0) {
         return paged_split(ctx, key->space, key->payer, key->at, key->paged);
     }
     if (status != CLEAVE_OK) {
@@ -325,17 +339,16 @@ static bool publish_leaf(struct mm_ctx *ctx, const struct walk *walk, pte_t page
     return true;
 }
 
-/* Fills the entry of `target` at `at` if it still is `paged`. True when the frame's reference is
- * the entry's from now on. In a table with several holders the leaf is read-only, and all have it.
- */
 bool load_publish(struct mm_ctx *ctx, struct space *target, gfn_t at, unsigned level, pte_t paged,
-                  pfn_t frame, unsigned rights)
+                  unsigned number, pfn_t frame, unsigned rights)
 {
     bool done = false;
     struct walk walk;
 
     read_lock(ctx, &target->lock, RANK_SPACE);
-    if (target->state == SPACE_ALIVE || target->state == SPACE_FROZEN) {
+    struct region region = region_get(target->regions, at);
+    if ((target->state == SPACE_ALIVE || target->state == SPACE_FROZEN) &&
+        region.policy == REGION_PAGED && region.pager == number) {
         walk_find(ctx, target, at, level, &walk);
         done = walk.level == level && publish_leaf(ctx, &walk, paged, frame, rights);
         walk_end(ctx, &walk);
@@ -357,7 +370,7 @@ static enum cleave_status load_through_base(struct mm_ctx *ctx, struct space *ba
         key->target = key->write ? key->space : base;
         return CLEAVE_AGAIN;
     case BASE_LOADED:
-        if (!load_publish(ctx, key->space, key->at, key->level, key->paged, frame,
+        if (!load_publish(ctx, key->space, key->at, key->level, key->paged, key->number, frame,
                           RIGHT_READ | RIGHT_EXEC)) {
             frame_put(ctx, frame, key->level);
         }

@@ -345,7 +345,7 @@ static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn
     }
     unsigned order = fitting_order(at, range, level < region->order ? level : region->order);
     enum cleave_status status = space_fresh_leaf(ctx, space, order, &frame);
-    while (status == CLEAVE_NO_MEMORY && order > 0) {
+    while (pool_lacks(status) && order > 0) {
         order--;
         status = space_fresh_leaf(ctx, space, order, &frame);
     }
@@ -550,8 +550,9 @@ enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa
         status =
             mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_WRITE);
     }
-    if (status == CLEAVE_OK && size >> PAGE_SHIFT > UINT32_MAX - (uint64_t)frame.v) {
-        status = mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0, UINT32_MAX - (size >> PAGE_SHIFT));
+    if (status == CLEAVE_OK &&
+        (frame.v == 0 || size >> PAGE_SHIFT > UINT32_MAX - (uint64_t)frame.v)) {
+        status = mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 1, UINT32_MAX - (size >> PAGE_SHIFT));
     }
     struct stage stage = {.space = space,
                           .range = range,

@@ -197,7 +197,7 @@ static enum cleave_status prepare_leaves(struct move *m)
 static void drop_tree(struct move *m, region_word_t tree)
 {
     uint64_t limit = REGION_DROPS;
-    region_drop_some(m->ctx, tree, &limit);
+    region_drop_some(m->ctx, NULL, tree, &limit);
 }
 
 /* Builds the region tree as it will be, sharing what stays. */

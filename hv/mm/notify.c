@@ -111,13 +111,25 @@ static enum cleave_status check_notified(struct mm_ctx *ctx, struct region_chang
     return CLEAVE_OK;
 }
 
+/* What a device may write to cannot be armed: nobody would be told. */
+static enum cleave_status check_pins(struct mm_ctx *ctx, struct space *space,
+                                     struct gfn_range range)
+{
+    struct attachment *a = NULL;
+    do {
+        a = attachment_next(space, a, range);
+    } while (a != NULL && a->kind != ATTACH_PIN_WRITE);
+    return a == NULL ? CLEAVE_OK : mm_fail(ctx, CLEAVE_BUSY, "at", a->id, 1, 0);
+}
+
 /* Some page must belong to the channel, or can be armed with it. */
 static enum cleave_status checked_pages(struct mm_ctx *ctx, struct region_change *change)
 {
     const struct notify_edit *edit = change->arg;
-    return change->state != 0
-               ? CLEAVE_OK
-               : mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", gfn_to_gpa(edit->asked.start).v, 1, 0);
+    if (change->state == 0) {
+        return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", gfn_to_gpa(edit->asked.start).v, 1, 0);
+    }
+    return change->op == OP_DISARM ? CLEAVE_OK : check_pins(ctx, change->space, change->range);
 }
 
 static uint64_t count_grains(const struct region_change *change, region_word_t tree,

@@ -48,12 +48,14 @@ void channel_destroy(struct mm_ctx *ctx, struct channel *channel);
 /* Arms [at, at + size), which must be private or shared memory: nothing in it is writable any more
  * when this returns CLEAVE_OK. Forks inherit it armed. Preemptible, as rearm and disarm are: the
  * regions change at once at the end; asynchronous writers to armed pages wait meanwhile.
- * CLEAVE_POLICY, CLEAVE_NOT_MAPPED, CLEAVE_EXISTS (armed with another channel), CLEAVE_FAMILY. */
+ * CLEAVE_POLICY, CLEAVE_NOT_MAPPED, CLEAVE_EXISTS (armed with another channel), CLEAVE_FAMILY,
+ * CLEAVE_BUSY (value: the id of a pin through which a device may write there). */
 enum cleave_status channel_arm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                gpa_t at, uint64_t size) MUST_CHECK;
 /* Write-protects again what was written in a range of notify regions, in whole grains, after the
  * subscriber has used the data; takes the grains off the dirty count and lets writers that wait for
- * it go on. CLEAVE_NOT_MAPPED when nothing in the range belongs to the channel. */
+ * it go on. CLEAVE_NOT_MAPPED when nothing in the range belongs to the channel; CLEAVE_BUSY as
+ * above. */
 enum cleave_status channel_rearm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                  gpa_t at, uint64_t size) MUST_CHECK;
 /* Ends notification for a range; its waiting writers go on. CLEAVE_NOT_MAPPED as above. */

@@ -69,6 +69,10 @@ void attachment_end(struct mm_ctx *ctx, struct space *space)
     uint64_t offset = (uint64_t)((const unsigned char *)space->attachments - machine.direct_map);
     pfn_t f = pfn((uint32_t)(offset >> PAGE_SHIFT));
     space->attachments = NULL;
+    if (space->reserve_goal != 0) {
+        pool_return(ctx, &space->payer, f);
+        return;
+    }
     MM_CHECK(node_put(ctx, f));
     pool_free(ctx, f, 0);
 }

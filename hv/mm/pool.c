@@ -315,7 +315,7 @@ bool pool_is_aside(pfn_t block, pfn_t owner)
 pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner)
 {
     spin_lock(ctx, &pool->lock, RANK_POOL);
-    pfn_t block = runs_find_block(pool);
+    pfn_t block = runs_find_random_block(pool);
     if (block.v != 0) {
         struct run *run = run_of(block, 1);
         runs_map_fill(run);

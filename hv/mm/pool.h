@@ -97,6 +97,12 @@ struct pool *pool_of(pfn_t f);
 enum cleave_status pool_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned order,
                               enum frame_kind kind, pfn_t *out) MUST_CHECK;
 
+/* True when a block was refused for what a smaller one may still be had for. */
+static inline bool pool_lacks(enum cleave_status status)
+{
+    return status == CLEAVE_NO_MEMORY || status == CLEAVE_QUOTA;
+}
+
 /* Allocates the 4 KiB frame `f` itself, which must be free in a BROKEN run or set aside. For copies
  * to their own offset in a run. CLEAVE_NO_MEMORY when it is in use. */
 enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t f,
@@ -121,8 +127,8 @@ void pool_settle_block(struct mm_ctx *ctx, pfn_t block, uint32_t account);
  * block again. CLEAVE_BUSY where that does not hold. */
 enum cleave_status pool_join(struct mm_ctx *ctx, pfn_t f, unsigned order) MUST_CHECK;
 
-/* Sets a free 2 MiB block aside for the copies of table `owner`; PFN_NONE when there is none to
- * spare (none free beyond the reservations). Its frames still count as free. */
+/* Sets a free 2 MiB block aside for the copies of table `owner`; PFN_NONE when there is none. Its
+ * frames still count as free, and are had by whoever finds no other. */
 pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner);
 /* Is the run at `block` still set aside for `owner`? It ends at any time when memory runs short. */
 bool pool_is_aside(pfn_t block, pfn_t owner);

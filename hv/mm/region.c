@@ -258,13 +258,25 @@ static bool put_shared(pfn_t node)
     return true;
 }
 
+/* Gives back a node that nobody else can see; into the reservation of `back` unless it is null. */
+static void free_node(struct mm_ctx *ctx, struct payer *back, pfn_t node)
+{
+    if (back != NULL) {
+        pool_return(ctx, back, node);
+        return;
+    }
+    bool last = node_put(ctx, node);
+    MM_CHECK(last);
+    pool_free(ctx, node, 0);
+}
+
 /*
  * Drops the reference that `*word`, a node, holds; it is REGION_WORD_NONE then. A node that this is
  * the last holder of keeps its count of one until all beneath it is gone, so that a drop which
  * stops leaves a tree that can be walked and dropped on. One unit for each reference dropped. Calls
- * itself at most ROOT_LEVEL deep.
+ * itself at most ROOT_LEVEL deep. `back` as for free_node().
  */
-static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
+static bool drop_word(struct mm_ctx *ctx, struct payer *back, region_word_t *word)
 {
     pfn_t node = word_node(*word);
 
@@ -279,16 +291,14 @@ static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
     }
     region_word_t *words = node_words(node);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        if (word_is_node(words[i]) && !drop_word(ctx, &words[i])) {
+        if (word_is_node(words[i]) && !drop_word(ctx, back, &words[i])) {
             return false;
         }
     }
     if (!mm_spend(ctx, 1)) {
         return false;
     }
-    bool last = node_put(ctx, node);
-    MM_CHECK(last);
-    pool_free(ctx, node, 0);
+    free_node(ctx, back, node);
     *word = REGION_WORD_NONE;
     return true;
 }
@@ -296,7 +306,7 @@ static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
 bool region_drop(struct mm_ctx *ctx, region_word_t *tree)
 {
     if (word_is_node(*tree)) {
-        return drop_word(ctx, tree);
+        return drop_word(ctx, NULL, tree);
     }
     *tree = REGION_WORD_NONE;
     return true;
@@ -311,14 +321,14 @@ void region_defer(struct mm_ctx *ctx, region_word_t word)
     }
 }
 
-void region_drop_some(struct mm_ctx *ctx, region_word_t tree, uint64_t *limit)
+void region_drop_some(struct mm_ctx *ctx, struct payer *back, region_word_t tree, uint64_t *limit)
 {
     uint64_t budget = ctx->budget;
-    bool done = false;
+    bool done = !word_is_node(tree);
 
-    if (*limit != 0) {
+    if (*limit != 0 && !done) {
         ctx->budget = *limit;
-        done = region_drop(ctx, &tree);
+        done = drop_word(ctx, back, &tree);
         *limit = ctx->budget;
         ctx->budget = budget;
     }
@@ -342,6 +352,7 @@ struct change {
     region_word_t set; /* where `edit` is null */
     region_edit_t *edit;
     const void *arg;
+    struct payer *back;     /* whose reservation nodes go back to; null: none */
     region_word_t from, to; /* the leaf edited last, and what it became */
     region_word_t spare;    /* nodes had beforehand: each one's first word names the next */
     uint64_t taken;         /* references taken beforehand */
@@ -472,9 +483,7 @@ static void free_spare(struct mm_ctx *ctx, struct change *change)
     while (word_is_node(change->spare)) {
         pfn_t node = word_node(change->spare);
         change->spare = node_words(node)[0];
-        bool last = node_put(ctx, node);
-        MM_CHECK(last);
-        pool_free(ctx, node, 0);
+        free_node(ctx, change->back, node);
     }
 }
 
@@ -562,6 +571,11 @@ static enum cleave_status hold_word(struct mm_ctx *ctx, struct change *change, r
 static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_t *slot,
                          unsigned level, gfn_t base, bool shared);
 
+static void drop_some(struct mm_ctx *ctx, struct change *change, region_word_t word)
+{
+    region_drop_some(ctx, change->back, word, &change->drops);
+}
+
 /* Makes the node that `word` becomes, of words of `level`, and returns the word that points to it:
  * a node filled with the leaf that is split, a copy of a shared node, or the node itself. */
 static region_word_t replace_node(struct mm_ctx *ctx, struct change *change, region_word_t word,
@@ -596,7 +610,7 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     if (plan.kind == PLAN_LEAF) {
         *slot = plan.leaf;
         if (word_is_node(old) && !shared) {
-            region_drop_some(ctx, old, &change->drops);
+            drop_some(ctx, change, old);
         }
         return;
     }
@@ -605,7 +619,7 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     if (copied) {
         bool last = node_put(ctx, word_node(old)); /* taken by hold_word() */
         MM_CHECK(!last);
-        region_drop_some(ctx, old, &change->drops);
+        drop_some(ctx, change, old);
     }
 }
 
@@ -620,6 +634,8 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
     if (plan.kind == PLAN_KEEP) {
         return CLEAVE_OK;
     }
+    /* What comes and goes with each write to an armed page must not use a reservation up. */
+    change->back = payer->reserved != 0 ? payer : NULL;
     enum cleave_status status = have_spare(ctx, payer, change, plan.frames);
     if (status != CLEAVE_OK) {
         return status;
@@ -646,6 +662,6 @@ enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_wo
 enum cleave_status region_edit(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                                struct gfn_range range, region_edit_t *edit, const void *arg)
 {
-    struct change change = {.range = range, .edit = edit, .arg = arg, .drops = REGION_DROPS};
+    struct change change = {.range = range, .edit = edit, .arg = arg, .drops = UINT64_MAX};
     return change_tree(ctx, payer, tree, &change);
 }

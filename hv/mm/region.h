@@ -109,9 +109,10 @@ bool region_drop(struct mm_ctx *ctx, region_word_t *tree);
 
 /* The same at once: what nothing else shares goes to its pool's reap list (table.h). */
 void region_defer(struct mm_ctx *ctx, region_word_t tree);
-/* Drops up to `*limit` nodes, which it is lowered by, and defers the rest. */
-void region_drop_some(struct mm_ctx *ctx, region_word_t tree, uint64_t *limit);
-#define REGION_DROPS 16u /* nodes that a change drops itself */
+/* Drops up to `*limit` nodes, which it is lowered by, into the reservation of `back` unless it is
+ * null, and defers the rest. */
+void region_drop_some(struct mm_ctx *ctx, struct payer *back, region_word_t tree, uint64_t *limit);
+#define REGION_DROPS 16u /* nodes that region_set() drops itself */
 /* Frees a node that was deferred; what it alone held is deferred in turn. */
 void region_destroy_node(struct mm_ctx *ctx, pfn_t node);
 

@@ -221,6 +221,7 @@ static void lock_both(struct mm_ctx *ctx, struct space *space)
         read_lock(ctx, &base->lock, RANK_SPACE);
     }
     write_lock(ctx, &space->lock, RANK_SPACE);
+    space_turn(space);
     if (base != NULL && !first) {
         read_lock(ctx, &base->lock, RANK_SPACE);
     }

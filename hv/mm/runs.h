@@ -41,6 +41,9 @@ void runs_take_block(struct pool *pool, struct run *giga, unsigned part);
 /* A free 2 MiB block, off the free maps; PFN_NONE when there is none. Edges first, so that 1 GiB
  * runs stay whole. */
 pfn_t runs_find_block(struct pool *pool);
+/* The same, of those free in its 1 GiB run one at random: what copies of guest pages go to, so that
+ * a guest cannot foretell which memory lies beside them. */
+pfn_t runs_find_random_block(struct pool *pool);
 
 /* Puts a free block back; a 1 GiB run that is wholly free joins. */
 void runs_give_block(struct pool *pool, pfn_t block);

@@ -55,8 +55,10 @@ enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space)
     }
     if (status != CLEAVE_OK) {
         write_unlock(ctx, &space->lock, RANK_SPACE);
+        return status;
     }
-    return status;
+    space_turn(space);
+    return CLEAVE_OK;
 }
 
 enum cleave_status space_begin_op(struct mm_ctx *ctx, struct space *space, enum space_op op,
@@ -71,8 +73,10 @@ enum cleave_status space_begin_op(struct mm_ctx *ctx, struct space *space, enum 
     }
     if (status != CLEAVE_OK) {
         write_unlock(ctx, &space->lock, RANK_SPACE);
+        return status;
     }
-    return status;
+    space_turn(space);
+    return CLEAVE_OK;
 }
 
 void space_op_start(struct space *space, enum space_op op, struct gfn_range range,

@@ -92,6 +92,7 @@ struct space {
     pfn_t root;
     uint32_t inside;  /* faults under way: destroying waits for them */
     uint32_t holders; /* bases, restores, capabilities and loads that hold this object */
+    uint32_t turns;   /* see space_turn() */
     region_word_t regions;
     struct payer payer;
     uint64_t reserve_goal; /* what the fork reserved: renewed by reset and by its own forks */
@@ -188,9 +189,9 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
 enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned order,
                              const struct region *region) MUST_CHECK;
 
-/* Maps `size` bytes of device memory at host frame `frame` (not RAM of any pool) and gives the
- * range REGION_DEVICE. Preemptible: nothing is to be seen before CLEAVE_OK. `refuse` makes forks
- * fail with CLEAVE_DEVICE instead of leaving a hole. */
+/* Maps `size` bytes of device memory at host frame `frame` (not 0, not RAM of any pool) and gives
+ * the range REGION_DEVICE. Preemptible: nothing is to be seen before CLEAVE_OK. `refuse` makes
+ * forks fail with CLEAVE_DEVICE instead of leaving a hole. */
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights,
                                     bool refuse) MUST_CHECK;
@@ -270,6 +271,17 @@ void space_op_start(struct space *space, enum space_op op, struct gfn_range rang
 enum cleave_status space_undo(struct mm_ctx *ctx, struct space *space, enum cleave_status why);
 enum cleave_status space_undo_on(struct mm_ctx *ctx, struct space *space);
 void space_end(struct mm_ctx *ctx, struct space *space);
+/* From here on a frame that an entry had may leave it, or be shared, and come back to it with other
+ * bytes: done by every change, fork and reset under the writers' side of the lock, and by a
+ * collapse that copies. Tells a fault that had let the lock go. The number wraps. */
+static inline void space_turn(struct space *space)
+{
+    __atomic_fetch_add(&space->turns, 1, __ATOMIC_RELAXED);
+}
+static inline uint32_t space_turns(const struct space *space)
+{
+    return __atomic_load_n(&space->turns, __ATOMIC_RELAXED);
+}
 /* Makes a boundary between entries at `at`: copies the shared tables on its path and splits the
  * leaf that spans it, which no guest can tell. The space is locked for writing; `batch` has room
  * for ROOT_LEVEL more. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW. */

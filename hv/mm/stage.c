@@ -60,7 +60,7 @@ static enum cleave_status memory_leaf(struct mm_ctx *ctx, const struct stage *st
                                       unsigned *order, pfn_t *out)
 {
     enum cleave_status status = space_fresh_leaf(ctx, stage->space, *order, out);
-    while (status == CLEAVE_NO_MEMORY && *order > 0) {
+    while (pool_lacks(status) && *order > 0) {
         (*order)--;
         status = space_fresh_leaf(ctx, stage->space, *order, out);
     }

@@ -205,6 +205,7 @@ void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t 
     if (!(region_summary(space->regions, base, level + 1) & mask)) {
         return;
     }
+    table_lock(ctx, table); /* another vcpu may be splitting a leaf here, with the rights it had */
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         gfn_t at = gfn(base.v + i * level_pages(level));
         pte_t e = pte_read(&slots[i]);
@@ -219,6 +220,7 @@ void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t 
             e = pte_read(&slots[i]);
         }
     }
+    table_unlock(ctx, table);
 }
 
 /* May the leaf `e` in a run of private or shared leaves have the write bit as far as regions go? */

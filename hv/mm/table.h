@@ -45,7 +45,8 @@ enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, str
 
 /* Takes the write (`exec` false) or execute bit from every entry of an exclusive `table`, whose
  * first entry maps `base`, that meets a region of `space` without that right (or, for write,
- * armed). To be done before the entry that points to `table` gets that right. */
+ * armed). To be done before the entry that points to `table` gets that right. Takes the table's
+ * lock, which the caller does not hold; that of a table above it may be held. */
 void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base, bool exec);
 
 /* Gives the write bit to every leaf of an exclusive, locked `table` whose frame is exclusive and

@@ -130,6 +130,8 @@ TEST(bad_orders_rights_and_policies_are_refused)
             CLEAVE_EXISTS, "frame");
     REFUSED(space_map_device(ctx, victim, free, 2 * PAGE_SIZE, pfn(UINT32_MAX), RIGHT_READ, false),
             CLEAVE_RANGE, "frame");
+    REFUSED(space_map_device(ctx, victim, free, PAGE_SIZE, pfn(0), RIGHT_READ, false), CLEAVE_RANGE,
+            "frame");
     REFUSED(space_map_device(ctx, victim, free, PAGE_SIZE, pfn(1), RIGHT_ALL, false), CLEAVE_RIGHTS,
             "rights");
     scene_end();

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "audit.h"
 #include "ops.h"
 #include "test.h"
@@ -243,6 +244,19 @@ bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_
     return account && account->charged + need > account->limit;
 }
 
+/* A write through a foreign map breaks the copy in the mapped space, whose account pays. */
+static bool owner_out_of_quota(const struct world *w, const struct space *mapper, uint64_t need)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        const struct ref_map *map = &w->ref->map[i];
+        if (map->live && !map->detached && w->space[map->mapper] == mapper &&
+            spec_out_of_quota(w, w->space[map->owner], need)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expected,
                 struct space *payer, uint64_t need)
 {
@@ -264,7 +278,7 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
         }
         dry = spec_injected(w) || (!promised && (w->free_before < need || spec_free(w) < need));
     } else if (got == CLEAVE_QUOTA) {
-        dry = spec_out_of_quota(w, payer, need);
+        dry = spec_out_of_quota(w, payer, need) || owner_out_of_quota(w, payer, need);
     }
     if (expected != CLEAVE_OK || !dry) {
         spec_fail(w,
@@ -605,9 +619,12 @@ static void choose_steps(unsigned steps)
     }
 }
 
+#define ALLOC_STEPS 600u /* each is run once for every allocation before it */
+
 void spec_run(const struct spec_shard *shard, unsigned whole)
 {
-    uint64_t steps = test_steps((uint64_t)shard->steps * 10 * share());
+    uint64_t steps =
+        alloc_running() ? ALLOC_STEPS : test_steps((uint64_t)shard->steps * 10 * share());
     uint64_t seed = test_seed() ^ hash(TEST_VARIANT) ^ hash(shard->label);
     const char *one = getenv("CLEAVE_EPISODE");
     bool here = getenv("CLEAVE_TEST_NOFORK") != NULL;

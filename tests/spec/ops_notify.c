@@ -329,6 +329,13 @@ static void start_pager(struct world *w)
     if (status == CLEAVE_OK) {
         status = pager_create(w->ctx, w->pool, w->control, gpa(0), &w->pager);
     }
+    if (status == CLEAVE_NO_MEMORY && spec_injected(w)) {
+        if (w->control != NULL && space_destroy(w->ctx, w->control) != CLEAVE_OK) {
+            spec_fail(w, "a space that is empty is not destroyed");
+        }
+        w->control = NULL;
+        return;
+    }
     if (status != CLEAVE_OK) {
         spec_fail(w, "status %u of a pager's start", status);
     }
