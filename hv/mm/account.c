@@ -6,6 +6,10 @@
 #include "account.h"
 
 #define PER_PAGE (PAGE_SIZE / sizeof(struct account))
+/* Records of successive numbers lie this many apart, so that spaces made one after the other, whose
+ * faults write them, share no cache line. */
+#define STRIDE 11
+_Static_assert(PER_PAGE % STRIDE != 0, "a prime that is no divisor: each record has a place");
 #define DIRECTORY_ENTRIES (PAGE_SIZE / sizeof(uint32_t))
 #define ACCOUNT_MAX UINT32_C(65535) /* an account's number fits a descriptor's 16 bits */
 
@@ -20,7 +24,7 @@ struct account *account_of(struct pool *pool, uint32_t account)
         return NULL;
     }
     struct account *page = frame_address(pfn(directory(pool)[(account - 1) / PER_PAGE]));
-    return &page[(account - 1) % PER_PAGE];
+    return &page[(account - 1) % PER_PAGE * STRIDE % PER_PAGE];
 }
 
 enum cleave_status account_begin(struct mm_ctx *ctx, struct pool *pool)

@@ -67,9 +67,13 @@ static enum need prepare_grain(struct fault *f, const struct walk *walk)
 {
     uint64_t pages = UINT64_C(1) << f->space->grain;
     gfn_t first = gfn(f->at.v & ~(pages - 1));
-    pfn_t to;
+    pfn_t to = f->copy;
+    enum cleave_status status = CLEAVE_OK;
 
-    enum cleave_status status = alloc_copy(f, walk, f->at, &to);
+    f->copy = PFN_NONE;
+    if (to.v == 0) {
+        status = alloc_copy(f, walk, f->at, &to);
+    }
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
@@ -254,6 +258,16 @@ enum need fault_split(struct fault *f, struct walk *walk)
     return status == CLEAVE_OK ? NEED_AGAIN : fault_fail(f, status);
 }
 
+/* The same for a leaf of which one page will be copied next: its frame is had at once. */
+static enum need split_for_copy(struct fault *f, struct walk *walk)
+{
+    if (walk->level != 1 || f->region.order == 0 || f->payer->reserved != 0 || f->copy.v != 0) {
+        return fault_split(f, walk);
+    }
+    enum cleave_status status = table_split_for_copy(f->ctx, f->payer, walk, &f->batch, &f->copy);
+    return status == CLEAVE_OK ? NEED_AGAIN : fault_fail(f, status);
+}
+
 /* Is the walk's leaf held by this space alone, its own pins and foreign maps apart? */
 static bool exclusive_leaf(struct fault *f, const struct walk *walk)
 {
@@ -288,7 +302,7 @@ static enum need copy_leaf(struct fault *f, struct walk *walk)
             return status == CLEAVE_OK ? NEED_FILL : fault_fail(f, status);
         }
     }
-    return fault_split(f, walk);
+    return split_for_copy(f, walk);
 }
 
 /* The walk stands on a leaf, all tables above are exclusive and writable. */

@@ -157,6 +157,16 @@ static enum need fault_round(struct fault *f)
     return NEED_NOTHING;
 }
 
+/* Gives back what the access does not need any more: frames prepared, and one had in advance. */
+static void drop_frames(struct fault *f)
+{
+    prepared_drop(f->ctx, &f->prepared);
+    if (f->copy.v != 0) {
+        frame_put(f->ctx, f->copy, 0);
+        f->copy = PFN_NONE;
+    }
+}
+
 /* Memory ran out: reap what others left; then wait, in order, for as many frames as this access can
  * still need, or fail. */
 static enum cleave_status out_of_memory(struct fault *f)
@@ -195,7 +205,7 @@ static enum cleave_status fault_outcome(struct fault *f, enum cleave_status stat
         return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
     }
     f->status = status;
-    prepared_drop(f->ctx, &f->prepared);
+    drop_frames(f);
     return out_of_memory(f);
 }
 
@@ -229,7 +239,7 @@ static enum cleave_status between_rounds(struct fault *f, enum need need)
         }
         return CLEAVE_AGAIN;
     case NEED_ERROR:
-        prepared_drop(f->ctx, &f->prepared);
+        drop_frames(f);
         return out_of_memory(f);
     }
     return CLEAVE_OK;
@@ -262,7 +272,7 @@ static enum cleave_status fault_rounds(struct fault *f)
         flush_finish(f->ctx, &f->batch);
         status = between_rounds(f, need);
     }
-    prepared_drop(f->ctx, &f->prepared);
+    drop_frames(f);
     return status == CLEAVE_AGAIN ? CLEAVE_OK : status; /* the access is executed again anyway */
 }
 
@@ -278,6 +288,7 @@ static enum cleave_status fault_inside(struct mm_ctx *ctx, struct space *space, 
     f.access = access;
     f.payer = space_payer(space, wait);
     f.prepared.count = 0;
+    f.copy = PFN_NONE;
     f.prepared.payer = space->reserve_goal != 0 ? &space->payer : NULL;
     f.pending_count = 0;
     space->stats.faults++;

@@ -32,6 +32,7 @@ struct fault {
     struct gfn_range extent;
     struct flush_batch batch;
     struct prepared prepared;
+    pfn_t copy; /* for the faulting page, had when its leaf was split; PFN_NONE: none, or used */
     struct {
         gfn_t at;
         pte_t leaf;

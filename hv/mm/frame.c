@@ -94,15 +94,28 @@ enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, ui
     return status;
 }
 
-/* References from heads above `order` that keep the frames at `f` in use. The caller holds the lock
- * of the 1 GiB run where order is 0, so that a concurrent merge cannot be missed. */
+/* References from heads above `order` that keep the frames at `f` in use. They are all read at one
+ * time only while the lock of the 1 GiB run is held. */
 static uint64_t references_above(pfn_t f, unsigned order)
 {
     uint64_t sum = 0;
     for (unsigned o = order + 1; o < LEAF_ORDERS; o++) {
-        sum += frame_of(f, o)->count;
+        sum += __atomic_load_n(&frame_of(f, o)->count, __ATOMIC_RELAXED);
     }
     return sum;
+}
+static uint64_t references(pfn_t f, unsigned order)
+{
+    uint64_t own = __atomic_load_n(&frame_of(f, order)->count, __ATOMIC_RELAXED);
+    return references_above(f, order) + own;
+}
+
+/* Is the 2 MiB run at `f` handed out part by part? Then nothing refers to it through a head; and
+ * while its lock is held, as it is here, and a part is referenced, nothing can begin to. */
+static bool in_parts(pfn_t f)
+{
+    uint8_t state = __atomic_load_n(&run_of(f, 1)->state, __ATOMIC_RELAXED);
+    return state == RUN_BROKEN || state == RUN_ASIDE;
 }
 
 /* Locks everything on the chain of a frame of `order`, from the head down. */
@@ -124,7 +137,7 @@ static void chain_unlock(struct mm_ctx *ctx, pfn_t f, unsigned order)
 uint64_t frame_references(struct mm_ctx *ctx, pfn_t f, unsigned order)
 {
     chain_lock(ctx, f, order);
-    uint64_t sum = references_above(f, order) + frame_of(f, order)->count;
+    uint64_t sum = references(f, order);
     chain_unlock(ctx, f, order);
     return sum;
 }
@@ -154,9 +167,21 @@ static bool nothing_beneath(pfn_t f, unsigned order)
 
 bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t own)
 {
+    /* Read with no lock the sum may be wrong, and a false "shared" may be the answer. */
+    if (references(f, order) > 1 + own) {
+        return false;
+    }
+    if (order == 0) {
+        spin_lock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
+        bool parts = in_parts(f);
+        bool alone = frame_of(f, 0)->count == 1 + own;
+        spin_unlock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
+        if (parts) {
+            return alone;
+        }
+    }
     chain_lock(ctx, f, order);
-    uint64_t sum = references_above(f, order) + frame_of(f, order)->count;
-    bool exclusive = sum == 1 + own && nothing_beneath(f, order);
+    bool exclusive = references(f, order) == 1 + own && nothing_beneath(f, order);
     chain_unlock(ctx, f, order);
     return exclusive;
 }
@@ -176,8 +201,8 @@ void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t p
     chain_unlock(ctx, f, order);
 }
 
-/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is part
- * of a 1 GiB block that is just dissolving and will look at it. */
+/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is still
+ * handed out whole: who ends that takes the block's lock later and looks at the part. */
 static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 {
     struct run *run = run_of(f, 1);
@@ -185,9 +210,8 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
     uint64_t gone[RUN_WORDS] = {0};
     int used = 0;
 
-    chain_lock(ctx, f, 0);
-    bool free =
-        references_above(f, 0) == 0 && (run->state == RUN_BROKEN || run->state == RUN_ASIDE);
+    spin_lock(ctx, &run->lock, RANK_BLOCK);
+    bool free = in_parts(f);
     for (uint64_t i = 0; i < parts; i++) {
         MM_CHECK(d[i].count > 0);
         d[i].count--;
@@ -197,7 +221,7 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
         }
     }
     count_used(run, 0, used);
-    chain_unlock(ctx, f, 0);
+    spin_unlock(ctx, &run->lock, RANK_BLOCK);
     for (uint64_t w = 0; w < RUN_WORDS; w++) {
         if (gone[w] != 0) {
             pool_free_frames(ctx, pfn_add(f, w * 64), gone[w]);

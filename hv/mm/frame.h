@@ -7,8 +7,9 @@
  * References: a leaf entry, a pin or a foreign map of order n holds one reference on the descriptor
  * of its own order. A 4 KiB part is therefore referenced as often as the sum along its chain says:
  * 1 GiB head + 2 MiB head + part. Locks: the lock of a 1 GiB run protects the counts of that block
- * and of the 2 MiB blocks in it; the lock of a 2 MiB run those of its 4 KiB parts. The counts of
- * tables, region nodes and objects are atomic and need no lock.
+ * and of the 2 MiB blocks in it; the lock of a 2 MiB run those of its 4 KiB parts, and under it a
+ * run with a part in use goes from WHOLE to BROKEN and back. The counts of tables, region nodes and
+ * objects are atomic and need no lock.
  */
 #ifndef MM_FRAME_H
 #define MM_FRAME_H

@@ -44,24 +44,26 @@ struct vcpu_wait {
 };
 
 struct pool {
-    struct spinlock lock;
     pfn_t start, end; /* host frames [start, end), multiples of a 2 MiB block */
+    uint64_t frames;  /* end - start */
+    pfn_t account_directory;
+    uint32_t accounts;     /* records made so far */
+    uint32_t account_free; /* free list: index + 1 */
+    uint32_t reap_tables;  /* dead tables, by frame number, linked through frame.rmap */
+    uint32_t reap_gigas;   /* 1 GiB runs with unsettled blocks: index + 1, by run.owner */
     uint8_t dying;
-    uint64_t frames;            /* end - start */
-    uint64_t free;              /* free 4 KiB frames, set-aside ones included */
-    uint64_t aside;             /* of these: set aside in collapse runs */
-    uint64_t reserved;          /* promised by reservations and grants; at most `free` */
-    uint64_t kind[FRAME_KINDS]; /* frames in use by kind */
+    /* What each allocation writes begins a cache line: what faults only read lies before it. */
+    struct spinlock lock __attribute__((aligned(64)));
     uint32_t giga_free;         /* list of wholly free 1 GiB runs */
     uint32_t giga_partial;      /* list of BROKEN 1 GiB runs with free 2 MiB blocks */
     uint32_t block_partial;     /* list of BROKEN 2 MiB runs with free frames */
     uint32_t block_aside;       /* list of RUN_ASIDE runs */
-    struct run edge[2];         /* free 2 MiB blocks at either end, in 1 GiB runs not wholly ours */
-    uint32_t reap_tables;       /* dead tables, by frame number, linked through frame.rmap */
-    uint32_t reap_gigas;        /* 1 GiB runs with unsettled blocks: index + 1, by run.owner */
-    pfn_t account_directory;
-    uint32_t accounts;     /* records made so far */
-    uint32_t account_free; /* free list: index + 1 */
+    uint64_t free;              /* free 4 KiB frames, set-aside ones included */
+    uint64_t aside;             /* of these: set aside in collapse runs */
+    uint64_t reserved;          /* promised by reservations and grants; at most `free` */
+    uint64_t kind[FRAME_KINDS]; /* frames in use by kind */
+    struct run edge[2] __attribute__((aligned(64))); /* free 2 MiB blocks at either end, in 1 GiB
+                                                        runs not wholly ours */
     struct vcpu_wait *wait_first, *wait_last;
     struct space *spaces;     /* every space and snapshot of the family */
     struct account own;       /* account 0: the pool's own objects; no limit */
@@ -108,7 +110,8 @@ static inline bool pool_lacks(enum cleave_status status)
 enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t f,
                                  enum frame_kind kind) MUST_CHECK;
 
-/* Gives back a frame or block that has no references left, nor any beneath it. */
+/* Gives back a frame or block that has no references left, nor any beneath it; with a table that
+ * was never put in place also the run set aside for it. */
 void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order);
 /* Gives back a 4 KiB frame that nobody but its payer has seen (count 1), into the payer's
  * reservation, so that a race that was lost takes nothing from it. */
@@ -130,6 +133,15 @@ enum cleave_status pool_join(struct mm_ctx *ctx, pfn_t f, unsigned order) MUST_C
 /* Sets a free 2 MiB block aside for the copies of table `owner`; PFN_NONE when there is none. Its
  * frames still count as free, and are had by whoever finds no other. */
 pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner);
+/*
+ * What a split and the copy that follows it take, at once: a frame for the level-0 table `*table`,
+ * as pool_alloc() gives it, and, where they are to be had, a run set aside for it (in its rmap) and
+ * in `*copy` part `part` of that run for data, else PFN_NONE. The payer has nothing reserved. When
+ * the table is freed unused the run is given back with it. CLEAVE_NO_MEMORY, CLEAVE_QUOTA; nothing
+ * changed.
+ */
+enum cleave_status pool_alloc_split(struct mm_ctx *ctx, struct payer *payer, unsigned part,
+                                    pfn_t *table, pfn_t *copy) MUST_CHECK;
 /* Is the run at `block` still set aside for `owner`? It ends at any time when memory runs short. */
 bool pool_is_aside(pfn_t block, pfn_t owner);
 

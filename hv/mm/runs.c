@@ -77,14 +77,16 @@ void runs_map_give(struct run *run, unsigned part)
     run->free[part / 64] |= UINT64_C(1) << (part % 64);
     run->free_count++;
 }
-unsigned runs_map_first(const struct run *run)
+unsigned runs_map_first(const struct run *run, uint32_t account)
 {
-    unsigned w = 0;
+    unsigned w = account % RUN_WORDS;
     while (run->free[w] == 0) {
-        w++;
+        w = (w + 1) % RUN_WORDS;
     }
     return w * 64 + (unsigned)__builtin_ctzll(run->free[w]);
 }
+
+static unsigned map_first(const struct run *run) { return runs_map_first(run, 0); }
 
 /* A free part that nobody can foretell. O(words of the map). */
 static unsigned runs_map_random(const struct run *run)
@@ -170,7 +172,7 @@ static pfn_t find_block(struct pool *pool, unsigned (*choose)(const struct run *
     return pfn_add(runs_frame(giga, 2), part * level_pages(1));
 }
 
-pfn_t runs_find_block(struct pool *pool) { return find_block(pool, runs_map_first); }
+pfn_t runs_find_block(struct pool *pool) { return find_block(pool, map_first); }
 
 pfn_t runs_find_random_block(struct pool *pool) { return find_block(pool, runs_map_random); }
 

@@ -159,25 +159,23 @@ void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit)
     }
 }
 
-enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
-                                    struct flush_batch *batch)
+/* Fills `table` with the parts of the walk's leaf and puts it in the leaf's place; frees it on
+ * error, with nothing changed. */
+static enum cleave_status split_into(struct mm_ctx *ctx, struct walk *walk, pfn_t table,
+                                     struct flush_batch *batch)
 {
     unsigned level = walk->level;
     pte_t leaf = walk->entry;
     bool paged = pte_kind(leaf, level) == PTE_KIND_PAGED;
     bool counted = !paged && pte_counted(leaf);
-    pfn_t table;
+    pte_t *slots = table_slots(table);
 
     MM_ASSERT(level > 0 && (paged || pte_is_leaf(leaf, level)) && walk->exclusive);
-    enum cleave_status status = table_alloc(ctx, payer, level - 1, &table);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    pte_t *slots = table_slots(table);
+    frame_of(table, 0)->bits |= (uint16_t)((level - 1) << FRAME_LEVEL_SHIFT);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         slots[i] = paged ? paged_part(leaf, i) : pte_split_leaf(leaf, level, i);
     }
-    status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
+    enum cleave_status status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
     if (status != CLEAVE_OK) {
         (void)node_put(ctx, table);
         pool_free(ctx, table, 0);
@@ -194,6 +192,27 @@ enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, str
         *(level == 1 ? &walk->space->stats.blocks_split : &walk->space->stats.gigas_split) += 1;
     }
     return CLEAVE_OK;
+}
+
+enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
+                                    struct flush_batch *batch)
+{
+    pfn_t table;
+    enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_TABLE, &table);
+    return status == CLEAVE_OK ? split_into(ctx, walk, table, batch) : status;
+}
+
+enum cleave_status table_split_for_copy(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
+                                        struct flush_batch *batch, pfn_t *copy)
+{
+    pfn_t table;
+    enum cleave_status status = pool_alloc_split(ctx, payer, level_slot(walk->at, 0), &table, copy);
+    status = status == CLEAVE_OK ? split_into(ctx, walk, table, batch) : status;
+    if (status != CLEAVE_OK && copy->v != 0) {
+        frame_put(ctx, *copy, 0);
+        *copy = PFN_NONE;
+    }
+    return status;
 }
 
 void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base, bool exec)

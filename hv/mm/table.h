@@ -42,6 +42,13 @@ void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit);
  */
 enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
                                     struct flush_batch *batch) MUST_CHECK;
+/* The same for a leaf of level 1, of a payer without a reservation, when a copy of the walk's page
+ * is to follow: `*copy` is a data frame for it, which the caller then holds (count 1), at the
+ * page's own offset in a run set aside for the table. PFN_NONE where that is not to be had, and on
+ * error.
+ */
+enum cleave_status table_split_for_copy(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
+                                        struct flush_batch *batch, pfn_t *copy) MUST_CHECK;
 
 /* Takes the write (`exec` false) or execute bit from every entry of an exclusive `table`, whose
  * first entry maps `base`, that meets a region of `space` without that right (or, for write,

@@ -6,6 +6,7 @@
 
 #define _GNU_SOURCE
 #include "bench.h"
+#include "core.h"
 #include "helper.h"
 
 #include <math.h>
@@ -20,9 +21,10 @@
 #define HUGE_SWITCH "/sys/kernel/mm/transparent_hugepage/enabled"
 
 #define USAGE                                                                                      \
-    "usage: %s [-c] [-l] [-o directory] [-s scripts]\n"                                            \
+    "usage: %s [-c] [-l] [-t] [-o directory] [-s scripts]\n"                                       \
     "  -c  the core alone, without what it is compared with; results.json stays as it is\n"        \
     "  -l  Linux alone; results.json stays as it is\n"                                             \
+    "  -t  the core's two threads alone; results.json stays as it is\n"                            \
     "  -o  where results and plots go (build/bench)\n"                                             \
     "  -s  where the gnuplot scripts are (tests/bench)\n"
 
@@ -32,6 +34,7 @@ struct options {
     const char *scripts;
     bool core;
     bool linux_side;
+    bool threads; /* of the core, these figures alone */
 };
 
 /* Names the machine, so that a figure can be read without having been there. */
@@ -241,7 +244,9 @@ static bool measure(const struct options *o, struct bench *b)
     if (o->linux_side) {
         linux_measure(b);
     }
-    if (o->core) {
+    if (o->threads) {
+        core_bench_threads(b);
+    } else if (o->core) {
         bench_core(b);
     }
     if (allowed && !helper_setting_close(&setting, &why)) {
@@ -256,13 +261,17 @@ static bool options_read(struct options *o, int argc, char **argv)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "clo:s:")) != -1) {
+    while ((option = getopt(argc, argv, "clto:s:")) != -1) {
         switch (option) {
         case 'c':
             o->linux_side = false;
             break;
         case 'l':
             o->core = false;
+            break;
+        case 't':
+            o->threads = true;
+            o->linux_side = false;
             break;
         case 'o':
             o->directory = optarg;
