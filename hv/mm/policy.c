@@ -25,7 +25,7 @@ static gfn_t first_hole(struct space *space, struct gfn_range range)
 
 static bool rights_legal(unsigned rights)
 {
-    return rights == RIGHT_READ || rights == (RIGHT_READ | RIGHT_WRITE) ||
+    return rights == 0 || rights == RIGHT_READ || rights == (RIGHT_READ | RIGHT_WRITE) ||
            rights == (RIGHT_READ | RIGHT_EXEC) || rights == RIGHT_ALL;
 }
 
@@ -44,7 +44,7 @@ enum cleave_status region_check(struct mm_ctx *ctx, const struct region *region)
     }
     if (!rights_legal(region->rights) ||
         (region->policy == REGION_READ_ONLY && (region->rights & RIGHT_WRITE))) {
-        return mm_fail(ctx, CLEAVE_RIGHTS, "region.rights", region->rights, RIGHT_READ, RIGHT_ALL);
+        return mm_fail(ctx, CLEAVE_RIGHTS, "region.rights", region->rights, 0, RIGHT_ALL);
     }
     if (region->order >= LEAF_ORDERS) {
         return mm_fail(ctx, CLEAVE_ORDER, "region.order", region->order, 0, LEAF_ORDERS - 1);
@@ -64,6 +64,18 @@ static void edit_policy(struct region *region, const void *arg)
     region->order = to->order;
 }
 
+/* Takes from a range, at both ends of which space_cut() was done, all that `rights` does not give.
+ */
+static void strip_rights(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                         unsigned rights, struct flush_batch *batch)
+{
+    for (unsigned right = RIGHT_READ; right <= RIGHT_EXEC; right <<= 1) {
+        if (!(rights & right)) {
+            space_strip(ctx, space, range, right, batch);
+        }
+    }
+}
+
 /* Changes the policy of a range of private kinds; takes away what the new one does not allow. */
 static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
                                         struct gfn_range range, const struct region *region)
@@ -74,11 +86,8 @@ static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
     if (status == CLEAVE_OK) {
         status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
     }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_WRITE)) {
-        space_strip(ctx, space, range, false, &batch);
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+    if (status == CLEAVE_OK) {
+        strip_rights(ctx, space, range, region->rights, &batch);
     }
     flush_finish(ctx, &batch);
     return status;
@@ -144,7 +153,7 @@ static enum cleave_status unshare_leaf(struct mm_ctx *ctx, struct space *space, 
                 space->stats.pages_copied++;
                 flush_drop_frames(&batch, from, 0, 1);
             }
-            pte_t new = ((old & ~pt_format.address) | (uint64_t)to.v << 12) & ~PTE_SHARED;
+            pte_t new = pte_with_pfn(old, to) & ~PTE_SHARED;
             while (!pte_replace(ctx, walk.slot, old, pte_without_write(new))) {
                 old = pte_read(walk.slot);
             }
@@ -190,11 +199,8 @@ enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct
     if (status == CLEAVE_OK) {
         status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
     }
-    if (status == CLEAVE_OK) {
-        space_strip(ctx, space, range, false, &batch); /* nobody writes what is being copied */
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+    if (status == CLEAVE_OK) { /* nobody writes what is being copied */
+        strip_rights(ctx, space, range, region->rights & ~(unsigned)RIGHT_WRITE, &batch);
     }
     flush_finish(ctx, &batch);
     for (gfn_t at = range.start; status == CLEAVE_OK && at.v < range.end.v;) {
@@ -269,7 +275,7 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     struct flush_batch batch;
     enum cleave_status status = range_check(ctx, at, size, &range);
     if (status == CLEAVE_OK && !rights_legal(rights)) {
-        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_ALL);
+        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, 0, RIGHT_ALL);
     }
     if (status == CLEAVE_OK) {
         status = space_begin(ctx, space);
@@ -285,8 +291,11 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
         struct region region = region_get_extent(space->regions, f, &extent);
         if (region.policy == REGION_READ_ONLY && (rights & RIGHT_WRITE)) {
-            status =
-                mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_EXEC);
+            status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, 0, RIGHT_READ | RIGHT_EXEC);
+        }
+        if (region.policy == REGION_FOREIGN && !(rights & RIGHT_READ)) {
+            /* foreign_unmap() takes it away; its owner finds its leaf where it was. */
+            status = mm_fail(ctx, CLEAVE_POLICY, "at", f.v << PAGE_SHIFT, 1, 0);
         }
     }
     if (status == CLEAVE_OK && !(rights & RIGHT_EXEC)) {
@@ -295,11 +304,8 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     if (status == CLEAVE_OK) {
         status = region_edit(ctx, &space->payer, &space->regions, range, edit_rights, &rights);
     }
-    if (status == CLEAVE_OK && !(rights & RIGHT_WRITE)) {
-        space_strip(ctx, space, range, false, &batch);
-    }
-    if (status == CLEAVE_OK && !(rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+    if (status == CLEAVE_OK) {
+        strip_rights(ctx, space, range, rights, &batch);
     }
     flush_finish(ctx, &batch);
     bool mapped = space->foreign_count != 0;

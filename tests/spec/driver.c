@@ -321,7 +321,8 @@ static void look(struct world *w, unsigned s, uint64_t at)
     enum cleave_status status = space_lookup(w->ctx, w->space[s], gfn_to_gpa(gfn(at)), &found);
 
     if (status != CLEAVE_OK || (found.kind == PTE_KIND_LEAF) != walk.present ||
-        (found.kind == PTE_KIND_PAGED) != walk.paged ||
+        (found.kind == PTE_KIND_PAGED) != (walk.paged && !walk.parked) ||
+        (found.kind == PTE_KIND_PARKED) != walk.parked ||
         (walk.present && (found.frame.v != walk.frame || found.level != walk.level ||
                           found.rights != walk.rights))) {
         spec_fail(w, "space %u page 0x%" PRIx64 ": lookup disagrees with the tables", s, at);
