@@ -38,15 +38,15 @@ void audit_stand_at(struct audit *audit, pfn_t f, unsigned order)
 
 /* --- Pins and foreign maps -------------------------------------------------------------------- */
 
-/* What the tables of a space say about page `at`; absent where that is no leaf. */
+/* What the tables of a space say about page `at`, parked or not; absent where that is no leaf. */
 static pte_t find_leaf(const struct space *space, gfn_t at, unsigned *level)
 {
     pfn_t table = space->root;
     for (unsigned l = ROOT_LEVEL; table.v != 0; l--) {
         pte_t e = table_slots(table)[level_slot(at, l)];
         *level = l;
-        if (!pte_is_table(e, l)) {
-            return pte_is_leaf(e, l) ? e : 0;
+        if (!pte_holds_table(e, l)) {
+            return pte_holds_leaf(e, l) ? pte_unpark(e) : 0;
         }
         table = pte_pfn(e);
     }

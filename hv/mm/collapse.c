@@ -111,6 +111,10 @@ static enum cleave_status choose_target(struct collapse *c, pfn_t table)
 
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         pte_t e = pte_read(&slots[i]);
+        if (pte_is_parked(e)) {
+            return mm_fail(c->ctx, CLEAVE_BUSY, "at",
+                           (c->base.v + i * level_pages(level)) << PAGE_SHIFT, 1, 0);
+        }
         if (!pte_is_leaf(e, level) || (e & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN))) {
             return mm_fail(c->ctx, CLEAVE_NOT_MAPPED, "at",
                            (c->base.v + i * level_pages(level)) << PAGE_SHIFT, 1, 0);
@@ -237,9 +241,9 @@ static enum cleave_status collapse_round(struct collapse *c)
         return status;
     }
     walk_find(c->ctx, c->space, c->base, c->level, &walk);
-    if (walk.level != c->level || !pte_is_table(walk.entry, c->level)) {
+    if (walk.level != c->level || !pte_holds_table(walk.entry, c->level)) {
         status = mm_fail(c->ctx, CLEAVE_NOT_MAPPED, "at", c->base.v << PAGE_SHIFT, 1, 0);
-    } else if (!walk.exclusive || node_count(pte_pfn(walk.entry)) != 1) {
+    } else if (walk.parked != 0 || !walk.exclusive || node_count(pte_pfn(walk.entry)) != 1) {
         status = mm_fail(c->ctx, CLEAVE_BUSY, "at", c->base.v << PAGE_SHIFT, 1, 0);
     } else {
         pfn_t table = pte_pfn(walk.entry);

@@ -147,15 +147,14 @@ static enum cleave_status copy_pinned_page(struct mm_ctx *ctx, struct space *par
         flush_finish(ctx, &batch);
         return status;
     }
-    bool same = pte_is_leaf(walk.entry, 0) && walk.level == 0 &&
+    bool same = walk.level == 0 && pte_holds_leaf(walk.entry, 0) &&
                 pte_pfn(walk.entry).v == pinned.v && !(walk.entry & PTE_SHARED);
     if (same) {
         status = pool_alloc(ctx, &child->payer, 0, FRAME_DATA, &copy);
     }
     if (same && status == CLEAVE_OK) {
         port_copy_pages(frame_address(copy), frame_address(pinned), 1);
-        pte_t leaf = (walk.entry & ~pt_format.address) | (uint64_t)copy.v << 12;
-        MM_CHECK(pte_replace(ctx, walk.slot, walk.entry, leaf));
+        MM_CHECK(pte_replace(ctx, walk.slot, walk.entry, pte_with_pfn(walk.entry, copy)));
         flush_drop_frames(&batch, pinned, 0, 1);
         parent->stats.fork_copies++;
     }

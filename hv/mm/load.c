@@ -202,7 +202,7 @@ static bool still_paged(struct mm_ctx *ctx, const struct load_key *key)
         return false;
     }
     walk_find(ctx, key->target, key->at, key->level, &walk);
-    bool same = walk.level == key->level && walk.entry == key->paged;
+    bool same = walk.level == key->level && pte_unpark(walk.entry) == key->paged;
     walk_end(ctx, &walk);
     return same;
 }
@@ -303,9 +303,9 @@ static enum base_entry base_look(struct mm_ctx *ctx, struct space *base, const s
         if (walk.level != key->level || region.policy != REGION_PAGED ||
             region.pager != key->number) {
             result = BASE_OTHER;
-        } else if (walk.entry == key->paged) {
+        } else if (pte_unpark(walk.entry) == key->paged) {
             result = BASE_PAGED;
-        } else if (pte_is_leaf(walk.entry, walk.level) && !pte_writable(walk.entry) &&
+        } else if (pte_holds_leaf(walk.entry, walk.level) && !pte_writable(walk.entry) &&
                    frame_get(ctx, pte_pfn(walk.entry), walk.level) == CLEAVE_OK) {
             *frame = pte_pfn(walk.entry);
             result = BASE_LOADED;
@@ -317,12 +317,13 @@ static enum base_entry base_look(struct mm_ctx *ctx, struct space *base, const s
 }
 
 /* A leaf for `frame` in the place of the paged entry on which `walk` stands, with what the region
- * of its space gives. False when the entry changed. */
+ * of its space gives; parked, in a table that others hold too, if the entry is: some of them may
+ * not read it. False when the entry changed. */
 static bool publish_leaf(struct mm_ctx *ctx, const struct walk *walk, pte_t paged, pfn_t frame,
                          unsigned rights)
 {
     unsigned lacks = region_summary(walk->space->regions, walk->at, walk->level);
-    if (walk->entry != paged) {
+    if (pte_unpark(walk->entry) != paged) {
         return false;
     }
     if ((lacks & REGION_HAS_NO_WRITE) || !walk->exclusive) {
@@ -332,7 +333,11 @@ static bool publish_leaf(struct mm_ctx *ctx, const struct walk *walk, pte_t page
         (walk->level > 0 && !machine.huge_exec)) {
         rights &= ~(unsigned)RIGHT_EXEC;
     }
-    if (!pte_replace(ctx, walk->slot, paged, pte_make_leaf(frame, walk->level, rights, 0))) {
+    if (walk->exclusive ? (lacks & REGION_HAS_NO_READ) != 0 : pte_is_parked(walk->entry)) {
+        rights = 0;
+    }
+    pte_t leaf = pte_make_leaf(frame, walk->level, rights, 0);
+    if (!pte_replace(ctx, walk->slot, walk->entry, leaf)) {
         return false;
     }
     frame_set_rmap(frame, walk->level, walk->table, level_slot(walk->at, walk->level));
@@ -435,13 +440,13 @@ enum cleave_status pager_prefetch(struct mm_ctx *ctx, struct pager *pager, struc
         walk_end(ctx, &walk);
     }
     read_unlock(ctx, &space->lock, RANK_SPACE);
-    if (status != CLEAVE_OK || pte_kind(walk.entry, walk.level) != PTE_KIND_PAGED) {
+    if (status != CLEAVE_OK || pte_target(walk.entry, walk.level) != PTE_KIND_PAGED) {
         return status;
     }
     struct load_key key = {.space = space,
                            .payer = &space->payer,
                            .page = range.start,
-                           .paged = walk.entry,
+                           .paged = pte_unpark(walk.entry),
                            .level = walk.level};
     status = load_page(ctx, &key);
     return status == CLEAVE_WAIT ? CLEAVE_OK : status;

@@ -63,8 +63,8 @@ void load_wake(struct vcpu_wait **list, enum wait_outcome outcome);
 void load_wake_space(struct vcpu_wait **list, const struct space *space);
 /* Fills the entry of `target` at `at` if it still is `paged`, in a region of the pager `number`.
  * True when the frame's reference is the entry's from now on. In a table with several holders the
- * leaf is read-only, and all have it. No lock is held, and no CPU but the caller's reaches the
- * frame. */
+ * leaf is read-only, and all have it; parked if the entry was. No lock is held, and no CPU but the
+ * caller's reaches the frame. */
 bool load_publish(struct mm_ctx *ctx, struct space *target, gfn_t at, unsigned level, pte_t paged,
                   unsigned number, pfn_t frame, unsigned rights);
 

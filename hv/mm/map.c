@@ -62,7 +62,7 @@ static void clear_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
             continue;
         }
         if (at.v < range.start.v || at.v + pages > range.end.v) {
-            MM_CHECK(pte_is_table(e, level));
+            MM_CHECK(pte_holds_table(e, level));
             if (node_count(pte_pfn(e)) == 1) { /* a shared one holds nothing that was put there */
                 clear_table(ctx, pte_pfn(e), at, range, batch);
             }
@@ -72,9 +72,9 @@ static void clear_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
             flush_finish(ctx, batch);
         }
         e = pte_take(ctx, &slots[i]);
-        if (pte_is_table(e, level)) {
+        if (pte_holds_table(e, level)) {
             flush_drop_table(batch, pte_pfn(e));
-        } else if (pte_is_leaf(e, level) && pte_counted(e)) {
+        } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
             flush_drop_frames(batch, pte_pfn(e), level, 1);
         } else {
             flush_need(batch);
@@ -281,14 +281,14 @@ static enum cleave_status put_leaf(struct mm_ctx *ctx, struct space *space, gfn_
     if (status != CLEAVE_OK) {
         return status;
     }
-    if (walk.level != order || pte_is_leaf(walk.entry, order)) {
+    if (walk.level != order || pte_holds_leaf(walk.entry, order)) {
         status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v << PAGE_SHIFT, 1, 0);
     } else {
         pte_t old = walk.entry;
         while (!pte_replace(ctx, walk.slot, old, leaf)) {
             old = pte_read(walk.slot);
         }
-        if (pte_is_table(old, order)) {
+        if (pte_holds_table(old, order)) {
             flush_drop_table(batch, pte_pfn(old));
         }
         if (pte_counted(leaf)) {

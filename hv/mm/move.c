@@ -146,9 +146,9 @@ static enum cleave_status prepare_target(struct move *m, gfn_t at, unsigned leve
     if (status != CLEAVE_OK) {
         return status;
     }
-    MM_CHECK(walk.level == level && !pte_is_leaf(walk.entry, level));
+    MM_CHECK(walk.level == level && !pte_holds_leaf(walk.entry, level));
     pte_t old = pte_take(m->ctx, walk.slot);
-    if (pte_is_table(old, level)) {
+    if (pte_holds_table(old, level)) {
         flush_drop_table(&m->batch,
                          pte_pfn(old)); /* left over beneath REGION_NONE: nothing in it */
         m->pruned++;
@@ -256,11 +256,11 @@ static void put_entry(struct move *m, gfn_t at, unsigned level, pte_t e)
     struct walk walk;
     walk_find(m->ctx, m->space, at, level, &walk);
     MM_CHECK(walk.exclusive && walk.level == level);
-    if (pte_kind(e, level) == PTE_KIND_PAGED) {
+    if (pte_target(e, level) == PTE_KIND_PAGED) {
         e = paged_own(m->space, e); /* the base has something else here */
     }
     MM_CHECK(pte_replace(m->ctx, walk.slot, 0, e));
-    if (pte_is_leaf(e, level) && pte_counted(e)) {
+    if (pte_holds_leaf(e, level) && pte_counted(e)) {
         frame_set_rmap(pte_pfn(e), level, walk.table, level_slot(at, level));
     }
     walk_end(m->ctx, &walk);

@@ -37,7 +37,11 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
                  : mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     if (status == CLEAVE_OK) {
         pte_t entry = pte_with_write(pte_make_table(table)); /* nothing beneath it is present */
-        if (walk.level == 1 && walk.entry == paged && pte_replace(ctx, walk.slot, paged, entry)) {
+        for (unsigned i = 0; i < TABLE_ENTRIES && pte_is_parked(walk.entry); i++) {
+            parts[i] = pte_park(parts[i]);
+        }
+        if (walk.level == 1 && pte_unpark(walk.entry) == paged &&
+            pte_replace(ctx, walk.slot, walk.entry, entry)) {
             table = PFN_NONE;
         }
         walk_end(ctx, &walk);

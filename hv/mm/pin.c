@@ -200,7 +200,7 @@ pte_t space_entry(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *l
     walk_find(ctx, space, at, 0, &walk);
     walk_end(ctx, &walk);
     *level = walk.level;
-    return walk.entry;
+    return pte_unpark(walk.entry);
 }
 
 /* --- Pinning: what is done before the lock is taken ------------------------------------------- */

@@ -13,7 +13,7 @@
 
 static bool rights_legal(unsigned rights)
 {
-    return rights == RIGHT_READ || rights == (RIGHT_READ | RIGHT_WRITE) ||
+    return rights == 0 || rights == RIGHT_READ || rights == (RIGHT_READ | RIGHT_WRITE) ||
            rights == (RIGHT_READ | RIGHT_EXEC) || rights == RIGHT_ALL;
 }
 
@@ -32,7 +32,7 @@ enum cleave_status region_check(struct mm_ctx *ctx, const struct region *region)
     }
     if (!rights_legal(region->rights) ||
         (region->policy == REGION_READ_ONLY && (region->rights & RIGHT_WRITE))) {
-        return mm_fail(ctx, CLEAVE_RIGHTS, "region.rights", region->rights, RIGHT_READ, RIGHT_ALL);
+        return mm_fail(ctx, CLEAVE_RIGHTS, "region.rights", region->rights, 0, RIGHT_ALL);
     }
     if (region->order >= LEAF_ORDERS) {
         return mm_fail(ctx, CLEAVE_ORDER, "region.order", region->order, 0, LEAF_ORDERS - 1);
@@ -86,6 +86,18 @@ static enum cleave_status checked_kind(struct mm_ctx *ctx, struct region_change 
     return mm_fail(ctx, CLEAVE_POLICY, "region.policy", to->policy, now, now);
 }
 
+/* Takes from a range, at both ends of which space_cut() was done, all that `rights` does not give.
+ */
+static void strip_rights(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                         unsigned rights, struct flush_batch *batch)
+{
+    for (unsigned right = RIGHT_READ; right <= RIGHT_EXEC; right <<= 1) {
+        if (!(rights & right)) {
+            space_strip(ctx, space, range, right, batch);
+        }
+    }
+}
+
 /* Changes the policy of a range of private kinds; takes away what the new one does not allow. */
 static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
                                         struct gfn_range range, const struct region *region)
@@ -102,11 +114,8 @@ static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
     struct flush_batch batch;
     flush_begin(&batch, space);
     enum cleave_status status = change_apply(ctx, &change, &batch);
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_WRITE)) {
-        space_strip(ctx, space, range, false, &batch);
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+    if (status == CLEAVE_OK) {
+        strip_rights(ctx, space, range, region->rights, &batch);
     }
     flush_finish(ctx, &batch);
     return status;
@@ -161,7 +170,7 @@ static enum cleave_status unshare_leaf(struct mm_ctx *ctx, struct space *space, 
                 space->stats.pages_copied++;
                 flush_drop_frames(&batch, from, 0, 1);
             }
-            pte_t new = ((old & ~pt_format.address) | (uint64_t)to.v << 12) & ~PTE_SHARED;
+            pte_t new = pte_with_pfn(old, to) & ~PTE_SHARED;
             while (!pte_replace(ctx, walk.slot, old, pte_without_write(new))) {
                 old = pte_read(walk.slot);
             }
@@ -207,11 +216,8 @@ enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct
     if (status == CLEAVE_OK) {
         status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
     }
-    if (status == CLEAVE_OK) {
-        space_strip(ctx, space, range, false, &batch); /* nobody writes what is being copied */
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+    if (status == CLEAVE_OK) { /* nobody writes what is being copied */
+        strip_rights(ctx, space, range, region->rights & ~(unsigned)RIGHT_WRITE, &batch);
     }
     flush_finish(ctx, &batch);
     for (gfn_t at = range.start; status == CLEAVE_OK && at.v < range.end.v;) {
@@ -291,6 +297,10 @@ static enum cleave_status check_rights(struct mm_ctx *ctx, struct region_change 
     if (region->policy == REGION_NONE) {
         return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", part.start.v << PAGE_SHIFT, 1, 0);
     }
+    if (region->policy == REGION_FOREIGN && !(*(const unsigned *)change->arg & RIGHT_READ)) {
+        /* foreign_unmap() takes it away; its owner finds its leaf where it was. */
+        return mm_fail(ctx, CLEAVE_POLICY, "at", part.start.v << PAGE_SHIFT, 1, 0);
+    }
     change->state |= region->policy == REGION_READ_ONLY;
     return CLEAVE_OK;
 }
@@ -300,7 +310,7 @@ static enum cleave_status checked_rights(struct mm_ctx *ctx, struct region_chang
     unsigned rights = *(const unsigned *)change->arg;
     return change->state == 0 || !(rights & RIGHT_WRITE)
                ? CLEAVE_OK
-               : mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_EXEC);
+               : mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, 0, RIGHT_READ | RIGHT_EXEC);
 }
 
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
@@ -317,7 +327,7 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     struct flush_batch batch;
     enum cleave_status status = range_check(ctx, at, size, &change.range);
     if (status == CLEAVE_OK && !rights_legal(rights)) {
-        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_ALL);
+        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, 0, RIGHT_ALL);
     }
     if (status == CLEAVE_OK) {
         status = space_begin_op(ctx, space, OP_PROTECT, change.range, rights);
@@ -327,11 +337,8 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
     }
     flush_begin(&batch, space);
     status = change_apply(ctx, &change, &batch);
-    if (status == CLEAVE_OK && !(rights & RIGHT_WRITE)) {
-        space_strip(ctx, space, change.range, false, &batch);
-    }
-    if (status == CLEAVE_OK && !(rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, change.range, true, &batch);
+    if (status == CLEAVE_OK) {
+        strip_rights(ctx, space, change.range, rights, &batch);
     }
     flush_finish(ctx, &batch);
     bool mapped = space->foreign_count != 0;

@@ -18,7 +18,7 @@
 
 /*
  * A leaf: policy 1..4, rights 5..7, armed 8, notify 9, whole 10, fork_refuse 11, order 12..13,
- * channel 16..31, pager 32..47, told 48..63. A node: bit 0, summary 1..7, frame number 8..39.
+ * channel 16..31, pager 32..47, told 48..63. A node: bit 0, summary 1..8, frame number 9..40.
  */
 #define WORD_NODE UINT64_C(1)
 #define LEAF_POLICY 1
@@ -32,12 +32,12 @@
 #define LEAF_PAGER 32
 #define LEAF_TOLD 48
 #define NODE_SUMMARY 1
-#define NODE_SUMMARY_MASK 0x7fu
-#define NODE_FRAME 8
+#define NODE_SUMMARY_MASK 0xffu
+#define NODE_FRAME 9
 
 _Static_assert(REGION_POLICIES <= 16, "a policy fits in its bits");
 _Static_assert(LEAF_ORDERS <= 4, "an order fits in its bits");
-_Static_assert(2 * REGION_HAS_SHARED - 1 <= NODE_SUMMARY_MASK, "a summary fits in its bits");
+_Static_assert(2 * REGION_HAS_NO_READ - 1 <= NODE_SUMMARY_MASK, "a summary fits in its bits");
 
 static inline bool word_is_node(region_word_t word) { return (word & WORD_NODE) != 0; }
 static inline pfn_t word_node(region_word_t word) { return pfn((uint32_t)(word >> NODE_FRAME)); }
@@ -106,6 +106,7 @@ static unsigned leaf_summary(region_word_t leaf)
     return policy_summary((enum region_policy)(leaf >> LEAF_POLICY & 15u)) |
            (armed || !(rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u) |
            (rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC) |
+           (rights & RIGHT_READ ? 0u : REGION_HAS_NO_READ) |
            (leaf >> LEAF_NOTIFY & 1u ? REGION_HAS_NOTIFY : 0u);
 }
 

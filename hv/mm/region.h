@@ -54,6 +54,7 @@ typedef uint64_t region_word_t;
 #define REGION_HAS_NOTIFY 16u  /* some page belongs to a notify range */
 #define REGION_HAS_PAGED 32u
 #define REGION_HAS_SHARED 64u
+#define REGION_HAS_NO_READ 128u /* some page lacks READ, and so every right */
 
 region_word_t region_pack(const struct region *region);
 struct region region_unpack(region_word_t leaf);

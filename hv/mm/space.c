@@ -230,7 +230,7 @@ static void drop_root(struct mm_ctx *ctx, struct space *space)
 {
     pte_t *slots = table_slots(space->root);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        if (pte_is_table(slots[i], ROOT_LEVEL)) {
+        if (pte_holds_table(slots[i], ROOT_LEVEL)) {
             table_put(ctx, pte_pfn(slots[i]));
         }
         slots[i] = 0;

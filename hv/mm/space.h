@@ -166,11 +166,13 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_C
 enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, const struct region *region) MUST_CHECK;
 
-/* Changes the rights of mapped regions. Write is taken at the highest entries that lie inside the
- * range; read or execute by copying shared tables at the edges. Rights that are added come back
- * with the next fault. Preemptible: the rights change at once, with CLEAVE_OK.
- * CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
- * set that no entry can have, or WRITE on a read-only region. Returns after the flush. */
+/* Changes the rights of mapped regions: READ with or without WRITE and EXEC, or 0, with which what
+ * is there stays and nobody reads it but pins and foreign maps that there are. Write is taken at
+ * the highest entries that lie inside the range; read or execute by copying shared tables at the
+ * edges. Rights that are added come back with the next fault. Preemptible: the rights change at
+ * once, with CLEAVE_OK. CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
+ * set that no entry can have, or WRITE on a read-only region; CLEAVE_POLICY for 0 over another
+ * space's memory. Returns after the flush. */
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
                                  unsigned rights) MUST_CHECK;
 
@@ -206,10 +208,10 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
 /* --- Looking and copying ---------------------------------------------------------------------- */
 
 struct mapping {
-    enum pte_kind kind; /* ABSENT, LEAF or PAGED */
+    enum pte_kind kind; /* ABSENT, LEAF, PAGED; PARKED for the last two where they are parked */
     unsigned level;     /* of the entry that decides */
-    pfn_t frame;        /* of the page at `at`, for a leaf */
-    unsigned rights;    /* AND over all levels */
+    pfn_t frame;        /* of the page at `at`, for a leaf, parked or not */
+    unsigned rights;    /* AND over all levels; 0 where anything is parked */
     pte_t entry;
     struct region region;
     bool exclusive; /* every table on the path and the leaf */
@@ -220,7 +222,8 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
 
 /* Copies guest memory out; holes that first touch would fill read as zeros and are not filled. Any
  * byte address, and size up to SPACE_ACCESS_MAX (CLEAVE_COUNT). CLEAVE_FAULT (value: the address)
- * where there is no memory, CLEAVE_WAIT where a page is still to be loaded. Works on snapshots. */
+ * where there is no memory or the region lacks READ, CLEAVE_WAIT where a page is still to be
+ * loaded. Works on snapshots. */
 #define SPACE_ACCESS_MAX (512 * PAGE_SIZE)
 enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at, void *to,
                               uint64_t size, struct vcpu_wait *wait) MUST_CHECK;

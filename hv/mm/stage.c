@@ -119,7 +119,7 @@ static pte_t take_staged(const struct space *space, gfn_t at, unsigned level)
     }
     pte_t *slot = &table_slots(table)[level_slot(at, level)];
     pte_t e = *slot;
-    MM_CHECK(pte_is_table(e, level) || pte_is_leaf(e, level));
+    MM_CHECK(pte_holds_table(e, level) || pte_holds_leaf(e, level));
     *slot = 0;
     return e;
 }
@@ -134,16 +134,16 @@ static enum cleave_status link_entry(struct mm_ctx *ctx, struct space *space, gf
     if (status != CLEAVE_OK) {
         return status;
     }
-    MM_CHECK(walk.level == level && !pte_is_leaf(walk.entry, level));
+    MM_CHECK(walk.level == level && !pte_holds_leaf(walk.entry, level));
     pte_t e = take_staged(space, at, level);
     pte_t old = walk.entry;
     while (!pte_replace(ctx, walk.slot, old, e)) {
         old = pte_read(walk.slot); /* accessed was set */
     }
-    if (pte_is_table(old, level)) {
+    if (pte_holds_table(old, level)) {
         flush_drop_table(batch, pte_pfn(old));
     }
-    if (pte_is_leaf(e, level) && pte_counted(e)) {
+    if (pte_holds_leaf(e, level) && pte_counted(e)) {
         frame_set_rmap(pte_pfn(e), level, walk.table, level_slot(at, level));
     }
     walk_end(ctx, &walk);

@@ -27,7 +27,7 @@ unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
         n++;
         next += pages;
     } while (level < LEAF_ORDERS - 1 && first + n < TABLE_ENTRIES &&
-             next % level_pages(level + 1) != 0 && pte_is_leaf(slots[first + n], level) &&
+             next % level_pages(level + 1) != 0 && pte_holds_leaf(slots[first + n], level) &&
              pte_counted(slots[first + n]) && pte_pfn(slots[first + n]).v == next);
     return n;
 }
@@ -47,21 +47,13 @@ static void drop_entries(struct mm_ctx *ctx, const pte_t *slots, unsigned level,
     for (unsigned i = 0; i < end;) {
         pte_t e = slots[i];
         unsigned n = 1;
-        switch (pte_kind(e, level)) {
-        case PTE_KIND_ABSENT:
-        case PTE_KIND_PAGED:
-            break;
-        case PTE_KIND_TABLE:
+        if (pte_holds_table(e, level)) {
             table_put(ctx, pte_pfn(e));
-            break;
-        case PTE_KIND_LEAF:
-            if (pte_counted(e)) {
-                n = table_run_length(slots, i, level);
-                n = n > end - i ? end - i : n;
-                port_point(ctx, POINT_DROP, pte_pfn(e).v, level);
-                frame_put_run(ctx, pte_pfn(e), level, n);
-            }
-            break;
+        } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
+            n = table_run_length(slots, i, level);
+            n = n > end - i ? end - i : n;
+            port_point(ctx, POINT_DROP, pte_pfn(e).v, level);
+            frame_put_run(ctx, pte_pfn(e), level, n);
         }
         i += n;
     }
@@ -73,20 +65,14 @@ static enum cleave_status count_entries(struct mm_ctx *ctx, const pte_t *slots, 
 {
     pte_t e = slots[first];
     *n = 1;
-    switch (pte_kind(e, level)) {
-    case PTE_KIND_ABSENT:
-    case PTE_KIND_PAGED:
-        return CLEAVE_OK;
-    case PTE_KIND_TABLE:
+    if (pte_holds_table(e, level)) {
         return node_get(ctx, pte_pfn(e));
-    case PTE_KIND_LEAF:
-        if (!pte_counted(e)) {
-            return CLEAVE_OK;
-        }
-        *n = table_run_length(slots, first, level);
-        return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
     }
-    return CLEAVE_OK;
+    if (!pte_holds_leaf(e, level) || !pte_counted(e)) {
+        return CLEAVE_OK;
+    }
+    *n = table_run_length(slots, first, level);
+    return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
 }
 
 enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t table, pfn_t *out)
@@ -166,11 +152,11 @@ static enum cleave_status split_into(struct mm_ctx *ctx, struct walk *walk, pfn_
 {
     unsigned level = walk->level;
     pte_t leaf = walk->entry;
-    bool paged = pte_kind(leaf, level) == PTE_KIND_PAGED;
+    bool paged = pte_target(leaf, level) == PTE_KIND_PAGED;
     bool counted = !paged && pte_counted(leaf);
     pte_t *slots = table_slots(table);
 
-    MM_ASSERT(level > 0 && (paged || pte_is_leaf(leaf, level)) && walk->exclusive);
+    MM_ASSERT(level > 0 && (paged || pte_holds_leaf(leaf, level)) && walk->exclusive);
     frame_of(table, 0)->bits |= (uint16_t)((level - 1) << FRAME_LEVEL_SHIFT);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         slots[i] = paged ? paged_part(leaf, i) : pte_split_leaf(leaf, level, i);
@@ -215,10 +201,42 @@ enum cleave_status table_split_for_copy(struct mm_ctx *ctx, struct payer *payer,
     return status;
 }
 
-void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base, bool exec)
+/* What a present or paged entry becomes without READ or EXEC. */
+static pte_t without_right(pte_t e, unsigned right)
+{
+    if (right == RIGHT_READ) {
+        return pte_park(e);
+    }
+    return e & pt_format.present ? pte_set_exec(e, false) : e;
+}
+
+/* Takes a right from one entry; true when it had it. */
+static bool strip_entry(struct mm_ctx *ctx, pte_t *slot, unsigned right)
+{
+    pte_t e = pte_read(slot);
+    if (e == 0 || pte_is_parked(e)) {
+        return false;
+    }
+    if (right == RIGHT_WRITE) {
+        bool had = (e & pt_format.present) && pte_writable(e);
+        return had && pte_writable(pte_clear_bits(ctx, slot, pt_format.write));
+    }
+    while (without_right(e, right) != e) {
+        if (pte_replace(ctx, slot, e, without_right(e, right))) {
+            return true;
+        }
+        e = pte_read(slot); /* accessed or dirty was set */
+    }
+    return false;
+}
+
+void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base,
+                    unsigned right)
 {
     unsigned level = table_level(table);
-    unsigned mask = exec ? REGION_HAS_NO_EXEC : REGION_HAS_NO_WRITE;
+    unsigned mask = right == RIGHT_READ    ? REGION_HAS_NO_READ
+                    : right == RIGHT_WRITE ? REGION_HAS_NO_WRITE
+                                           : REGION_HAS_NO_EXEC;
     pte_t *slots = table_slots(table);
 
     if (!(region_summary(space->regions, base, level + 1) & mask)) {
@@ -227,19 +245,25 @@ void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t 
     table_lock(ctx, table); /* another vcpu may be splitting a leaf here, with the rights it had */
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         gfn_t at = gfn(base.v + i * level_pages(level));
-        pte_t e = pte_read(&slots[i]);
-        if (!(e & pt_format.present) || !(region_summary(space->regions, at, level) & mask)) {
-            continue;
-        }
-        if (!exec && pte_writable(e)) {
-            pte_clear_bits(ctx, &slots[i], pt_format.write);
-        }
-        while (exec && pte_executable(e) &&
-               !pte_replace(ctx, &slots[i], e, pte_set_exec(e, false))) {
-            e = pte_read(&slots[i]);
+        if (pte_read(&slots[i]) != 0 && (region_summary(space->regions, at, level) & mask)) {
+            (void)strip_entry(ctx, &slots[i], right);
         }
     }
     table_unlock(ctx, table);
+}
+
+void table_unpark(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
+{
+    unsigned level = table_level(table);
+    pte_t *slots = table_slots(table);
+
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        pte_t e = pte_read(&slots[i]);
+        if (pte_is_parked(e) && !(region_summary(space->regions, at, level) & REGION_HAS_NO_READ)) {
+            MM_CHECK(pte_replace(ctx, &slots[i], e, pte_unpark(e)));
+        }
+    }
 }
 
 /* May the leaf `e` in a run of private or shared leaves have the write bit as far as regions go? */
@@ -247,7 +271,8 @@ static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bo
 {
     bool follow = space->foreign_count != 0 && /* a map of the page shows what it was before */
                   attachments_at(space, at, pte_pfn(e)) == ATTACHMENTS_UNSETTLED;
-    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING)) && !follow &&
+    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING | PTE_PARKED)) &&
+           !follow &&
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
 }
 
@@ -282,26 +307,10 @@ unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, 
     return given;
 }
 
-/* Takes a right from one entry; true when it had it. */
-static bool strip_entry(struct mm_ctx *ctx, pte_t *slot, bool exec)
-{
-    pte_t e = pte_read(slot);
-    if (!(e & pt_format.present) || (exec ? !pte_executable(e) : !pte_writable(e))) {
-        return false;
-    }
-    if (!exec) {
-        return pte_writable(pte_clear_bits(ctx, slot, pt_format.write));
-    }
-    while (!pte_replace(ctx, slot, e, pte_set_exec(e, false))) {
-        e = pte_read(slot);
-    }
-    return true;
-}
-
 /* Strips the entries of an exclusive table that lie in `range`; goes down into exclusive tables
  * that lie in it in part. Depth is bounded by the levels. */
 static void strip_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_range range,
-                        bool exec, struct flush_batch *batch)
+                        unsigned right, struct flush_batch *batch)
 {
     unsigned level = table_level(table);
     uint64_t pages = level_pages(level);
@@ -314,17 +323,17 @@ static void strip_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
         bool inside = at.v >= range.start.v && at.v + pages <= range.end.v;
         if (inside || pte_is_leaf(e, level)) {
             /* A leaf in part inside loses the right as a whole; the next fault splits it. */
-            batch->needed |= strip_entry(ctx, &slots[i], exec);
+            batch->needed |= strip_entry(ctx, &slots[i], right);
         } else if (pte_is_table(e, level) && node_count(pte_pfn(e)) == 1) {
-            strip_table(ctx, pte_pfn(e), at, range, exec, batch);
+            strip_table(ctx, pte_pfn(e), at, range, right, batch);
         }
     }
 }
 
-void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range, bool exec,
+void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range, unsigned right,
                  struct flush_batch *batch)
 {
-    strip_table(ctx, space->root, gfn(0), range, exec, batch);
+    strip_table(ctx, space->root, gfn(0), range, right, batch);
     /* Also where nothing had the right: a fault or a collapse may have taken it and not flushed
      * yet. */
     flush_need(batch);

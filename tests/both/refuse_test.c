@@ -90,7 +90,7 @@ TEST(bad_orders_rights_and_policies_are_refused)
     }
     REFUSED(space_collapse(ctx, victim, gpa(0), 0), CLEAVE_ORDER, "level");
     for (unsigned rights = 0; rights < 256; rights++) {
-        bool legal = rights == 1 || rights == 3 || rights == 5 || rights == 7;
+        bool legal = rights == 0 || rights == 1 || rights == 3 || rights == 5 || rights == 7;
         struct region region = {.policy = REGION_PRIVATE, .rights = (uint8_t)rights};
         if (!legal) {
             REFUSED(space_protect(ctx, victim, gpa(0), PAGE_SIZE, rights), CLEAVE_RIGHTS, "rights");

@@ -108,6 +108,7 @@ static unsigned expected_summary(const struct region *r)
     }
     bits |= r->armed || !(r->rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u;
     bits |= r->rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC;
+    bits |= r->rights & RIGHT_READ ? 0u : REGION_HAS_NO_READ;
     bits |= r->policy == REGION_WIPE || r->policy == REGION_ABSENT || r->policy == REGION_DEVICE ||
                     r->policy == REGION_FOREIGN
                 ? REGION_HAS_FORK

@@ -241,7 +241,16 @@ bool spec_injected(const struct world *w) { return w->injected || host_allocatio
 bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_t need)
 {
     const struct account *account = payer ? account_of(w->pool, payer->payer.account) : NULL;
-    return account && account->charged + need > account->limit;
+    bool out = account && account->charged + need > account->limit;
+    for (unsigned i = 0; i < REF_MAPS && payer && !out; i++) {
+        const struct ref_map *map = &w->ref->map[i];
+        if (map->live && w->space[map->mapper] == payer) {
+            /* What a write through a map takes, the owner of the page pays. */
+            account = account_of(w->pool, w->space[map->owner]->payer.account);
+            out = account->charged + need > account->limit;
+        }
+    }
+    return out;
 }
 
 /* A write through a foreign map breaks the copy in the mapped space, whose account pays. */
@@ -324,7 +333,8 @@ static void look(struct world *w, unsigned s, uint64_t at)
     enum cleave_status status = space_lookup(w->ctx, w->space[s], gfn_to_gpa(gfn(at)), &found);
 
     if (status != CLEAVE_OK || (found.kind == PTE_KIND_LEAF) != walk.present ||
-        (found.kind == PTE_KIND_PAGED) != walk.paged ||
+        (found.kind == PTE_KIND_PAGED) != (walk.paged && !walk.parked) ||
+        (found.kind == PTE_KIND_PARKED) != walk.parked ||
         (walk.present && (found.frame.v != walk.frame || found.level != walk.level ||
                           found.rights != walk.rights))) {
         spec_fail(w, "space %u page 0x%" PRIx64 ": lookup disagrees with the tables", s, at);

@@ -30,7 +30,9 @@ struct ref_region ops_pick_region(struct world *w)
     if (region.policy == REF_READ_ONLY) {
         region.rights &= (unsigned)~REF_WRITE;
     }
-    if (spec_chance(w, 30)) {
+    if (spec_chance(w, 12)) {
+        region.rights = 0;
+    } else if (spec_chance(w, 30)) {
         region.rights = (unsigned)spec_below(w, 9);
     }
     if (spec_chance(w, 60)) {
@@ -270,8 +272,9 @@ static void op_protect(struct world *w)
         return;
     }
     struct spec_range range = spec_pick_any_range(w, s);
-    unsigned rights =
-        spec_chance(w, 20) ? (unsigned)spec_below(w, 9) : 1 + 2 * (unsigned)spec_below(w, 4);
+    unsigned rights = spec_chance(w, 20)  ? (unsigned)spec_below(w, 9)
+                      : spec_chance(w, 4) ? 0
+                                          : 1 + 2 * (unsigned)spec_below(w, 4);
     spec_say(w, "protect %u 0x%" PRIx64 "+0x%" PRIx64 " rights %u", s, range.at, range.size,
              rights);
     w->ref->commit = false;

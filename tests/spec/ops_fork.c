@@ -250,7 +250,8 @@ static void op_usage(struct world *w)
     uint64_t mapped[LEAF_ORDERS] = {0};
     for (uint64_t at = 0; at < w->ref->pages;) {
         struct abs_page page = abs_walk(w->space[s], at);
-        if (page.present && ref_page(w->ref, s, at).policy != REF_DEVICE) {
+        bool mapped_here = page.present || (page.parked && !page.paged);
+        if (mapped_here && ref_page(w->ref, s, at).policy != REF_DEVICE) {
             mapped[page.level] += page.pages << PAGE_SHIFT;
         }
         at += page.pages;

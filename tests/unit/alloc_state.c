@@ -151,23 +151,24 @@ static uint64_t sum_paged(const struct space *space, uint64_t page, pte_t paged)
 
     for (unsigned level = ROOT_LEVEL; table.v != 0; level--) {
         pte_t e = pte_read(&table_slots(table)[level_slot(gfn(page), level)]);
-        if (pte_is_leaf(e, level)) {
+        if (pte_holds_leaf(e, level)) {
             return sum_page(page, pfn_add(pte_pfn(e), page & (level_pages(level) - 1)));
         }
-        table = pte_is_table(e, level) ? pte_pfn(e) : PFN_NONE;
+        table = pte_holds_table(e, level) ? pte_pfn(e) : PFN_NONE;
     }
     return mix(page, pte_paged_payload(paged));
 }
 
-/* The pages beneath a table whose first is `page`, in any order. */
+/* The pages beneath a table whose first is `page`, in any order; parked or not. */
 static uint64_t sum_table(const struct space *space, pfn_t table, unsigned level, uint64_t page)
 {
     uint64_t sum = 0;
 
     for (unsigned i = 0; i < TABLE_ENTRIES; i++, page += level_pages(level)) {
-        pte_t e = pte_read(&table_slots(table)[i]);
+        pte_t e = pte_unpark(pte_read(&table_slots(table)[i]));
         switch (pte_kind(e, level)) {
         case PTE_KIND_ABSENT:
+        case PTE_KIND_PARKED:
             break;
         case PTE_KIND_TABLE:
             sum += sum_table(space, pte_pfn(e), level - 1, page);
