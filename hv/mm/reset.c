@@ -287,8 +287,9 @@ static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space
     space->regions = space->base->regions;
     if (region_summary_all(space->regions) & (REGION_HAS_NO_WRITE | REGION_HAS_NO_EXEC)) {
         flush_begin(&batch, space);
-        table_restrict(ctx, space, space->root, gfn(0), false);
-        table_restrict(ctx, space, space->root, gfn(0), true);
+        table_restrict(ctx, space, space->root, gfn(0), RIGHT_READ);
+        table_restrict(ctx, space, space->root, gfn(0), RIGHT_WRITE);
+        table_restrict(ctx, space, space->root, gfn(0), RIGHT_EXEC);
         flush_need(&batch);
         flush_finish(ctx, &batch);
     }
