@@ -210,6 +210,10 @@ static void op_move(struct world *w)
     ops_touch(w, &range);
     ops_touch(w, &(struct spec_range){to, range.size});
     w->promised[s] = false;
+    if (got == CLEAVE_COUNT && ops_pages(&range) > MOVE_MAX_LEAVES) {
+        w->refused++; /* words, leaves and holes, of which the reference counts none */
+        return;
+    }
     if (spec_agree(w, got, expected, w->space[s], 60 + 3 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_move(w->ref, s, range.at, to, range.size);
