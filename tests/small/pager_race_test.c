@@ -155,7 +155,7 @@ static void nothing(struct mm_ctx *ctx, void *arg) { (void)ctx, (void)arg; }
 static void explore(struct host_sched *sched)
 {
     sched->setup = setup;
-    sched->max_preemptions = 2;
+    sched->max_preemptions = test_preemptions(2);
     CHECK(host_sched_explore(sched));
     CHECK(sched->complete);
     sched->random = test_steps(50);
@@ -321,7 +321,7 @@ TEST_TIMED(a_pager_goes_with_its_space, 120)
                                .cpus = 2,
                                .body = {control_is_destroyed, pager_is_destroyed},
                                .check = check_both_gone,
-                               .max_preemptions = 3};
+                               .max_preemptions = test_preemptions(3)};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
 }
@@ -353,7 +353,7 @@ TEST_TIMED(a_pager_goes_with_who_asked, 120)
                                .cpus = 2,
                                .body = {space_is_destroyed, pager_is_destroyed},
                                .check = check_target_gone,
-                               .max_preemptions = 3};
+                               .max_preemptions = test_preemptions(3)};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
 }
@@ -416,7 +416,7 @@ TEST_TIMED(a_failing_fork_leaves_the_window_alone, 120)
                                    .body = {fork_fails_and_load_ends, somebody_faults},
                                    .check = check_window,
                                    .arg = &k,
-                                   .max_preemptions = 2};
+                                   .max_preemptions = test_preemptions(2)};
         test_case("allocation %u", (unsigned)k);
         CHECK(host_sched_explore(&sched));
         CHECK(sched.complete);
@@ -495,7 +495,7 @@ TEST_TIMED(a_reset_meets_a_split_of_its_base, 120)
                                .cpus = 2,
                                .body = {space_is_reset, base_is_split},
                                .check = check_reset,
-                               .max_preemptions = 2};
+                               .max_preemptions = test_preemptions(2)};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
 }

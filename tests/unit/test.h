@@ -136,6 +136,9 @@ uint64_t test_seed(void);
 uint64_t test_random(uint64_t *state);
 /* `normal` iterations, ten times as many when CLEAVE_LONG is set. */
 uint64_t test_steps(uint64_t normal);
+/* Preemptions of an exploration of schedules: `most`, or one less where that takes long (under a
+ * sanitizer, in a plain check). */
+unsigned test_preemptions(unsigned most);
 
 /* --- Behind the macros ------------------------------------------------------------------------ */
 

@@ -228,6 +228,12 @@ uint64_t test_random(uint64_t *state)
 
 uint64_t test_steps(uint64_t normal) { return getenv("CLEAVE_LONG") ? normal * 10 : normal; }
 
+unsigned test_preemptions(unsigned most)
+{
+    bool slow = strstr(TEST_VARIANT, "asan") != NULL && getenv("CLEAVE_LONG") == NULL;
+    return slow ? most - 1 : most;
+}
+
 /* --- Names ------------------------------------------------------------------------------------ */
 
 /* "tests/unit/space_test.c" is the suite "space". */
