@@ -82,6 +82,13 @@ folders = $(patsubst %,tests/%/*_test.c,$(if $(CLEAVE_LONG)$(filter small,$2)$(f
 programs = $(call program,$1,small) $(call program,$1,real)
 PROGRAMS := $(foreach v,$(VARIANTS),$(call programs,$v))
 DEBUG_PROGRAMS := $(call programs,gcc-debug)
+# Every allocation of every test refused in turn (tests/unit/alloc.h): in the small geometry, where a
+# run is cheap, and of the suites of the real one in a long check.
+ALLOC_VARIANTS := $(if $(CLEAVE_LONG),gcc-debug clang-asan,gcc-debug)
+ALLOC_PROGRAMS := $(foreach v,$(ALLOC_VARIANTS),$(call program,$v,small) \
+                  $(if $(CLEAVE_LONG),$(foreach p,$(call program,$v,real),$(if $(findstring \
+                  /tests/unit/,$p),$p))))
+ALLOC_JOBS = $(foreach p,$(ALLOC_PROGRAMS),"$p -a")
 # These names are no test programs, but the checks below; what they start from.
 NEEDS_lint := objects
 NEEDS_mutant := objects
@@ -145,7 +152,7 @@ ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
 		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests || \
 		broken='build.all: echo see the messages of the compilers; false'; \
-	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(CHECKS)
+	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(ALLOC_JOBS) $(CHECKS)
 else
 	echo "$(T): in gcc-debug only"
 	$(MAKE) $(or $(NEEDS_$(SUITE)),$(CHOSEN),objects)

@@ -25,6 +25,7 @@
 
 struct host_state host;
 struct host_kick host_kicks[MM_MAX_CPUS];
+const struct host_watch *host_watched;
 
 /* What host_start() mapped, and how far host_take() has come. */
 static struct {
@@ -187,6 +188,9 @@ void host_stop(void)
     if (!host.started) {
         return;
     }
+    if (host_watched) {
+        host_watched->machine_ends();
+    }
     for (unsigned i = 0; i < machine.cpus; i++) {
         if (flush_running(i)) {
             host.ctx[i].lock_depth = 0;
@@ -222,6 +226,9 @@ struct pool *host_pool(uint64_t bytes)
     enum cleave_status status = pool_create(&host.ctx[0], start, pfn_add(start, pages), &pool);
 
     if (status != CLEAVE_OK) {
+        if (host_watched) {
+            host_watched->machine_ends();
+        }
         host_fail("host_pool: pool_create of %" PRIu64 " bytes: status %d", bytes, (int)status);
     }
     return pool;
@@ -240,17 +247,25 @@ void host_fail_allocation(uint64_t k)
 uint64_t host_allocations(void) { return refusal.seen; }
 bool host_allocation_failed(void) { return refusal.fired; }
 
+void host_watch(const struct host_watch *watch) { host_watched = watch; }
+bool host_started(void) { return host.started; }
+bool host_threaded(void) { return host_threads() > 1; }
+
 bool port_refuse_allocation(void)
 {
-    if (__builtin_expect(!refusal.counting, 1)) {
-        return false;
+    bool refuse = false;
+
+    if (__builtin_expect(refusal.counting, 0)) {
+        refuse = __atomic_add_fetch(&refusal.seen, 1, __ATOMIC_RELAXED) == refusal.at;
     }
-    uint64_t n = __atomic_add_fetch(&refusal.seen, 1, __ATOMIC_RELAXED);
-    if (n != refusal.at) {
-        return false;
+    if (__builtin_expect(host_watched != NULL, 0) && !refuse && host_watched->refuse()) {
+        sched_diverge();
+        refuse = true;
     }
-    refusal.fired = true;
-    return true;
+    if (__builtin_expect(refuse, 0)) {
+        refusal.fired = true;
+    }
+    return refuse;
 }
 
 uint64_t host_run_preempted(struct mm_ctx *ctx, host_step_t *step, void *arg, uint64_t every,

@@ -90,8 +90,23 @@ void host_seed(uint64_t seed);
 void host_fail_allocation(uint64_t k);
 /* Allocations seen since host_fail_allocation(); a test raises k until k is above this. */
 uint64_t host_allocations(void);
-/* True when the one that was to be refused has been. */
+/* True when the one that was to be refused has been, or one that host_watch() refused. */
 bool host_allocation_failed(void);
+
+/* What a run is told in which any allocation may be refused; it stays over host_start(). */
+struct host_watch {
+    /* Before each allocation; true refuses it. A schedule goes its own ways from then on. */
+    bool (*refuse)(void);
+    /* A machine is about to be taken down by host_stop(), or its pool could not be made. */
+    void (*machine_ends)(void);
+    /* A schedule ended, every CPU of it; `why` it failed, or null. `expected`: it may. */
+    void (*schedule_ended)(const char *why, bool expected);
+};
+void host_watch(const struct host_watch *watch); /* null ends it */
+/* Is there a machine? */
+bool host_started(void);
+/* Have several threads called the core? */
+bool host_threaded(void);
 
 typedef enum cleave_status host_step_t(struct mm_ctx *ctx, void *arg);
 /* Calls `step` with a budget of `every` units each time until it does not return CLEAVE_AGAIN; its
@@ -293,5 +308,10 @@ bool host_sched_explore(struct host_sched *sched);
 bool host_sched_replay(struct host_sched *sched, const char *schedule);
 /* A point of a body's own; nothing outside an exploration. */
 void host_sched_yield(void);
+/* Does a body run? */
+bool host_sched_running(void);
+/* Ends the body that runs as if it had returned; comes back, and nothing is done, when its CPU
+ * holds a lock. */
+void host_sched_leave(void);
 
 #endif

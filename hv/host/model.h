@@ -28,6 +28,7 @@ struct host_state {
     struct mm_ctx ctx[MM_MAX_CPUS];
 };
 extern struct host_state host;
+extern const struct host_watch *host_watched; /* null: none */
 
 /* Serializes what touches the TLB of another CPU; nests. Never held across a callback, a switch or
  * a call into the core. */
@@ -94,5 +95,7 @@ void sched_guest_point(void);
 bool sched_owns(unsigned cpu);
 /* Ends the schedule that runs with a failure. */
 _Noreturn void sched_fail(const char *text);
+/* From here on the schedule is not the one that was to be repeated. */
+void sched_diverge(void);
 
 #endif

@@ -65,6 +65,8 @@ static struct {
 } run;
 
 bool sched_active(void) { return run.sched && run.current != MAIN; }
+bool host_sched_running(void) { return sched_active(); }
+void sched_diverge(void) { run.prefix = run.depth; }
 
 bool sched_owns(unsigned cpu)
 {
@@ -269,23 +271,32 @@ void sched_fail(const char *text)
     abort(); /* not reached */
 }
 
-static void coroutine(void)
+void host_sched_leave(void)
 {
     uint8_t options[HOST_SCHED_CPUS];
     unsigned self = run.current;
     struct mm_ctx *ctx = host_ctx(self);
 
-    switched_in(self);
-    run.in_guest[self] = false;
-    run.sched->body[self](ctx, run.sched->arg);
     if (ctx->lock_depth != 0) {
-        host_fail("CPU %u ended with %u locks held", self, ctx->lock_depth);
+        return;
     }
     run.ended[self] = true;
     run.waits = 0;
     host_poll(ctx); /* idle from now on */
     unsigned count = list_others(options, self, false);
     switch_to(count == 0 ? MAIN : choose(options, count, false), true);
+    abort(); /* not reached */
+}
+
+static void coroutine(void)
+{
+    unsigned self = run.current;
+
+    switched_in(self);
+    run.in_guest[self] = false;
+    run.sched->body[self](host_ctx(self), run.sched->arg);
+    host_sched_leave();
+    host_fail("CPU %u ended with %u locks held", self, host_ctx(self)->lock_depth);
 }
 
 static void make_coroutine(unsigned cpu)
@@ -318,6 +329,9 @@ static bool run_once(void)
         make_coroutine(i);
     }
     switch_to(choose(options, list_others(options, 0, true), false), false);
+    if (host_watched) {
+        host_watched->schedule_ended(run.failed ? run.sched->why : NULL, run.sched->quiet);
+    }
     if (!run.failed && run.sched->check && !run.sched->check(run.sched->arg)) {
         note_failure("the check at the end did not hold");
     }

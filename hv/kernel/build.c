@@ -43,8 +43,13 @@ static const struct boot_module *module_named(const char *name)
 static enum cleave_status put(struct mm_ctx *ctx, struct space *space, uint64_t at,
                               const void *bytes, uint64_t size)
 {
-    uint64_t done;
-    return size == 0 ? CLEAVE_OK : space_write(ctx, space, gpa(at), bytes, size, NULL, &done);
+    enum cleave_status status = CLEAVE_OK;
+    for (uint64_t done = 0, part = 0; done < size && status == CLEAVE_OK; done += part) {
+        uint64_t left = size - done < SPACE_ACCESS_MAX ? size - done : SPACE_ACCESS_MAX;
+        status =
+            space_write(ctx, space, gpa(at + done), (const char *)bytes + done, left, NULL, &part);
+    }
+    return status;
 }
 
 /* Kernel, start information, command line and memory map into the guest's memory. */

@@ -32,6 +32,9 @@ static enum cleave_status bytes_check(struct mm_ctx *ctx, gpa_t at, uint64_t siz
     if (size > width - at.v) {
         return mm_fail(ctx, CLEAVE_RANGE, "size", size, 0, width - at.v);
     }
+    if (size > SPACE_ACCESS_MAX) {
+        return mm_fail(ctx, CLEAVE_COUNT, "size", size, 0, SPACE_ACCESS_MAX);
+    }
     return CLEAVE_OK;
 }
 
@@ -56,7 +59,10 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
                                 .level = walk.level,
                                 .entry = walk.entry,
                                 .region = region_get(space->regions, walk.at)};
-        if (out->kind == PTE_KIND_LEAF) {
+        if (walk.parked != 0 && walk.entry != 0) {
+            out->kind = PTE_KIND_PARKED;
+        }
+        if (pte_holds_leaf(walk.entry, walk.level)) {
             out->frame = walk_frame(&walk);
             out->rights = walk.rights;
             out->exclusive = walk.exclusive && pte_counted(walk.entry) &&
@@ -78,14 +84,15 @@ static enum cleave_status read_page(struct mm_ctx *ctx, struct space *space, gpa
     if (status == CLEAVE_OK) {
         walk_find(ctx, space, gpa_to_gfn(at), 0, walk);
         struct region region = region_get(space->regions, walk->at);
-        enum pte_kind kind = pte_kind(walk->entry, walk->level);
-        if (kind == PTE_KIND_LEAF && !(walk->entry & PTE_DEVICE)) {
+        enum pte_kind kind = pte_target(walk->entry, walk->level);
+        bool may = (region.rights & RIGHT_READ) != 0; /* parked or not */
+        if (may && kind == PTE_KIND_LEAF && !(walk->entry & PTE_DEVICE)) {
             const unsigned char *page = frame_address(walk_frame(walk));
             __builtin_memcpy(to, page + at.v % PAGE_SIZE, size);
-        } else if (kind == PTE_KIND_PAGED) {
+        } else if (may && kind == PTE_KIND_PAGED && region.policy == REGION_PAGED) {
             status = CLEAVE_NOT_MAPPED;
-        } else if (kind == PTE_KIND_LEAF || region.policy == REGION_NONE ||
-                   region.policy == REGION_DEVICE || region.policy == REGION_FOREIGN) {
+        } else if (!may || kind == PTE_KIND_LEAF || region.policy == REGION_DEVICE ||
+                   region.policy == REGION_FOREIGN) {
             status = mm_fail(ctx, CLEAVE_FAULT, "at", at.v, 1, 0);
         } else {
             __builtin_memset(to, 0, size);
@@ -113,7 +120,8 @@ enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at,
         struct walk walk;
         status = read_page(ctx, space, at, next, n, &walk);
         if (status == CLEAVE_NOT_MAPPED) {
-            status = pager_fault(ctx, space, gpa_to_gfn(at), false, walk.entry, walk.level, wait);
+            status = pager_fault(ctx, space, gpa_to_gfn(at), false, pte_unpark(walk.entry),
+                                 walk.level, wait);
             continue;
         }
         next += n;
@@ -198,7 +206,7 @@ enum cleave_status space_make_exclusive(struct mm_ctx *ctx, struct space *space,
 static void usage_add(struct mm_ctx *ctx, struct space *space, const struct walk *walk,
                       struct space_usage *usage)
 {
-    if (pte_is_leaf(walk->entry, walk->level) && pte_counted(walk->entry)) {
+    if (pte_holds_leaf(walk->entry, walk->level) && pte_counted(walk->entry)) {
         uint64_t bytes = level_size(walk->level);
         bool exclusive = walk->exclusive &&
                          frame_is_exclusive(ctx, pte_pfn(walk->entry), walk->level,

@@ -6,6 +6,10 @@
 #include "account.h"
 
 #define PER_PAGE (PAGE_SIZE / sizeof(struct account))
+/* Records of successive numbers lie this many apart, so that spaces made one after the other, whose
+ * faults write them, share no cache line. */
+#define STRIDE 11
+_Static_assert(PER_PAGE % STRIDE != 0, "a prime that is no divisor: each record has a place");
 #define DIRECTORY_ENTRIES (PAGE_SIZE / sizeof(uint32_t))
 #define ACCOUNT_MAX UINT32_C(65535) /* an account's number fits a descriptor's 16 bits */
 
@@ -20,7 +24,7 @@ struct account *account_of(struct pool *pool, uint32_t account)
         return NULL;
     }
     struct account *page = frame_address(pfn(directory(pool)[(account - 1) / PER_PAGE]));
-    return &page[(account - 1) % PER_PAGE];
+    return &page[(account - 1) % PER_PAGE * STRIDE % PER_PAGE];
 }
 
 enum cleave_status account_begin(struct mm_ctx *ctx, struct pool *pool)
@@ -35,6 +39,12 @@ enum cleave_status account_begin(struct mm_ctx *ctx, struct pool *pool)
     return CLEAVE_OK;
 }
 
+/* Have all records been made that there can be? */
+static bool all_made(const struct pool *pool)
+{
+    return pool->accounts >= ACCOUNT_MAX || pool->accounts >= DIRECTORY_ENTRIES * PER_PAGE;
+}
+
 /* A free record's number, or 0: from the free list, else the next one of the last page. `page` is
  * taken (and cleared) when a page had to be begun. */
 static uint32_t take_record(struct pool *pool, pfn_t *page)
@@ -43,6 +53,9 @@ static uint32_t take_record(struct pool *pool, pfn_t *page)
     if (account != 0) {
         pool->account_free = account_of(pool, account)->next_free;
         return account;
+    }
+    if (all_made(pool)) {
+        return 0; /* another CPU was faster: the caller looks again */
     }
     if (pool->accounts % PER_PAGE == 0) {
         if (page->v == 0) {
@@ -68,8 +81,7 @@ enum cleave_status account_create(struct mm_ctx *ctx, struct pool *pool, uint64_
 {
     for (;;) {
         pfn_t page = PFN_NONE;
-        if (pool->account_free == 0 &&
-            (pool->accounts >= ACCOUNT_MAX || pool->accounts >= DIRECTORY_ENTRIES * PER_PAGE)) {
+        if (pool->account_free == 0 && all_made(pool)) {
             return mm_fail(ctx, CLEAVE_COUNT, "accounts", pool->accounts + 1, 1, ACCOUNT_MAX);
         }
         if (needs_page(ctx, pool)) {

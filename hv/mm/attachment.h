@@ -26,7 +26,7 @@ enum cleave_status attachment_get(struct mm_ctx *ctx, const struct attachment *a
 void attachment_put(struct mm_ctx *ctx, const struct attachment *a);
 
 /* What the tables of `space` say about page `at`, with its lock held for writing: a leaf, a paged
- * entry or a hole, and its level. */
+ * entry or a hole, and its level; as if nothing were parked. */
 pte_t space_entry(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *level);
 
 /* foreign_follow() for every page of a range. */

@@ -38,15 +38,15 @@ void audit_stand_at(struct audit *audit, pfn_t f, unsigned order)
 
 /* --- Pins and foreign maps -------------------------------------------------------------------- */
 
-/* What the tables of a space say about page `at`; absent where that is no leaf. */
+/* What the tables of a space say about page `at`, parked or not; absent where that is no leaf. */
 static pte_t find_leaf(const struct space *space, gfn_t at, unsigned *level)
 {
     pfn_t table = space->root;
     for (unsigned l = ROOT_LEVEL; table.v != 0; l--) {
         pte_t e = table_slots(table)[level_slot(at, l)];
         *level = l;
-        if (!pte_is_table(e, l)) {
-            return pte_is_leaf(e, l) ? e : 0;
+        if (!pte_holds_table(e, l)) {
+            return pte_holds_leaf(e, l) ? pte_unpark(e) : 0;
         }
         table = pte_pfn(e);
     }
@@ -197,6 +197,12 @@ static bool visit_regions(struct audit *audit, region_word_t tree)
     return audit->report->invariant == 0;
 }
 
+bool audit_dead_node(struct audit *audit, pfn_t node)
+{
+    region_walk_dead(node, visit_region_node, audit);
+    return audit->report->invariant == 0;
+}
+
 static bool check_space(struct audit *audit)
 {
     const struct space *space = audit->space;
@@ -228,7 +234,10 @@ static bool visit_space(struct audit *audit, struct space *space)
     if (!check_space(audit)) {
         return false;
     }
-    if (space->root.v != 0 && !audit_root(audit)) {
+    if (space->root.v != 0 && !audit_root(audit, space->root)) {
+        return false;
+    }
+    if (space->op_root.v != 0 && !audit_root(audit, space->op_root)) {
         return false;
     }
     if (space->fresh.v != 0) {

@@ -63,10 +63,19 @@ void audit_stand_at(struct audit *audit, pfn_t f, unsigned order);
 /* The references along the chain of a frame or block of `order`, as the descriptors count them. */
 uint64_t audit_references(pfn_t f, unsigned order);
 
+/* True for a part of a dissolved 1 GiB block that is still to be settled: it is in use, charged as
+ * the block was. */
+static inline bool audit_unsettled(pfn_t f)
+{
+    return level_slot(gfn(f.v), 1) >= TABLE_ENTRIES - (unsigned)run_of(f, 2)->unsettled;
+}
+
 /* These return false when a violation was noted. Counts a reference of a leaf, pin, map or load: */
 bool audit_expect_data(struct audit *audit, pfn_t f, unsigned order);
-/* Walks the tables of `audit->space`. */
-bool audit_root(struct audit *audit);
+/* Counts what a region node on the reap list holds. */
+bool audit_dead_node(struct audit *audit, pfn_t node);
+/* Walks the tables of `audit->space` beneath its root, or those that it stages. */
+bool audit_root(struct audit *audit, pfn_t root);
 /* Walks the tables on the reap list. */
 bool audit_dead_tables(struct audit *audit);
 /* Compares counts with `expected` and the allocator's state with its own sums. */

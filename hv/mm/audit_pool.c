@@ -70,7 +70,7 @@ static bool check_used_frame(struct audit *audit, struct audit_sums *sums, pfn_t
             return audit_violation(audit, 3, "an object's frame has other than one holder", 1,
                                    d->count);
         }
-    } else if (frame_kind(d) == FRAME_TABLE && d->count == 0) {
+    } else if ((frame_kind(d) == FRAME_TABLE || frame_kind(d) == FRAME_REGION) && d->count == 0) {
         if (expected != AUDIT_DEAD) {
             return audit_violation(audit, 8, "a dead table that nobody will reap", AUDIT_DEAD,
                                    expected);
@@ -213,6 +213,10 @@ static bool check_free_block(struct audit *audit, struct audit_sums *sums, pfn_t
 static bool check_block(struct audit *audit, struct audit_sums *sums, pfn_t block)
 {
     audit_stand_at(audit, block, 1);
+    if (audit_unsettled(block) && run_of(block, 1)->state == RUN_NONE) {
+        return check_count(audit, block, 1) && check_parts(audit, block) &&
+               book(audit, sums, frame_of(block, 2), level_pages(1));
+    }
     switch ((enum run_state)run_of(block, 1)->state) {
     case RUN_WHOLE:
         return check_whole(audit, sums, block, 1) && check_parts(audit, block);
@@ -397,6 +401,27 @@ static bool check_reserved(struct audit *audit)
            audit_violation(audit, 8, "more is reserved than is free", pool->free, pool->reserved);
 }
 
+/* Each 1 GiB run with unsettled blocks is on the list, once. */
+static bool check_unsettled(struct audit *audit)
+{
+    const struct pool *pool = audit->pool;
+    uint64_t size = level_pages(2), expected = 0, found = 0;
+
+    for (uint64_t giga = pool->start.v & ~(size - 1); giga < pool->end.v; giga += size) {
+        expected += run_of(pfn((uint32_t)giga), 2)->unsettled > 0;
+    }
+    for (uint32_t i = pool->reap_gigas; i != 0 && found <= expected; found++) {
+        const struct run *run = &machine.run[2][i - 1];
+        if (run->unsettled == 0 || run->state != RUN_BROKEN) {
+            return audit_violation(audit, 8, "what is to be settled is no dissolved block",
+                                   RUN_BROKEN, run->state);
+        }
+        i = run->owner;
+    }
+    return found == expected ||
+           audit_violation(audit, 8, "dissolved blocks that nobody will settle", expected, found);
+}
+
 bool audit_allocator(struct audit *audit)
 {
     const struct pool *pool = audit->pool;
@@ -410,6 +435,9 @@ bool audit_allocator(struct audit *audit)
         return false;
     }
     audit_stand_at(audit, PFN_NONE, 0);
+    if (!check_unsettled(audit)) {
+        return false;
+    }
     if (!check_list(audit, pool->giga_free, 2, RUN_NONE, sums.giga_free) ||
         !check_list(audit, pool->giga_partial, 2, RUN_BROKEN, sums.giga_partial) ||
         !check_list(audit, pool->block_partial, 1, RUN_BROKEN, sums.block_partial) ||

@@ -111,6 +111,34 @@ static bool check_rights(struct audit *audit, pte_t e, const struct audit_path *
     return true;
 }
 
+/* No leaf of `table`, whose entries are of `level` from `base` on, can be read where the region of
+ * this space lacks READ, nor can one be loaded there: through whatever tables, each space for
+ * itself. Goes down where it does. */
+static bool check_unreadable(struct audit *audit, pfn_t table, unsigned level, gfn_t base)
+{
+    const pte_t *slots = table_slots(table);
+
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        pte_t e = slots[i];
+        bool lacks = (region_summary(audit->space->regions, at, level) & REGION_HAS_NO_READ) != 0;
+        if (!lacks || e == 0 || pte_is_parked(e)) {
+            continue;
+        }
+        if (!pte_is_table(e, level)) {
+            audit_stand_at(audit, table, level);
+            audit->report->at = at;
+            audit->report->slot = i;
+            audit->report->entry = e;
+            return audit_violation(audit, 1, "readable in a region that is not", 0, e);
+        }
+        if (!check_unreadable(audit, pte_pfn(e), level - 1, at)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* References of the space's own pins and foreign maps on the chain of the block of `order` at `f`.
  */
 static uint64_t own_references(const struct audit *audit, gfn_t at, pfn_t f, unsigned order,
@@ -202,7 +230,7 @@ static bool is_data(pfn_t f, unsigned order)
             return true;
         }
     }
-    return false;
+    return order < 2 && audit_unsettled(f);
 }
 
 /* Counts one reference of a leaf, pin, map or load. */
@@ -315,6 +343,20 @@ static bool visit_table_entry(struct audit *audit, pte_t e, const struct audit_p
     return !first || visit_table(audit, pte_pfn(e), &below);
 }
 
+static bool visit_entry(struct audit *audit, pte_t e, const struct audit_path *path);
+
+/* A parked entry refers to and counts what it is without that, and lets nothing through. It may
+ * stand where the region gives READ: nobody has read there since. */
+static bool visit_parked(struct audit *audit, pte_t e, const struct audit_path *path)
+{
+    struct audit_path below = *path;
+    below.rights = 0;
+    if (pte_park(pte_unpark(e)) != e) {
+        return audit_violation(audit, 6, "a malformed parked entry", pte_park(pte_unpark(e)), e);
+    }
+    return visit_entry(audit, pte_unpark(e), &below);
+}
+
 static bool visit_entry(struct audit *audit, pte_t e, const struct audit_path *path)
 {
     switch (pte_kind(e, path->level)) {
@@ -326,6 +368,8 @@ static bool visit_entry(struct audit *audit, pte_t e, const struct audit_path *p
         return visit_leaf(audit, e, path);
     case PTE_KIND_PAGED:
         return visit_paged(audit, e, path);
+    case PTE_KIND_PARKED:
+        return visit_parked(audit, e, path);
     }
     return true;
 }
@@ -352,16 +396,24 @@ static bool visit_table(struct audit *audit, pfn_t table, const struct audit_pat
     return true;
 }
 
-bool audit_root(struct audit *audit)
+/* What is staged is no region yet: only shape and references are checked. */
+bool audit_root(struct audit *audit, pfn_t root)
 {
     bool first;
-    pfn_t root = audit->space->root;
-    struct audit_path path = {
-        .at = gfn(0), .level = ROOT_LEVEL, .exclusive = true, .rights = RIGHT_ALL};
+    struct audit_path path = {.at = gfn(0),
+                              .level = ROOT_LEVEL,
+                              .exclusive = root.v == audit->space->root.v,
+                              .rights = RIGHT_ALL};
 
     audit_stand_at(audit, root, 0);
-    return expect_table(audit, root, ROOT_LEVEL, &first) &&
-           (!first || visit_table(audit, root, &path));
+    if (!expect_table(audit, root, ROOT_LEVEL, &first) ||
+        (first && !visit_table(audit, root, &path))) {
+        return false;
+    }
+    /* A reset that stopped half-way goes on before the space runs. */
+    return audit->space->op == OP_RESET ||
+           !(region_summary_all(audit->space->regions) & REGION_HAS_NO_READ) ||
+           check_unreadable(audit, root, ROOT_LEVEL, gfn(0));
 }
 
 /* Their entries are still to be dropped. Each is marked, so that neither a second place on the list
@@ -371,14 +423,15 @@ bool audit_dead_tables(struct audit *audit)
     audit->space = NULL;
     for (pfn_t t = pfn(audit->pool->reap_tables); t.v != 0; t = pfn(frame_of(t, 0)->rmap)) {
         audit_stand_at(audit, t, 0);
-        bool table = audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE;
+        bool node = audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_REGION;
+        bool table = node || (audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE);
         if (!table || count_of(t, 0) != 0 || *audit_expected(audit, t, 0) != 0) {
             return audit_violation(audit, 8, "what is to be reaped is no dead table", 0,
                                    table ? count_of(t, 0) : t.v);
         }
         struct audit_path path = {.level = table_level(t)};
         *audit_expected(audit, t, 0) = AUDIT_DEAD;
-        if (!visit_table(audit, t, &path)) {
+        if (node ? !audit_dead_node(audit, t) : !visit_table(audit, t, &path)) {
             return false;
         }
     }

@@ -67,9 +67,13 @@ static enum need prepare_grain(struct fault *f, const struct walk *walk)
 {
     uint64_t pages = UINT64_C(1) << f->space->grain;
     gfn_t first = gfn(f->at.v & ~(pages - 1));
-    pfn_t to;
+    pfn_t to = f->copy;
+    enum cleave_status status = CLEAVE_OK;
 
-    enum cleave_status status = alloc_copy(f, walk, f->at, &to);
+    f->copy = PFN_NONE;
+    if (to.v == 0) {
+        status = alloc_copy(f, walk, f->at, &to);
+    }
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
@@ -169,12 +173,15 @@ enum need fault_commit(struct fault *f)
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
-    if (walk.level == level) {
+    /* A map of a page of the block came meanwhile, which would not follow: page by page, then. */
+    bool mapped = level > 0 && !hole && f->space->attachment_count != 0;
+    if (walk.level == level && !mapped) {
         for (unsigned i = 0; i < p->count; i++) {
             bool installed = in_extent(f, p->item[i].at, level) &&
                              commit_one(f, &walk, &p->item[i], leaf_rights(f, level));
             done = i == 0 ? installed : done;
         }
+        f->pending_turns = space_turns(f->space);
         collapse_note(f->space, &walk);
     }
     walk_end(f->ctx, &walk);
@@ -186,7 +193,9 @@ enum need fault_commit(struct fault *f)
     return hole ? NEED_NOTHING : NEED_CONFIRM;
 }
 
-/* The flush is done: gives the pending leaves their write bits where nothing changed meanwhile. */
+/* The flush is done: gives the pending leaves their write bits where nothing changed meanwhile. Not
+ * where something may have changed twice: a frame that came back to its entry with a later copy is
+ * pending for a flush of its own. */
 enum need fault_confirm(struct fault *f)
 {
     const pte_t flags = pt_format.accessed | pt_format.dirty;
@@ -198,6 +207,10 @@ enum need fault_confirm(struct fault *f)
                                                WALK_WRITE, &f->batch, &walk);
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
+    }
+    if (space_turns(f->space) != f->pending_turns) {
+        walk_end(f->ctx, &walk);
+        return NEED_AGAIN;
     }
     bool may = walk.level == f->pending_level && (leaf_rights(f, walk.level) & RIGHT_WRITE);
     for (unsigned i = 0; i < count && may; i++) {
@@ -245,6 +258,16 @@ enum need fault_split(struct fault *f, struct walk *walk)
     return status == CLEAVE_OK ? NEED_AGAIN : fault_fail(f, status);
 }
 
+/* The same for a leaf of which one page will be copied next: its frame is had at once. */
+static enum need split_for_copy(struct fault *f, struct walk *walk)
+{
+    if (walk->level != 1 || f->region.order == 0 || f->payer->reserved != 0 || f->copy.v != 0) {
+        return fault_split(f, walk);
+    }
+    enum cleave_status status = table_split_for_copy(f->ctx, f->payer, walk, &f->batch, &f->copy);
+    return status == CLEAVE_OK ? NEED_AGAIN : fault_fail(f, status);
+}
+
 /* Is the walk's leaf held by this space alone, its own pins and foreign maps apart? */
 static bool exclusive_leaf(struct fault *f, const struct walk *walk)
 {
@@ -279,7 +302,7 @@ static enum need copy_leaf(struct fault *f, struct walk *walk)
             return status == CLEAVE_OK ? NEED_FILL : fault_fail(f, status);
         }
     }
-    return fault_split(f, walk);
+    return split_for_copy(f, walk);
 }
 
 /* The walk stands on a leaf, all tables above are exclusive and writable. */
@@ -311,6 +334,7 @@ enum need fault_write_leaf(struct fault *f, struct walk *walk)
         f->pending[0].leaf = walk->entry & ~(pt_format.accessed | pt_format.dirty);
         f->pending_count = 1;
         f->pending_level = walk->level;
+        f->pending_turns = space_turns(f->space);
         return follow || exclusive_leaf(f, walk) ? NEED_CONFIRM : copy_leaf(f, walk);
     }
     if (walk->entry & (PTE_SHARED | PTE_DEVICE)) {

@@ -258,7 +258,7 @@ static bool is_dirty(const struct space *space, const struct region *region)
 }
 
 uint64_t channel_count_dirty(const struct channel *channel, const struct space *space,
-                             struct gfn_range range)
+                             region_word_t tree, struct gfn_range range)
 {
     uint64_t pages = level_pages(channel->grain);
     uint64_t last = UINT64_MAX;
@@ -267,8 +267,7 @@ uint64_t channel_count_dirty(const struct channel *channel, const struct space *
     struct region region;
 
     for (gfn_t at = range.start;
-         region_find(space->regions, at, range.end, REGION_HAS_NOTIFY, &found, &region);
-         at = found.end) {
+         region_find(tree, at, range.end, REGION_HAS_NOTIFY, &found, &region); at = found.end) {
         if (region.channel == channel->number && is_dirty(space, &region)) {
             uint64_t first = found.start.v / pages;
             count += (found.end.v - 1) / pages - first + (first != last);
@@ -311,53 +310,70 @@ uint64_t channel_dirty(struct mm_ctx *ctx, struct channel *channel)
     return dirty;
 }
 
-/* Grains of `found`, which is dirty, that the pages of `range` alone make dirty and that no earlier
- * part of `range` was counted for. */
+/* Grains of `found`, which is dirty in `tree`, that no page before them and none from `end` on
+ * makes dirty. */
 static uint64_t count_alone(const struct channel *channel, const struct space *space,
-                            struct gfn_range range, struct gfn_range found)
+                            region_word_t tree, gfn_t end, struct gfn_range found)
 {
     struct gfn_range whole = whole_grains(channel, found);
     struct gfn_range head = {whole.start, found.start};
-    struct gfn_range tail = {range.end, whole.end};
+    struct gfn_range tail = {end, whole.end};
     uint64_t count = (whole.end.v - whole.start.v) / level_pages(channel->grain);
-    bool head_dirty = channel_count_dirty(channel, space, head) > 0;
+    bool head_dirty = channel_count_dirty(channel, space, tree, head) > 0;
 
     count -= head_dirty;
-    if (count > 0 && channel_count_dirty(channel, space, tail) > 0) {
+    if (count > 0 && channel_count_dirty(channel, space, tree, tail) > 0) {
         count--;
     }
     return count;
 }
 
-static void book_range(struct mm_ctx *ctx, struct space *space, struct gfn_range range, bool forget)
+/* Books what the first word that notifies from `range->start` on counts for, and moves there; false
+ * when there is none. */
+static bool book_word(struct mm_ctx *ctx, struct space *space, region_word_t tree,
+                      struct gfn_range *range, bool forget)
 {
     struct gfn_range found;
     struct region region;
 
-    for (gfn_t at = range.start;
-         region_find(space->regions, at, range.end, REGION_HAS_NOTIFY, &found, &region);
-         at = found.end) {
-        struct channel *channel = is_dirty(space, &region)
-                                      ? channel_by_number(ctx, space->payer.pool, region.channel)
-                                      : NULL;
-        if (channel) {
-            uint64_t count = count_alone(channel, space, range, found);
-            channel_lock(ctx, channel);
-            channel_book_dirty(channel, forget ? count : 0, forget ? 0 : count);
-            channel_unlock(ctx, channel);
-            channel_put(ctx, channel);
-        }
+    if (!region_find(tree, range->start, range->end, REGION_HAS_NOTIFY, &found, &region)) {
+        range->start = range->end;
+        return false;
     }
+    range->start = found.end;
+    struct channel *channel =
+        is_dirty(space, &region) ? channel_by_number(ctx, space->payer.pool, region.channel) : NULL;
+    if (channel) {
+        uint64_t count = count_alone(channel, space, tree, range->end, found);
+        channel_lock(ctx, channel);
+        channel_book_dirty(channel, forget ? count : 0, forget ? 0 : count);
+        channel_unlock(ctx, channel);
+        channel_put(ctx, channel);
+    }
+    return true;
 }
 
 void channel_forget(struct mm_ctx *ctx, struct space *space, struct gfn_range range)
 {
-    book_range(ctx, space, range, true);
+    while (book_word(ctx, space, space->regions, &range, true)) {
+    }
 }
 
 void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range range)
 {
-    book_range(ctx, space, range, false);
+    while (book_word(ctx, space, space->regions, &range, false)) {
+    }
+}
+
+bool channel_forget_some(struct mm_ctx *ctx, struct space *space, region_word_t tree)
+{
+    while (space->forget.start.v < space->forget.end.v) {
+        if (!mm_spend(ctx, 1)) {
+            return false;
+        }
+        (void)book_word(ctx, space, tree, &space->forget, true);
+    }
+    return true;
 }
 
 /* --- Ends ------------------------------------------------------------------------------------- */
@@ -408,6 +424,21 @@ static void forget_events(struct mm_ctx *ctx, struct channel *channel, const str
         if (deciding) {
             port_relax(ctx);
         }
+    }
+}
+
+void channel_resume(struct mm_ctx *ctx, struct space *space)
+{
+    const struct channel_waiters all = {WAIT_RING, space, {gfn(0), gfn(GUEST_PAGES)}};
+    struct channel *channel = channel_up_to(ctx, space->payer.pool, CHANNEL_NUMBERS);
+
+    while (channel) {
+        channel_lock(ctx, channel);
+        channel_wake(channel, &all, WAIT_RETRY);
+        channel_unlock(ctx, channel);
+        uint32_t number = channel->number;
+        channel_put(ctx, channel);
+        channel = channel_up_to(ctx, space->payer.pool, number - 1u);
     }
 }
 

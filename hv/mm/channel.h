@@ -76,9 +76,9 @@ static inline uint16_t space_tag(const struct space *space)
     return (uint16_t)(1 + space->id % 65535u);
 }
 
-/* Grains with a page in `range` that was told for this channel and space. */
+/* Grains with a page in `range` that was told for this channel and space, by `tree`. */
 uint64_t channel_count_dirty(const struct channel *channel, const struct space *space,
-                             struct gfn_range range);
+                             region_word_t tree, struct gfn_range range);
 /* True when a page of `range` belongs to the channel. */
 bool channel_has_pages(const struct channel *channel, const struct space *space,
                        struct gfn_range range);

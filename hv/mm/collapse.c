@@ -36,7 +36,9 @@ void collapse_note(struct space *space, const struct walk *walk)
     if (walk->level != 0 || space->collapse_at == 0 || !pool_is_aside(aside, walk->table)) {
         return;
     }
-    if (TABLE_ENTRIES - run_of(aside, 1)->free_count == space->collapse_at) {
+    /* A grain, or another vcpu's copy, may step over the number itself. */
+    unsigned taken = TABLE_ENTRIES - run_of(aside, 1)->free_count;
+    if (taken >= space->collapse_at && taken - space->collapse_at < PREPARED_MAX) {
         space->collapse_hint = level_align(walk->at, 1);
     }
 }
@@ -109,6 +111,10 @@ static enum cleave_status choose_target(struct collapse *c, pfn_t table)
 
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         pte_t e = pte_read(&slots[i]);
+        if (pte_is_parked(e)) {
+            return mm_fail(c->ctx, CLEAVE_BUSY, "at",
+                           (c->base.v + i * level_pages(level)) << PAGE_SHIFT, 1, 0);
+        }
         if (!pte_is_leaf(e, level) || (e & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN))) {
             return mm_fail(c->ctx, CLEAVE_NOT_MAPPED, "at",
                            (c->base.v + i * level_pages(level)) << PAGE_SHIFT, 1, 0);
@@ -173,6 +179,7 @@ static enum cleave_status install_missing(struct collapse *c, pfn_t table)
     const pte_t flags = pt_format.accessed | pt_format.dirty;
     enum cleave_status status = CLEAVE_AGAIN; /* the next round looks for more */
 
+    space_turn(c->space); /* a copy may go where an earlier one was */
     for (unsigned i = 0; i < c->prepared.count; i++) {
         struct prepared_item *item = &c->prepared.item[i];
         pte_t *slot = &table_slots(table)[level_slot(item->at, 0)];
@@ -234,9 +241,9 @@ static enum cleave_status collapse_round(struct collapse *c)
         return status;
     }
     walk_find(c->ctx, c->space, c->base, c->level, &walk);
-    if (walk.level != c->level || !pte_is_table(walk.entry, c->level)) {
+    if (walk.level != c->level || !pte_holds_table(walk.entry, c->level)) {
         status = mm_fail(c->ctx, CLEAVE_NOT_MAPPED, "at", c->base.v << PAGE_SHIFT, 1, 0);
-    } else if (!walk.exclusive || node_count(pte_pfn(walk.entry)) != 1) {
+    } else if (walk.parked != 0 || !walk.exclusive || node_count(pte_pfn(walk.entry)) != 1) {
         status = mm_fail(c->ctx, CLEAVE_BUSY, "at", c->base.v << PAGE_SHIFT, 1, 0);
     } else {
         pfn_t table = pte_pfn(walk.entry);

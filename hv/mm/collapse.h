@@ -6,7 +6,7 @@
 #include "walk.h"
 
 /* A copy was put into the table that `walk` stands in (locked): notes its block in the space's
- * collapse_hint when its private parts have just reached collapse_at. */
+ * collapse_hint when its private parts have just reached collapse_at, or are a grain beyond. */
 void collapse_note(struct space *space, const struct walk *walk);
 /* Collapses the noted block, if it can be. No lock is held. */
 void collapse_hinted(struct mm_ctx *ctx, struct space *space);

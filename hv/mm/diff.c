@@ -122,7 +122,7 @@ static bool comparable(const struct walk *walk)
     if (e == 0) {
         return policy_fills(region_get(walk->space->regions, walk->at).policy);
     }
-    return pte_is_leaf(e, walk->level) && pte_counted(e);
+    return pte_holds_leaf(e, walk->level) && pte_counted(e);
 }
 
 /* Compares the pages [at, end) of two entries one by one. Stops for want of budget or room, or
@@ -146,22 +146,31 @@ static bool compare_bytes(struct differ *d, gfn_t end)
 
 /* --- Entries ---------------------------------------------------------------------------------- */
 
-/* What an entry that is no table says about page `at`, apart from its rights: 0 for a hole. */
+/* What an entry that is no table says about page `at`, apart from its rights, so that it may be
+ * parked: 0 for a hole. */
 static pte_t page_meaning(const struct walk *walk, gfn_t at)
 {
     pte_t e = walk->entry;
     uint64_t offset = at.v & (level_pages(walk->level) - 1);
 
-    switch (pte_kind(e, walk->level)) {
+    switch (pte_target(e, walk->level)) {
     case PTE_KIND_LEAF:
         return ((uint64_t)pte_pfn(e).v + offset) << 12 | 1;
     case PTE_KIND_PAGED:
         return pte_make_paged(pte_paged_payload(e) + offset);
     case PTE_KIND_ABSENT:
     case PTE_KIND_TABLE:
+    case PTE_KIND_PARKED:
         break;
     }
     return 0;
+}
+
+/* Are two paged entries of one pager? Their stores are other ones if not. */
+static bool same_pager(const struct differ *d)
+{
+    gfn_t at = d->at;
+    return region_get(d->space[0]->regions, at).pager == region_get(d->space[1]->regions, at).pager;
 }
 
 /* Compares what both walks stand on. `*end`: the verdict holds up to there. */
@@ -169,8 +178,8 @@ static enum verdict compare_entries(const struct differ *d, gfn_t *end)
 {
     const struct walk *a = &d->walk[0];
     const struct walk *b = &d->walk[1];
-    bool table_a = pte_is_table(a->entry, a->level);
-    bool table_b = pte_is_table(b->entry, b->level);
+    bool table_a = pte_holds_table(a->entry, a->level);
+    bool table_b = pte_holds_table(b->entry, b->level);
     unsigned level = a->level < b->level ? a->level : b->level;
 
     *end = gfn(level_align(d->at, level).v + level_pages(level));
@@ -180,6 +189,9 @@ static enum verdict compare_entries(const struct differ *d, gfn_t *end)
     }
     if (table_a || table_b) {
         return DESCEND;
+    }
+    if (pte_target(a->entry, a->level) == PTE_KIND_PAGED && !same_pager(d)) {
+        return DIFFERENT;
     }
     return page_meaning(a, d->at) == page_meaning(b, d->at) ? SAME : DIFFERENT;
 }

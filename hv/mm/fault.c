@@ -14,6 +14,41 @@
 /* Rounds that one call makes at most: split, copy, notify, load each restart the walk. */
 #define FAULT_ROUNDS 16
 
+/* --- Reading given back ----------------------------------------------------------------------- */
+
+/* The walk stands on a parked entry in an exclusive table: it is unparked, with its neighbours, or
+ * split where only a part of it may be read. */
+static enum need unpark(struct fault *f, struct walk *walk)
+{
+    gfn_t first = level_align(f->at, walk->level);
+    if (walk->level > 0 &&
+        (region_summary(f->space->regions, first, walk->level) & REGION_HAS_NO_READ)) {
+        return fault_split(f, walk);
+    }
+    table_unpark(f->ctx, f->space, walk->table, level_align(f->at, walk->level + 1));
+    return NEED_AGAIN;
+}
+
+/* The highest parked entry on the way to the page, which may be read, is at level `parked` - 1. One
+ * that may be read throughout is unparked where it stands; for another table the walk goes on. */
+static enum need step_unpark(struct fault *f, unsigned parked)
+{
+    struct walk walk;
+    unsigned level = parked - 1;
+    bool mixed = (region_summary(f->space->regions, level_align(f->at, level), level) &
+                  REGION_HAS_NO_READ) != 0;
+    enum cleave_status status =
+        walk_exclusive(f->ctx, f->space, f->payer, f->at, mixed ? 0 : level, 0, &f->batch, &walk);
+    if (status != CLEAVE_OK) {
+        return fault_fail(f, status);
+    }
+    enum need need = pte_is_parked(walk.entry) ? unpark(f, &walk) : NEED_AGAIN;
+    walk_end(f->ctx, &walk);
+    return need;
+}
+
+/* --- Writes ----------------------------------------------------------------------------------- */
+
 static enum need step_write(struct fault *f)
 {
     struct walk walk;
@@ -35,6 +70,9 @@ static enum need step_write(struct fault *f)
     case PTE_KIND_LEAF:
         need = fault_write_leaf(f, &walk);
         break;
+    case PTE_KIND_PARKED:
+        need = unpark(f, &walk);
+        break;
     case PTE_KIND_TABLE:
         MM_CHECK(false); /* the walk goes down to level 0 */
     }
@@ -49,6 +87,10 @@ static enum need step_read(struct fault *f)
     struct walk walk;
     walk_find(f->ctx, f->space, f->at, 0, &walk);
     enum need need = NEED_NOTHING;
+    if (walk.parked != 0) {
+        walk_end(f->ctx, &walk);
+        return step_unpark(f, walk.parked);
+    }
     switch (pte_kind(walk.entry, walk.level)) {
     case PTE_KIND_ABSENT:
         need = fault_first_touch(f, &walk);
@@ -60,6 +102,7 @@ static enum need step_read(struct fault *f)
         break;
     case PTE_KIND_LEAF:
     case PTE_KIND_TABLE:
+    case PTE_KIND_PARKED:
         break; /* readable: another vcpu was faster */
     }
     walk_end(f->ctx, &walk);
@@ -157,6 +200,16 @@ static enum need fault_round(struct fault *f)
     return NEED_NOTHING;
 }
 
+/* Gives back what the access does not need any more: frames prepared, and one had in advance. */
+static void drop_frames(struct fault *f)
+{
+    prepared_drop(f->ctx, &f->prepared);
+    if (f->copy.v != 0) {
+        frame_put(f->ctx, f->copy, 0);
+        f->copy = PFN_NONE;
+    }
+}
+
 /* Memory ran out: reap what others left; then wait, in order, for as many frames as this access can
  * still need, or fail. */
 static enum cleave_status out_of_memory(struct fault *f)
@@ -165,7 +218,7 @@ static enum cleave_status out_of_memory(struct fault *f)
     if (f->status != CLEAVE_NO_MEMORY || f->wait == NULL) {
         return f->status;
     }
-    if (pool->reap_tables != 0) {
+    if (pool_has_dead(pool)) {
         table_reap_some(f->ctx, pool, ROOT_LEVEL);
         return CLEAVE_AGAIN;
     }
@@ -195,7 +248,7 @@ static enum cleave_status fault_outcome(struct fault *f, enum cleave_status stat
         return status == CLEAVE_OK ? CLEAVE_AGAIN : status;
     }
     f->status = status;
-    prepared_drop(f->ctx, &f->prepared);
+    drop_frames(f);
     return out_of_memory(f);
 }
 
@@ -229,7 +282,7 @@ static enum cleave_status between_rounds(struct fault *f, enum need need)
         }
         return CLEAVE_AGAIN;
     case NEED_ERROR:
-        prepared_drop(f->ctx, &f->prepared);
+        drop_frames(f);
         return out_of_memory(f);
     }
     return CLEAVE_OK;
@@ -262,7 +315,7 @@ static enum cleave_status fault_rounds(struct fault *f)
         flush_finish(f->ctx, &f->batch);
         status = between_rounds(f, need);
     }
-    prepared_drop(f->ctx, &f->prepared);
+    drop_frames(f);
     return status == CLEAVE_AGAIN ? CLEAVE_OK : status; /* the access is executed again anyway */
 }
 
@@ -278,6 +331,7 @@ static enum cleave_status fault_inside(struct mm_ctx *ctx, struct space *space, 
     f.access = access;
     f.payer = space_payer(space, wait);
     f.prepared.count = 0;
+    f.copy = PFN_NONE;
     f.prepared.payer = space->reserve_goal != 0 ? &space->payer : NULL;
     f.pending_count = 0;
     space->stats.faults++;

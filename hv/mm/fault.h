@@ -28,8 +28,8 @@ enum cleave_status space_make_exclusive(struct mm_ctx *ctx, struct space *space,
  * completed in the run its copies went to, or in the block it came from, and becomes one 2 MiB leaf
  * again; a table of 2 MiB leaves that are the parts of one 1 GiB block becomes one 1 GiB leaf.
  * `level` is 1 or 2. Preemptible. CLEAVE_OK: done. CLEAVE_NOT_MAPPED: nothing to collapse there (no
- * table, holes). CLEAVE_BUSY: armed, pinned, shared or raced with a writer; nothing changed that a
- * guest could see. CLEAVE_NO_MEMORY: no block free to complete it in.
+ * table, holes). CLEAVE_BUSY: armed, pinned, shared, parked or raced with a writer; nothing changed
+ * that a guest could see. CLEAVE_NO_MEMORY: no block free to complete it in.
  */
 enum cleave_status space_collapse(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                   unsigned level) MUST_CHECK;

@@ -32,13 +32,15 @@ struct fault {
     struct gfn_range extent;
     struct flush_batch batch;
     struct prepared prepared;
+    pfn_t copy; /* for the faulting page, had when its leaf was split; PFN_NONE: none, or used */
     struct {
         gfn_t at;
         pte_t leaf;
     } pending[PREPARED_MAX]; /* leaves that may have their write bit once the batch is flushed */
     unsigned pending_count;
     unsigned pending_level;
-    pte_t paged; /* NEED_LOAD */
+    uint32_t pending_turns; /* of the space, when they were found or put there */
+    pte_t paged;            /* NEED_LOAD */
     unsigned paged_level;
 };
 

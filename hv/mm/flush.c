@@ -83,6 +83,8 @@ static void flush_all(struct mm_ctx *ctx, struct space *space)
 
 void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch)
 {
+    unsigned tables = 0;
+
     if (batch->needed) {
         port_point(ctx, POINT_FLUSH, (uint64_t)(uintptr_t)batch->space, batch->count);
         flush_all(ctx, batch->space);
@@ -92,11 +94,16 @@ void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch)
         pfn_t f = batch->drop[i].frame;
         if (batch->drop[i].table) {
             table_put(ctx, f);
+            tables++;
         } else {
             port_point(ctx, POINT_DROP, f.v,
                        batch->drop[i].order | (uint64_t)batch->drop[i].parts << 8);
             frame_put_run(ctx, f, batch->drop[i].order, batch->drop[i].parts);
         }
+    }
+    struct pool *pool = tables != 0 ? batch->space->payer.pool : NULL;
+    if (pool != NULL && __atomic_load_n(&pool->wait_first, __ATOMIC_RELAXED) != NULL) {
+        table_reap_some(ctx, pool, tables); /* who waits for memory is not to wait for a fault */
     }
     batch->count = 0;
     batch->needed = false;

@@ -10,6 +10,7 @@
  *     record {frame, mapper, mapper_at}     leaf, read-only until the record says `written`
  */
 #include "attachment.h"
+#include "change.h"
 #include "fault.h"
 #include "table.h"
 
@@ -199,6 +200,9 @@ static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
     struct walk walk;
 
     enum cleave_status status = attachment_make_room(ctx, owner, 1);
+    if (status == CLEAVE_COUNT) {
+        status = mm_fail(ctx, CLEAVE_COUNT, "owner", owner->attachment_count, 0, ATTACHMENTS - 1);
+    }
     if (status == CLEAVE_OK) {
         status = frame_get(ctx, a->frame, 0);
     }
@@ -235,10 +239,12 @@ static enum cleave_status map_locked(struct mm_ctx *ctx, struct space *owner, st
 {
     struct flush_batch batch;
     enum cleave_status status = may_change(ctx, owner);
+    const char *argument = status == CLEAVE_OK ? "mapper" : "owner";
 
     *found = true;
     status = status == CLEAVE_OK ? may_change(ctx, a->mapper) : status;
     if (status != CLEAVE_OK) {
+        ctx->error.argument = argument;
         return status;
     }
     if (region_get(a->mapper->regions, a->mapper_at).policy != REGION_NONE) {
@@ -548,53 +554,64 @@ enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t
 
 /* --- When a space goes ------------------------------------------------------------------------ */
 
-/* The first foreign page of `mapper` at or after `*at` that has its leaf; `*at` is moved there. */
-static bool next_foreign(struct mm_ctx *ctx, struct space *mapper, gfn_t *at)
+/* Moves op_walk to the next foreign page that has its leaf; `*found` is false where there is none.
+ * CLEAVE_AGAIN: out of budget. */
+static enum cleave_status next_foreign(struct mm_ctx *ctx, struct space *mapper, bool *found)
 {
-    struct gfn_range found = {*at, *at};
-    struct region region;
-    bool leaf = false;
-    unsigned level;
+    gfn_t at = mapper->op_walk;
+    enum cleave_status status = CLEAVE_OK;
 
+    *found = false;
     read_lock(ctx, &mapper->lock, RANK_SPACE);
-    while (!leaf && region_find(mapper->regions, found.end, gfn(GUEST_PAGES), REGION_HAS_FORK,
-                                &found, &region)) {
-        bool maps = region.policy == REGION_FOREIGN && !is_window(&region);
-        for (*at = found.start; maps && at->v < found.end.v; at->v++) {
-            leaf = pte_is_leaf(space_entry(ctx, mapper, *at, &level), 0);
-            if (leaf) {
+    while (at.v < GUEST_PAGES) {
+        struct gfn_range extent;
+        struct region region;
+        unsigned level;
+        if (!mm_spend(ctx, 1)) {
+            status = CLEAVE_AGAIN;
+            break;
+        }
+        if (!region_find(mapper->regions, at, gfn(GUEST_PAGES), REGION_HAS_FORK, &extent,
+                         &region)) {
+            at = gfn(GUEST_PAGES);
+        } else if (region.policy != REGION_FOREIGN || is_window(&region)) {
+            at = extent.end;
+        } else {
+            at = extent.start;
+            *found = pte_is_leaf(space_entry(ctx, mapper, at, &level), 0);
+            if (*found) {
                 break;
             }
+            at.v++;
         }
     }
+    mapper->op_walk = at;
     read_unlock(ctx, &mapper->lock, RANK_SPACE);
-    return leaf;
+    return status;
 }
 
 enum cleave_status foreign_release_mapper(struct mm_ctx *ctx, struct space *mapper)
 {
+    enum cleave_status status;
     struct region region;
-    gfn_t at = gfn(0);
+    bool found;
 
-    for (;;) {
+    do {
         foreign_begin(ctx);
-        bool found = next_foreign(ctx, mapper, &at);
+        status = next_foreign(ctx, mapper, &found);
         if (found) {
-            struct space *owner = find_owner(ctx, mapper, at, &region);
+            struct space *owner = find_owner(ctx, mapper, mapper->op_walk, &region);
             MM_CHECK(owner != NULL);
             lock_two(ctx, owner, mapper);
-            drop_map(ctx, owner, find_record(owner, mapper, at));
+            drop_map(ctx, owner, find_record(owner, mapper, mapper->op_walk));
             unlock_two(ctx, owner, mapper);
         }
         foreign_end(ctx);
-        if (!found) {
-            return CLEAVE_OK;
-        }
-        if (!mm_spend(ctx, 1)) {
-            port_point(ctx, POINT_PREEMPT, mapper->id, OP_DESTROY);
-            return CLEAVE_AGAIN;
-        }
+    } while (found);
+    if (status == CLEAVE_AGAIN) {
+        port_point(ctx, POINT_PREEMPT, mapper->id, OP_DESTROY);
     }
+    return status;
 }
 
 static bool is_any(struct mm_ctx *ctx, struct space *owner, const struct attachment *a)
@@ -617,6 +634,9 @@ static bool take_back(struct mm_ctx *ctx, struct space *owner)
         struct gfn_range range = page_range(a->mapper_at);
         lock_two(ctx, owner, mapper);
         drop_map(ctx, owner, a);
+        if (change_building(mapper)) {
+            (void)!region_set(ctx, &mapper->payer, &mapper->op_regions, range, &none);
+        }
         (void)!region_set(ctx, &mapper->payer, &mapper->regions, range, &none);
         unlock_two(ctx, owner, mapper);
     }

@@ -11,28 +11,27 @@
 #include "pin.h"
 #include "table.h"
 
-/* --- What a reservation must cover
- * ---------------------------------------------------------------- */
+/* --- What a reservation must cover ------------------------------------------------------------ */
 
-/* Tables and pages that writes and first touches may take below one more extent. `last` remembers
- * per level the last table counted, so that neighbours count a common table once. */
-static uint64_t extent_frames(struct gfn_range extent, uint64_t last[TABLE_LEVELS])
+/* Tables that writes and first touches may take above the pages of one more extent. `last`
+ * remembers per level the last table counted, so that neighbours count a common table once. */
+static uint64_t extent_tables(struct gfn_range extent, uint64_t last[TABLE_LEVELS])
 {
-    uint64_t frames = extent.end.v - extent.start.v;
+    uint64_t tables = 0;
     for (unsigned level = 1; level <= ROOT_LEVEL; level++) {
         uint64_t first = extent.start.v / level_pages(level);
         uint64_t end = (extent.end.v - 1) / level_pages(level) + 1;
         first = first < last[level] ? last[level] : first;
-        frames += end > first ? end - first : 0;
+        tables += end > first ? end - first : 0;
         last[level] = end;
     }
-    return frames;
+    return tables;
 }
 
 uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned vcpus)
 {
     uint64_t last[TABLE_LEVELS] = {0};
-    uint64_t frames = 0;
+    uint64_t pages = 0, tables = 0;
     struct gfn_range extent = {gfn(0), gfn(0)};
     struct region region;
 
@@ -41,18 +40,20 @@ uint64_t space_reserve_frames(struct mm_ctx *ctx, struct space *space, unsigned 
                        &region)) {
         if (region.policy != REGION_ABSENT && region.policy != REGION_DEVICE &&
             region.policy != REGION_FOREIGN) {
-            frames += extent_frames(extent, last);
+            /* A paged page that is read first is loaded for all who share it, and copied later. */
+            uint64_t times = region.policy == REGION_PAGED ? 2 : 1;
+            pages += times * (extent.end.v - extent.start.v);
+            tables += extent_tables(extent, last);
         }
     }
-    if (region_summary_all(space->regions) & REGION_HAS_NOTIFY) {
-        /* Each table's worth of pages may need a region node of its own. */
-        frames += frames - frames / 2;
-    }
-    return frames + (uint64_t)vcpus * (ROOT_LEVEL + (UINT64_C(1) << space->grain));
+    /* Where pages are notified of, each table may need a node of the region tree beside it, and
+     * the root one. */
+    bool notify = (region_summary_all(space->regions) & REGION_HAS_NOTIFY) != 0;
+    uint64_t nodes = notify ? tables + 1 : 0;
+    return pages + tables + nodes + (uint64_t)vcpus * (ROOT_LEVEL + (UINT64_C(1) << space->grain));
 }
 
-/* --- Sharing
- * --------------------------------------------------------------------------------------- */
+/* --- Sharing ---------------------------------------------------------------------------------- */
 
 /* Points the child's empty root at the parent's subtrees. On error everything is given back. */
 static enum cleave_status share_root(struct mm_ctx *ctx, struct space *parent, struct space *child)
@@ -90,20 +91,37 @@ static void protect_root(struct mm_ctx *ctx, struct space *parent, struct flush_
     }
 }
 
+/* The next range at or after `range->end` that a fork does not inherit: neighbouring words that are
+ * treated alike. */
+static bool next_policy(region_word_t tree, struct gfn_range *range, bool *wipe)
+{
+    struct gfn_range more;
+    struct region region;
+
+    if (!region_find(tree, range->end, gfn(GUEST_PAGES), REGION_HAS_FORK, range, &region)) {
+        return false;
+    }
+    *wipe = region.policy == REGION_WIPE;
+    while (region_find(tree, range->end, gfn(GUEST_PAGES), REGION_HAS_FORK, &more, &region) &&
+           more.start.v == range->end.v && (region.policy == REGION_WIPE) == *wipe) {
+        range->end = more.end;
+    }
+    return true;
+}
+
 /* Takes the ranges that a fork does not inherit out of the child. */
 static enum cleave_status apply_policies(struct mm_ctx *ctx, struct space *child)
 {
     const struct region none = {.policy = REGION_NONE};
     struct gfn_range range = {gfn(0), gfn(0)};
-    struct region region;
     enum cleave_status status = CLEAVE_OK;
+    bool wipe;
 
-    while (status == CLEAVE_OK && region_find(child->regions, range.end, gfn(GUEST_PAGES),
-                                              REGION_HAS_FORK, &range, &region)) {
+    while (status == CLEAVE_OK && next_policy(child->regions, &range, &wipe)) {
         struct flush_batch batch;
         flush_begin(&batch, child);
         status = space_cut_both(ctx, child, range, &batch);
-        if (status == CLEAVE_OK && region.policy != REGION_WIPE) {
+        if (status == CLEAVE_OK && !wipe) {
             status = region_set(ctx, &child->payer, &child->regions, range, &none);
         }
         if (status == CLEAVE_OK) {
@@ -128,15 +146,14 @@ static enum cleave_status copy_pinned_page(struct mm_ctx *ctx, struct space *par
         flush_finish(ctx, &batch);
         return status;
     }
-    bool same = pte_is_leaf(walk.entry, 0) && walk.level == 0 &&
+    bool same = walk.level == 0 && pte_holds_leaf(walk.entry, 0) &&
                 pte_pfn(walk.entry).v == pinned.v && !(walk.entry & PTE_SHARED);
     if (same) {
         status = pool_alloc(ctx, &child->payer, 0, FRAME_DATA, &copy);
     }
     if (same && status == CLEAVE_OK) {
         port_copy_pages(frame_address(copy), frame_address(pinned), 1);
-        pte_t leaf = (walk.entry & ~pt_format.address) | (uint64_t)copy.v << 12;
-        MM_CHECK(pte_replace(ctx, walk.slot, walk.entry, leaf));
+        MM_CHECK(pte_replace(ctx, walk.slot, walk.entry, pte_with_pfn(walk.entry, copy)));
         flush_drop_frames(&batch, pinned, 0, 1);
         parent->stats.fork_copies++;
     }
@@ -161,8 +178,7 @@ static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent, 
     return status;
 }
 
-/* --- One fork
- * ---------------------------------------------------------------------------------------- */
+/* --- One fork --------------------------------------------------------------------------------- */
 
 /* Ends a child that could not be finished: it shares, but for a few edge tables, so that this is
  * short. The parent's lock is held. */
@@ -209,33 +225,55 @@ static enum cleave_status fork_one(struct mm_ctx *ctx, struct space *parent, uin
     return CLEAVE_OK;
 }
 
-/* Device regions that refuse a fork. */
-static enum cleave_status device_check(struct mm_ctx *ctx, struct space *parent)
+/* Device regions that refuse a fork, and ranges that are too many to be taken out of it. */
+static enum cleave_status policies_check(struct mm_ctx *ctx, struct space *parent,
+                                         const char *argument)
 {
     struct gfn_range range = {gfn(0), gfn(0)};
     struct region region;
+    uint64_t words = 0;
 
     while (region_find(parent->regions, range.end, gfn(GUEST_PAGES), REGION_HAS_FORK, &range,
                        &region)) {
         if (region.policy == REGION_DEVICE && region.fork_refuse) {
-            return mm_fail(ctx, CLEAVE_DEVICE, "parent", range.start.v << PAGE_SHIFT, 1, 0);
+            return mm_fail(ctx, CLEAVE_DEVICE, argument, range.start.v << PAGE_SHIFT, 1, 0);
+        }
+        if (++words > FORK_MAX_WORDS && parent->state != SPACE_FROZEN) {
+            return mm_fail(ctx, CLEAVE_COUNT, argument, words, 0, FORK_MAX_WORDS);
         }
     }
     return CLEAVE_OK;
 }
 
-/* Locks a parent that may be forked: alive or a snapshot, with exact pins. */
-static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent,
-                                     struct flush_batch *batch)
+/* Pinned pages are copied for each child: not too many. */
+static enum cleave_status pins_check(struct mm_ctx *ctx, struct space *parent, const char *argument,
+                                     unsigned copies)
 {
+    uint64_t pages = attachments_pages(parent) * copies;
+    return pages <= PINNED_MAX_PAGES
+               ? CLEAVE_OK
+               : mm_fail(ctx, CLEAVE_COUNT, argument, pages, 0, PINNED_MAX_PAGES);
+}
+
+/* Locks a parent that may be forked: alive or a snapshot, with exact pins, which are copied
+ * `copies` times. `*began`: when. Errors name it as `argument`. */
+static enum cleave_status fork_begin(struct mm_ctx *ctx, struct space *parent, const char *argument,
+                                     unsigned copies, struct flush_batch *batch, uint64_t *began)
+{
+    flush_begin(batch, parent);
     write_lock(ctx, &parent->lock, RANK_SPACE);
+    space_turn(parent);
+    *began = port_now();
     enum cleave_status status = CLEAVE_OK;
     if (parent->state != SPACE_ALIVE && parent->state != SPACE_FROZEN) {
-        status = mm_fail(ctx, CLEAVE_DYING, "parent", parent->id, 1, 0);
+        status = mm_fail(ctx, CLEAVE_DYING, argument, parent->id, 1, 0);
     } else if (parent->op != OP_NONE) {
-        status = mm_fail(ctx, CLEAVE_BUSY, "parent", parent->op, OP_NONE, OP_NONE);
+        status = mm_fail(ctx, CLEAVE_BUSY, argument, parent->op, OP_NONE, OP_NONE);
     } else if (region_summary_all(parent->regions) & REGION_HAS_FORK) {
-        status = device_check(ctx, parent);
+        status = policies_check(ctx, parent, argument);
+    }
+    if (status == CLEAVE_OK && parent->attachment_count != 0) {
+        status = pins_check(ctx, parent, argument, copies);
     }
     if (status == CLEAVE_OK && parent->attachment_count != 0) {
         status = attachments_split(ctx, parent, batch);
@@ -260,7 +298,12 @@ static void fork_end(struct mm_ctx *ctx, struct space *parent, struct flush_batc
 static enum cleave_status reserve_all(struct mm_ctx *ctx, struct space *parent, unsigned count,
                                       const struct fork_options *options, struct space **children)
 {
+    const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
     enum cleave_status status = CLEAVE_OK;
+    if (options->reserve &&
+        region_count_words(parent->regions, all, RESERVE_MAX_WORDS) > RESERVE_MAX_WORDS) {
+        return mm_fail(ctx, CLEAVE_COUNT, "parent", RESERVE_MAX_WORDS + 1, 0, RESERVE_MAX_WORDS);
+    }
     uint64_t frames = options->reserve ? space_reserve_frames(ctx, parent, options->vcpus) : 0;
 
     for (unsigned i = 0; i < count && frames != 0 && status == CLEAVE_OK; i++) {
@@ -297,9 +340,9 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     if (status != CLEAVE_OK) {
         return status;
     }
-    uint64_t began = port_now();
-    flush_begin(&batch, parent);
-    status = fork_begin(ctx, parent, &batch);
+    bool base = options->base && parent->state != SPACE_FROZEN;
+    uint64_t began;
+    status = fork_begin(ctx, parent, "parent", base ? 1 : count, &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -337,15 +380,20 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
                                   struct space **out)
 {
     struct flush_batch batch;
-    uint64_t began = port_now();
-    flush_begin(&batch, space);
-    enum cleave_status status = fork_begin(ctx, space, &batch);
+    uint64_t began;
+    enum cleave_status status = fork_begin(ctx, space, "space", 1, &batch, &began);
     if (status != CLEAVE_OK) {
         return status;
     }
     status = fork_one(ctx, space, limit, out);
     if (status == CLEAVE_OK) {
-        (*out)->state = SPACE_FROZEN;
+        const struct fork_options none = {0};
+        status = reserve_all(ctx, space, 0, &none, NULL);
+        if (status == CLEAVE_OK) {
+            (*out)->state = SPACE_FROZEN;
+        } else {
+            abandon(ctx, *out);
+        }
     }
     fork_end(ctx, space, &batch, began);
     return status;

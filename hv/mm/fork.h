@@ -17,16 +17,21 @@ struct fork_options {
  * handler, for as long as parent->stats.stood_still says afterwards; it may be alive or a snapshot.
  * Constant time for each child, plus its wipe, absent, device and foreign ranges (edge tables) and
  * pinned ranges (their bytes and path). A parent that holds a reservation gets it renewed or the
- * fork is refused. CLEAVE_COUNT (0 or > FORK_MAX), CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_RESERVE,
- * CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.
+ * fork is refused. CLEAVE_COUNT: "count" is 0 or > FORK_MAX, or ("parent") such ranges are more
+ * than FORK_MAX_WORDS words of the region tree, or pinned pages times children more than
+ * PINNED_MAX_PAGES, or to be reserved for more than RESERVE_MAX_WORDS words. CLEAVE_NO_MEMORY,
+ * CLEAVE_QUOTA, CLEAVE_RESERVE, CLEAVE_DEVICE, CLEAVE_OVERFLOW, CLEAVE_DYING.
  */
 #define FORK_MAX 256
+#define FORK_MAX_WORDS 8192u     /* where the parent is no snapshot */
+#define RESERVE_MAX_WORDS 65536u /* region words of the parent */
 enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned count,
                               const struct fork_options *options,
                               struct space **children) MUST_CHECK;
 
 /* An immutable fork: nothing runs in it, nothing changes it. Destroyed like a space; forks made
- * from it keep it alive as their base. */
+ * from it keep it alive as their base. A space that holds a reservation gets it renewed, or the
+ * snapshot is refused. Errors as for space_fork(). */
 enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint64_t limit,
                                   struct space **out) MUST_CHECK;
 
@@ -34,7 +39,8 @@ enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint6
  * Takes a fork back to its base: drops what it has written since. Its vcpus are stopped.
  * Preemptible, O(written). `keep` ranges (may be null, count <= RESET_KEEP_MAX) have their pages
  * copied back in place, so that their first writes fault no more. CLEAVE_NO_BASE, CLEAVE_BUSY
- * (pinned), and with keep CLEAVE_ALIGN and the other range errors.
+ * (pinned, mapped by another space, or the space of a pager's process), and for `keep` CLEAVE_COUNT
+ * and CLEAVE_RANGE.
  */
 #define RESET_KEEP_MAX 16
 enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
@@ -63,10 +69,13 @@ enum cleave_status space_diff(struct mm_ctx *ctx, struct space *a, struct space 
  * large as both ends' alignment allows. Every page of the source must have a region
  * (CLEAVE_NOT_MAPPED), none of another space's memory (CLEAVE_POLICY), none pinned or mapped by
  * another space (CLEAVE_BUSY, value: the id); the target must be REGION_NONE (CLEAVE_EXISTS) and
- * not overlap (CLEAVE_OVERLAP). At most MOVE_MAX_LEAVES leaves (CLEAVE_COUNT). Preemptible while it
- * copies. On failure everything is where it was. Returns after the flush.
+ * not overlap (CLEAVE_OVERLAP). At most MOVE_MAX_LEAVES leaves, MOVE_MAX_WORDS words of the region
+ * tree and MOVE_MAX_HOLES absent entries (CLEAVE_COUNT). Preemptible while it copies. On failure
+ * everything is where it was. Returns after the flush.
  */
 #define MOVE_MAX_LEAVES 4096u
+#define MOVE_MAX_WORDS 1024u
+#define MOVE_MAX_HOLES 65536u
 enum cleave_status space_move(struct mm_ctx *ctx, struct space *space, gpa_t from, gpa_t to,
                               uint64_t size, uint64_t *early_copies) MUST_CHECK;
 

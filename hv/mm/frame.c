@@ -12,6 +12,9 @@ struct machine machine;
 struct pt_format pt_format;
 
 #define COUNT_MAX UINT32_MAX
+/* Blocks with parts in use that are settled by whoever drops the last reference to a 1 GiB block.
+ */
+#define SETTLE_AT_ONCE ((TABLE_ENTRIES + 63) / 64)
 
 static uint64_t round_up(uint64_t v, uint64_t to) { return (v + to - 1) / to * to; }
 
@@ -75,6 +78,18 @@ enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, ui
     spin_lock(ctx, &run->lock, count_rank(order));
     int used = 0;
     uint64_t i = 0;
+    /* Four at a time as long as all are far from the limit. */
+    for (; i + 4 <= parts && n <= COUNT_MAX / 2; i += 4) {
+        struct frame *p = &d[i];
+        if ((p[0].count | p[1].count | p[2].count | p[3].count) > COUNT_MAX / 2) {
+            break;
+        }
+        used += (p[0].count == 0) + (p[1].count == 0) + (p[2].count == 0) + (p[3].count == 0);
+        p[0].count += n;
+        p[1].count += n;
+        p[2].count += n;
+        p[3].count += n;
+    }
     for (; i < parts && d[i].count <= COUNT_MAX - n; i++) {
         used += d[i].count == 0;
         d[i].count += n;
@@ -91,15 +106,28 @@ enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, ui
     return status;
 }
 
-/* References from heads above `order` that keep the frames at `f` in use. The caller holds the lock
- * of the 1 GiB run where order is 0, so that a concurrent merge cannot be missed. */
+/* References from heads above `order` that keep the frames at `f` in use. They are all read at one
+ * time only while the lock of the 1 GiB run is held. */
 static uint64_t references_above(pfn_t f, unsigned order)
 {
     uint64_t sum = 0;
     for (unsigned o = order + 1; o < LEAF_ORDERS; o++) {
-        sum += frame_of(f, o)->count;
+        sum += __atomic_load_n(&frame_of(f, o)->count, __ATOMIC_RELAXED);
     }
     return sum;
+}
+static uint64_t references(pfn_t f, unsigned order)
+{
+    uint64_t own = __atomic_load_n(&frame_of(f, order)->count, __ATOMIC_RELAXED);
+    return references_above(f, order) + own;
+}
+
+/* Is the 2 MiB run at `f` handed out part by part? Then nothing refers to it through a head; and
+ * while its lock is held, as it is here, and a part is referenced, nothing can begin to. */
+static bool in_parts(pfn_t f)
+{
+    uint8_t state = __atomic_load_n(&run_of(f, 1)->state, __ATOMIC_RELAXED);
+    return state == RUN_BROKEN || state == RUN_ASIDE;
 }
 
 /* Locks everything on the chain of a frame of `order`, from the head down. */
@@ -121,7 +149,7 @@ static void chain_unlock(struct mm_ctx *ctx, pfn_t f, unsigned order)
 uint64_t frame_references(struct mm_ctx *ctx, pfn_t f, unsigned order)
 {
     chain_lock(ctx, f, order);
-    uint64_t sum = references_above(f, order) + frame_of(f, order)->count;
+    uint64_t sum = references(f, order);
     chain_unlock(ctx, f, order);
     return sum;
 }
@@ -151,9 +179,21 @@ static bool nothing_beneath(pfn_t f, unsigned order)
 
 bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t own)
 {
+    /* Read with no lock the sum may be wrong, and a false "shared" may be the answer. */
+    if (references(f, order) > 1 + own) {
+        return false;
+    }
+    if (order == 0) {
+        spin_lock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
+        bool parts = in_parts(f);
+        bool alone = frame_of(f, 0)->count == 1 + own;
+        spin_unlock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
+        if (parts) {
+            return alone;
+        }
+    }
     chain_lock(ctx, f, order);
-    uint64_t sum = references_above(f, order) + frame_of(f, order)->count;
-    bool exclusive = sum == 1 + own && nothing_beneath(f, order);
+    bool exclusive = references(f, order) == 1 + own && nothing_beneath(f, order);
     chain_unlock(ctx, f, order);
     return exclusive;
 }
@@ -173,8 +213,8 @@ void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t p
     chain_unlock(ctx, f, order);
 }
 
-/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is part
- * of a 1 GiB block that is just dissolving and will look at it. */
+/* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is still
+ * handed out whole: who ends that takes the block's lock later and looks at the part. */
 static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 {
     struct run *run = run_of(f, 1);
@@ -182,9 +222,8 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
     uint64_t gone[RUN_WORDS] = {0};
     int used = 0;
 
-    chain_lock(ctx, f, 0);
-    bool free =
-        references_above(f, 0) == 0 && (run->state == RUN_BROKEN || run->state == RUN_ASIDE);
+    spin_lock(ctx, &run->lock, RANK_BLOCK);
+    bool free = in_parts(f);
     for (uint64_t i = 0; i < parts; i++) {
         MM_CHECK(d[i].count > 0);
         d[i].count--;
@@ -194,7 +233,7 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
         }
     }
     count_used(run, 0, used);
-    chain_unlock(ctx, f, 0);
+    spin_unlock(ctx, &run->lock, RANK_BLOCK);
     for (uint64_t w = 0; w < RUN_WORDS; w++) {
         if (gone[w] != 0) {
             pool_free_frames(ctx, pfn_add(f, w * 64), gone[w]);
@@ -238,18 +277,41 @@ static void put_blocks(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 }
 
 /* A 1 GiB block that nothing maps whole any more becomes 2 MiB blocks: those mapped whole, those of
- * which parts are in use, and free ones. One block at a time, under the chain's locks. */
-static void dissolve_giga(struct mm_ctx *ctx, pfn_t f)
+ * which parts are in use, and free ones. One block at a time, under the chain's locks. Of those
+ * whose parts have to be looked at, `limit` are settled; the rest waits on the pool's list. Whoever
+ * drops a part of a block that is not settled leaves it to this. */
+static void dissolve_giga(struct mm_ctx *ctx, pfn_t f, unsigned limit)
 {
-    for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
-        pfn_t block = pfn_add(f, i * level_pages(1));
-        spin_lock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
-        pool_settle_block(ctx, block, frame_of(f, 2)->account);
-        if (frame_of(block, 1)->count == 0) {
-            end_block(ctx, block);
+    struct run *giga = run_of(f, 2);
+
+    for (bool room = true; giga->unsettled > 0 && room;) {
+        pfn_t block = pfn_add(f, (TABLE_ENTRIES - (uint64_t)giga->unsettled) * level_pages(1));
+        spin_lock(ctx, &giga->lock, RANK_GIGA);
+        bool ends = frame_of(block, 1)->count == 0;
+        if (ends && __atomic_load_n(&run_of(block, 1)->used, __ATOMIC_RELAXED) != 0) {
+            room = limit > 0;
+            limit -= room;
         }
-        spin_unlock(ctx, &run_of(f, 2)->lock, RANK_GIGA);
+        if (room) {
+            pool_settle_block(ctx, block, frame_of(f, 2)->account);
+            if (ends) {
+                end_block(ctx, block);
+            }
+        }
+        spin_unlock(ctx, &giga->lock, RANK_GIGA);
     }
+    if (giga->unsettled > 0) {
+        pool_defer_giga(ctx, f);
+    }
+}
+
+bool frame_settle_some(struct mm_ctx *ctx, struct pool *pool)
+{
+    pfn_t f = pool_next_giga(ctx, pool);
+    if (f.v != 0) {
+        dissolve_giga(ctx, f, 1);
+    }
+    return f.v != 0;
 }
 
 static void put_giga(struct mm_ctx *ctx, pfn_t f)
@@ -271,7 +333,7 @@ static void put_giga(struct mm_ctx *ctx, pfn_t f)
     }
     spin_unlock(ctx, &giga->lock, RANK_GIGA);
     if (dissolve) {
-        dissolve_giga(ctx, f);
+        dissolve_giga(ctx, f, SETTLE_AT_ONCE);
     }
 }
 

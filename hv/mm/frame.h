@@ -7,8 +7,9 @@
  * References: a leaf entry, a pin or a foreign map of order n holds one reference on the descriptor
  * of its own order. A 4 KiB part is therefore referenced as often as the sum along its chain says:
  * 1 GiB head + 2 MiB head + part. Locks: the lock of a 1 GiB run protects the counts of that block
- * and of the 2 MiB blocks in it; the lock of a 2 MiB run those of its 4 KiB parts. The counts of
- * tables, region nodes and objects are atomic and need no lock.
+ * and of the 2 MiB blocks in it; the lock of a 2 MiB run those of its 4 KiB parts, and under it a
+ * run with a part in use goes from WHOLE to BROKEN and back. The counts of tables, region nodes and
+ * objects are atomic and need no lock.
  */
 #ifndef MM_FRAME_H
 #define MM_FRAME_H
@@ -64,10 +65,10 @@ struct run {
     uint8_t listed;      /* on one of its pool's lists */
     uint16_t used;       /* parts with a count of their own; atomic */
     uint16_t free_count; /* bits set in `free` */
-    uint16_t unused;
+    uint16_t unsettled;  /* order 2, BROKEN: its last blocks, which are still to be settled */
     uint32_t next, prev; /* list links: run index + 1 */
     uint32_t pool;       /* frame of the pool that owns the whole run; 0: none or several */
-    uint32_t owner;      /* RUN_ASIDE: the table whose copies go here */
+    uint32_t owner;      /* RUN_ASIDE: the table whose copies go here; `unsettled`: list link */
     uint64_t free[RUN_WORDS];
 };
 _Static_assert(sizeof(struct frame) * 512 + sizeof(struct frame) + 2 * sizeof(struct run) + 64 <=
@@ -170,6 +171,11 @@ bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t ow
  * `exclusive`, which the caller has zeroed, for each that is. */
 void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts,
                          uint64_t exclusive[RUN_WORDS]);
+
+/* Goes on with a 1 GiB block of the pool that has dissolved and waits to be settled: up to its next
+ * 2 MiB block with parts in use. O(TABLE_ENTRIES). False when there is none. */
+struct pool;
+bool frame_settle_some(struct mm_ctx *ctx, struct pool *pool);
 
 /* Hands one reference of the block of `order` at `f` to its parts of order - 1: raises the parts,
  * then lowers the head (POINT_SPLIT_RAISED between). CLEAVE_OVERFLOW and nothing changed. When that

@@ -107,6 +107,20 @@ void load_wake(struct vcpu_wait **list, enum wait_outcome outcome)
     }
 }
 
+void load_wake_space(struct vcpu_wait **list, const struct space *space)
+{
+    while (*list != NULL) {
+        struct vcpu_wait *wait = *list;
+        if (wait->space != space) {
+            list = &wait->next;
+            continue;
+        }
+        *list = wait->next;
+        wait->next = NULL;
+        load_wake(&wait, WAIT_RETRY);
+    }
+}
+
 static bool load_unwait(struct vcpu_wait **list, struct vcpu_wait *wait)
 {
     for (; *list != NULL; list = &(*list)->next) {
@@ -188,7 +202,7 @@ static bool still_paged(struct mm_ctx *ctx, const struct load_key *key)
         return false;
     }
     walk_find(ctx, key->target, key->at, key->level, &walk);
-    bool same = walk.level == key->level && walk.entry == key->paged;
+    bool same = walk.level == key->level && pte_unpark(walk.entry) == key->paged;
     walk_end(ctx, &walk);
     return same;
 }
@@ -254,7 +268,7 @@ static enum cleave_status load_start(struct mm_ctx *ctx, const struct load_key *
         return status;
     }
     status = pool_alloc(ctx, key->payer, key->level, FRAME_DATA, &frame);
-    if (status == CLEAVE_NO_MEMORY && key->level > 0) {
+    if (pool_lacks(status) && key->level > 0) {
         return paged_split(ctx, key->space, key->payer, key->at, key->paged);
     }
     if (status != CLEAVE_OK) {
@@ -289,9 +303,9 @@ static enum base_entry base_look(struct mm_ctx *ctx, struct space *base, const s
         if (walk.level != key->level || region.policy != REGION_PAGED ||
             region.pager != key->number) {
             result = BASE_OTHER;
-        } else if (walk.entry == key->paged) {
+        } else if (pte_unpark(walk.entry) == key->paged) {
             result = BASE_PAGED;
-        } else if (pte_is_leaf(walk.entry, walk.level) && !pte_writable(walk.entry) &&
+        } else if (pte_holds_leaf(walk.entry, walk.level) && !pte_writable(walk.entry) &&
                    frame_get(ctx, pte_pfn(walk.entry), walk.level) == CLEAVE_OK) {
             *frame = pte_pfn(walk.entry);
             result = BASE_LOADED;
@@ -303,12 +317,13 @@ static enum base_entry base_look(struct mm_ctx *ctx, struct space *base, const s
 }
 
 /* A leaf for `frame` in the place of the paged entry on which `walk` stands, with what the region
- * of its space gives. False when the entry changed. */
+ * of its space gives; parked, in a table that others hold too, if the entry is: some of them may
+ * not read it. False when the entry changed. */
 static bool publish_leaf(struct mm_ctx *ctx, const struct walk *walk, pte_t paged, pfn_t frame,
                          unsigned rights)
 {
     unsigned lacks = region_summary(walk->space->regions, walk->at, walk->level);
-    if (walk->entry != paged) {
+    if (pte_unpark(walk->entry) != paged) {
         return false;
     }
     if ((lacks & REGION_HAS_NO_WRITE) || !walk->exclusive) {
@@ -318,24 +333,27 @@ static bool publish_leaf(struct mm_ctx *ctx, const struct walk *walk, pte_t page
         (walk->level > 0 && !machine.huge_exec)) {
         rights &= ~(unsigned)RIGHT_EXEC;
     }
-    if (!pte_replace(ctx, walk->slot, paged, pte_make_leaf(frame, walk->level, rights, 0))) {
+    if (walk->exclusive ? (lacks & REGION_HAS_NO_READ) != 0 : pte_is_parked(walk->entry)) {
+        rights = 0;
+    }
+    pte_t leaf = pte_make_leaf(frame, walk->level, rights, 0);
+    if (!pte_replace(ctx, walk->slot, walk->entry, leaf)) {
         return false;
     }
     frame_set_rmap(frame, walk->level, walk->table, level_slot(walk->at, walk->level));
     return true;
 }
 
-/* Fills the entry of `target` at `at` if it still is `paged`. True when the frame's reference is
- * the entry's from now on. In a table with several holders the leaf is read-only, and all have it.
- */
 bool load_publish(struct mm_ctx *ctx, struct space *target, gfn_t at, unsigned level, pte_t paged,
-                  pfn_t frame, unsigned rights)
+                  unsigned number, pfn_t frame, unsigned rights)
 {
     bool done = false;
     struct walk walk;
 
     read_lock(ctx, &target->lock, RANK_SPACE);
-    if (target->state == SPACE_ALIVE || target->state == SPACE_FROZEN) {
+    struct region region = region_get(target->regions, at);
+    if ((target->state == SPACE_ALIVE || target->state == SPACE_FROZEN) &&
+        region.policy == REGION_PAGED && region.pager == number) {
         walk_find(ctx, target, at, level, &walk);
         done = walk.level == level && publish_leaf(ctx, &walk, paged, frame, rights);
         walk_end(ctx, &walk);
@@ -357,7 +375,7 @@ static enum cleave_status load_through_base(struct mm_ctx *ctx, struct space *ba
         key->target = key->write ? key->space : base;
         return CLEAVE_AGAIN;
     case BASE_LOADED:
-        if (!load_publish(ctx, key->space, key->at, key->level, key->paged, frame,
+        if (!load_publish(ctx, key->space, key->at, key->level, key->paged, key->number, frame,
                           RIGHT_READ | RIGHT_EXEC)) {
             frame_put(ctx, frame, key->level);
         }
@@ -422,13 +440,13 @@ enum cleave_status pager_prefetch(struct mm_ctx *ctx, struct pager *pager, struc
         walk_end(ctx, &walk);
     }
     read_unlock(ctx, &space->lock, RANK_SPACE);
-    if (status != CLEAVE_OK || pte_kind(walk.entry, walk.level) != PTE_KIND_PAGED) {
+    if (status != CLEAVE_OK || pte_target(walk.entry, walk.level) != PTE_KIND_PAGED) {
         return status;
     }
     struct load_key key = {.space = space,
                            .payer = &space->payer,
                            .page = range.start,
-                           .paged = walk.entry,
+                           .paged = pte_unpark(walk.entry),
                            .level = walk.level};
     status = load_page(ctx, &key);
     return status == CLEAVE_WAIT ? CLEAVE_OK : status;

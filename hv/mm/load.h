@@ -59,10 +59,13 @@ void pager_visit(struct mm_ctx *ctx, void (*visit)(void *arg, struct pager *page
 
 /* Wakes all that wait in `list`, in order. The pager's lock is held. */
 void load_wake(struct vcpu_wait **list, enum wait_outcome outcome);
-/* Fills the entry of `target` at `at` if it still is `paged`. True when the frame's reference is
- * the entry's from now on. In a table with several holders the leaf is read-only, and all have it.
- * No lock is held, and no CPU but the caller's reaches the frame. */
+/* The same for those that wait for pages of `space`, which try again. */
+void load_wake_space(struct vcpu_wait **list, const struct space *space);
+/* Fills the entry of `target` at `at` if it still is `paged`, in a region of the pager `number`.
+ * True when the frame's reference is the entry's from now on. In a table with several holders the
+ * leaf is read-only, and all have it; parked if the entry was. No lock is held, and no CPU but the
+ * caller's reaches the frame. */
 bool load_publish(struct mm_ctx *ctx, struct space *target, gfn_t at, unsigned level, pte_t paged,
-                  pfn_t frame, unsigned rights);
+                  unsigned number, pfn_t frame, unsigned rights);
 
 #endif

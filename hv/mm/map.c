@@ -5,7 +5,9 @@
  */
 #include "map.h"
 #include "attachment.h"
+#include "change.h"
 #include "notify.h"
+#include "stage.h"
 #include "table.h"
 
 /* --- Boundaries and ranges -------------------------------------------------------------------- */
@@ -60,7 +62,7 @@ static void clear_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
             continue;
         }
         if (at.v < range.start.v || at.v + pages > range.end.v) {
-            MM_CHECK(pte_is_table(e, level));
+            MM_CHECK(pte_holds_table(e, level));
             if (node_count(pte_pfn(e)) == 1) { /* a shared one holds nothing that was put there */
                 clear_table(ctx, pte_pfn(e), at, range, batch);
             }
@@ -70,9 +72,9 @@ static void clear_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
             flush_finish(ctx, batch);
         }
         e = pte_take(ctx, &slots[i]);
-        if (pte_is_table(e, level)) {
+        if (pte_holds_table(e, level)) {
             flush_drop_table(batch, pte_pfn(e));
-        } else if (pte_is_leaf(e, level) && pte_counted(e)) {
+        } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
             flush_drop_frames(batch, pte_pfn(e), level, 1);
         } else {
             flush_need(batch);
@@ -93,28 +95,43 @@ bool space_is_empty(struct space *space, struct gfn_range range)
     return !region_find(space->regions, range.start, range.end, REGION_HAS_MEMORY, &found, &region);
 }
 
-enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size)
+/* No page of the range from op_at on, or `*at`, may be another space's. */
+static enum cleave_status unmap_check(struct mm_ctx *ctx, struct space *space, gfn_t *at, gfn_t end,
+                                      bool spend)
+{
+    struct gfn_range found;
+    struct region region;
+
+    while (region_find(space->regions, *at, end, REGION_HAS_FORK, &found, &region)) {
+        if (region.policy == REGION_FOREIGN) {
+            return mm_fail(ctx, CLEAVE_BUSY, "at", found.start.v << PAGE_SHIFT, 1, 0);
+        }
+        if (spend && !mm_spend(ctx, 1)) {
+            return CLEAVE_AGAIN;
+        }
+        *at = found.end;
+    }
+    return CLEAVE_OK;
+}
+
+static void unmap_entries(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                          struct flush_batch *batch)
+{
+    attachments_detach(space, range);
+    space_unfill(space, range);
+    space_clear(ctx, space, range, batch);
+}
+
+/* A range of few words, in one go. */
+static enum cleave_status unmap_at_once(struct mm_ctx *ctx, struct space *space,
+                                        struct gfn_range range)
 {
     const struct region none = {.policy = REGION_NONE};
-    struct gfn_range range;
-    enum cleave_status status = range_check(ctx, at, size, &range);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    status = space_begin(ctx, space);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
     struct flush_batch batch;
-    struct gfn_range found = {range.start, range.start};
-    struct region region;
+    gfn_t at = range.start;
+    enum cleave_status status = unmap_check(ctx, space, &at, range.end, false);
+
     flush_begin(&batch, space);
-    while (status == CLEAVE_OK &&
-           region_find(space->regions, found.end, range.end, REGION_HAS_FORK, &found, &region)) {
-        if (region.policy == REGION_FOREIGN) {
-            status = mm_fail(ctx, CLEAVE_BUSY, "at", found.start.v << PAGE_SHIFT, 1, 0);
-        }
-    }
     if (status == CLEAVE_OK) {
         status = space_cut_both(ctx, space, range, &batch);
     }
@@ -126,24 +143,96 @@ enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at
         }
     }
     if (status == CLEAVE_OK) {
-        attachments_detach(space, range);
-        space_clear(ctx, space, range, &batch);
+        unmap_entries(ctx, space, range, &batch);
     }
     flush_finish(ctx, &batch);
+    return status;
+}
+
+/* The regions and entries of a range of many words go; what they were is kept in op_regions, from
+ * which its dirty grains are then taken off. */
+static enum cleave_status unmap_all(struct mm_ctx *ctx, struct space *space, struct gfn_range range)
+{
+    const struct region none = {.policy = REGION_NONE};
+    region_word_t old = space->regions;
+    struct flush_batch batch;
+    enum cleave_status status = region_share(ctx, old);
+
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    flush_begin(&batch, space);
+    status = space_cut_both(ctx, space, range, &batch);
+    if (status == CLEAVE_OK) {
+        status = region_set(ctx, &space->payer, &space->regions, range, &none);
+    }
+    if (status == CLEAVE_OK) {
+        unmap_entries(ctx, space, range, &batch);
+        space->op_regions = old;
+        space->forget = range;
+        space->op_phase = PHASE_BUILD;
+    } else {
+        region_defer(ctx, old);
+    }
+    flush_finish(ctx, &batch);
+    return status;
+}
+
+/* Begins, or goes on with, a range of many words. */
+static enum cleave_status unmap_in_steps(struct mm_ctx *ctx, struct space *space,
+                                         struct gfn_range range)
+{
+    enum cleave_status status = CLEAVE_OK;
+
+    if (space->op == OP_NONE) {
+        space_op_start(space, OP_UNMAP, range, 0);
+    }
+    if (space->op_phase == PHASE_CHECK) {
+        status = unmap_check(ctx, space, &space->op_at, range.end, true);
+        if (status == CLEAVE_OK) {
+            status = unmap_all(ctx, space, range);
+        }
+    }
+    if (status == CLEAVE_OK && !channel_forget_some(ctx, space, space->op_regions)) {
+        status = CLEAVE_AGAIN;
+    }
+    if (status == CLEAVE_OK) {
+        region_defer(ctx, space->op_regions);
+        space->op_regions = REGION_WORD_NONE;
+    }
+    if (status != CLEAVE_AGAIN) {
+        space->op = OP_NONE;
+    }
+    return status;
+}
+
+enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size)
+{
+    struct gfn_range range;
+    enum cleave_status status = range_check(ctx, at, size, &range);
+    if (status == CLEAVE_OK) {
+        status = space_begin_op(ctx, space, OP_UNMAP, range, 0);
+    }
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    bool few = space->op == OP_NONE &&
+               region_count_words(space->regions, range, CHANGE_WORDS) <= CHANGE_WORDS;
+    status = few ? unmap_at_once(ctx, space, range) : unmap_in_steps(ctx, space, range);
     space_end(ctx, space);
     if (status == CLEAVE_OK && !table_reap(ctx, space->payer.pool)) {
+        status = CLEAVE_AGAIN; /* the range is empty; its tables are dropped as calls go on */
+    }
+    if (status == CLEAVE_AGAIN) {
         port_point(ctx, POINT_PREEMPT, space->id, OP_UNMAP);
-        return CLEAVE_AGAIN; /* the range is empty; its tables are dropped as calls go on */
     }
     return status;
 }
 
 /* --- Leaves ----------------------------------------------------------------------------------- */
 
-/* A zeroed block of `order` for this space: zeroed one 2 MiB at a time, kept in the space between
- * calls. CLEAVE_AGAIN when the budget ran out. */
-static enum cleave_status fresh_leaf(struct mm_ctx *ctx, struct space *space, unsigned order,
-                                     pfn_t *out)
+enum cleave_status space_fresh_leaf(struct mm_ctx *ctx, struct space *space, unsigned order,
+                                    pfn_t *out)
 {
     uint64_t step = level_pages(order < 1 ? order : 1);
 
@@ -173,7 +262,7 @@ static enum cleave_status fresh_leaf(struct mm_ctx *ctx, struct space *space, un
     return CLEAVE_OK;
 }
 
-static unsigned region_leaf_rights(const struct region *region, unsigned level)
+unsigned region_leaf_rights(const struct region *region, unsigned level)
 {
     unsigned rights = region->rights;
     if (region->armed || region->policy == REGION_READ_ONLY) {
@@ -192,14 +281,14 @@ static enum cleave_status put_leaf(struct mm_ctx *ctx, struct space *space, gfn_
     if (status != CLEAVE_OK) {
         return status;
     }
-    if (walk.level != order || pte_is_leaf(walk.entry, order)) {
+    if (walk.level != order || pte_holds_leaf(walk.entry, order)) {
         status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v << PAGE_SHIFT, 1, 0);
     } else {
         pte_t old = walk.entry;
         while (!pte_replace(ctx, walk.slot, old, leaf)) {
             old = pte_read(walk.slot);
         }
-        if (pte_is_table(old, order)) {
+        if (pte_holds_table(old, order)) {
             flush_drop_table(batch, pte_pfn(old));
         }
         if (pte_counted(leaf)) {
@@ -210,8 +299,7 @@ static enum cleave_status put_leaf(struct mm_ctx *ctx, struct space *space, gfn_
     return status;
 }
 
-/* Largest order at `at` that lies inside `range`, up to `limit`. */
-static unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
+unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
 {
     unsigned order = limit;
     while (order > 0 &&
@@ -221,29 +309,45 @@ static unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit)
     return order;
 }
 
-/* Fills the hole at `at` with the largest leaf that fits into `range` and that the pool has.
- * `*next` is where to go on. */
+/* Is there a hole at `at`? `*level` is its size; if not, `*next` is the first page that may be one.
+ */
+static bool find_hole(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *level,
+                      gfn_t *next)
+{
+    struct walk walk;
+    walk_find(ctx, space, at, 0, &walk);
+    bool hole = walk.entry == 0;
+    *level = walk.level;
+    *next = gfn(level_align(at, walk.level).v + level_pages(walk.level));
+    if (!hole && walk.level == 0) { /* what else of its table is there */
+        const pte_t *slots = table_slots(walk.table);
+        for (unsigned i = level_slot(at, 0) + 1; i < TABLE_ENTRIES && pte_read(&slots[i]) != 0;
+             i++) {
+            next->v++;
+        }
+    }
+    walk_end(ctx, &walk);
+    return hole;
+}
+
+/* Fills the hole at `at` with the largest leaf that fits into `range` and that the pool has, or
+ * passes over what is there. `*next` is where to go on. */
 static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn_t at,
                                     struct gfn_range range, const struct region *region,
                                     gfn_t *next)
 {
     struct flush_batch batch;
-    struct walk walk;
     pfn_t frame = PFN_NONE;
+    unsigned level;
 
-    walk_find(ctx, space, at, 0, &walk);
-    unsigned level = walk.level;
-    bool hole = walk.entry == 0;
-    walk_end(ctx, &walk);
-    *next = gfn(level_align(at, level).v + level_pages(level));
-    if (!hole) {
-        return CLEAVE_OK;
+    if (!find_hole(ctx, space, at, &level, next)) {
+        return mm_spend(ctx, level == 0 ? next->v - at.v : 1) ? CLEAVE_OK : CLEAVE_AGAIN;
     }
     unsigned order = fitting_order(at, range, level < region->order ? level : region->order);
-    enum cleave_status status = fresh_leaf(ctx, space, order, &frame);
-    while (status == CLEAVE_NO_MEMORY && order > 0) {
+    enum cleave_status status = space_fresh_leaf(ctx, space, order, &frame);
+    while (pool_lacks(status) && order > 0) {
         order--;
-        status = fresh_leaf(ctx, space, order, &frame);
+        status = space_fresh_leaf(ctx, space, order, &frame);
     }
     if (status != CLEAVE_OK) {
         return status;
@@ -260,19 +364,6 @@ static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn
     space->stats.zeroed += level_pages(order);
     *next = gfn(at.v + level_pages(order));
     return CLEAVE_OK;
-}
-
-enum cleave_status space_fill(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
-                              const struct region *region)
-{
-    enum cleave_status status = CLEAVE_OK;
-    gfn_t at = range.start;
-    /* What is filled already is passed over for nothing, so that a call with any budget fills more.
-     */
-    while (status == CLEAVE_OK && at.v < range.end.v) {
-        status = fill_hole(ctx, space, at, range, region, &at);
-    }
-    return status;
 }
 
 /* Does first touch fill pages of this policy? */
@@ -295,9 +386,75 @@ static bool fills(enum region_policy policy)
     return false;
 }
 
+/* Calls for other ranges that one which was stopped shuts out, so that two of them in turn do not
+ * take the progress from each other for ever; then its caller is thought to be gone. */
+#define POPULATE_OTHERS 64
+
+/* Goes on with this range's progress, or begins. CLEAVE_AGAIN: another range's turn. */
+static enum cleave_status populate_begin(struct space *space, struct gfn_range range)
+{
+    struct populate *p = &space->populate;
+    bool same = p->range.start.v == range.start.v && p->range.end.v == range.end.v;
+
+    if (!same && p->range.end.v != 0 && ++p->others < POPULATE_OTHERS) {
+        return CLEAVE_AGAIN;
+    }
+    if (!same) {
+        *p = (struct populate){.range = range, .at = range.start};
+    }
+    p->others = 0;
+    return CLEAVE_OK;
+}
+
+/* Looks whether every page from p->at on can be filled. */
+static enum cleave_status populate_check(struct mm_ctx *ctx, struct space *space,
+                                         struct populate *p)
+{
+    while (p->at.v < p->range.end.v) {
+        struct gfn_range extent;
+        struct region region = region_get_extent(space->regions, p->at, &extent);
+        if (!fills(region.policy)) {
+            return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", p->at.v << PAGE_SHIFT, 1, 0);
+        }
+        if (!mm_spend(ctx, 1)) {
+            return CLEAVE_AGAIN;
+        }
+        p->at = extent.end;
+    }
+    p->checked = true;
+    p->at = p->range.start;
+    return CLEAVE_OK;
+}
+
+static enum cleave_status populate_fill(struct mm_ctx *ctx, struct space *space, struct populate *p)
+{
+    enum cleave_status status = CLEAVE_OK;
+
+    while (status == CLEAVE_OK && p->at.v < p->range.end.v) {
+        struct gfn_range part;
+        gfn_t next;
+        struct region region = region_get_extent(space->regions, p->at, &part);
+        part.end = part.end.v < p->range.end.v ? part.end : p->range.end;
+        status = fill_hole(ctx, space, p->at, part, &region, &next);
+        if (status == CLEAVE_OK) {
+            p->at = next;
+        }
+    }
+    return status;
+}
+
+void space_unfill(struct space *space, struct gfn_range range)
+{
+    struct populate *p = &space->populate;
+    if (p->range.start.v < range.end.v && range.start.v < p->range.end.v) {
+        *p = (struct populate){0};
+    }
+}
+
 enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size)
 {
-    struct gfn_range range, extent;
+    struct populate *p = &space->populate;
+    struct gfn_range range;
     enum cleave_status status = range_check(ctx, at, size, &range);
     if (status == CLEAVE_OK) {
         status = space_begin(ctx, space);
@@ -305,16 +462,15 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
     if (status != CLEAVE_OK) {
         return status;
     }
-    for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
-        struct region region = region_get_extent(space->regions, f, &extent);
-        if (!fills(region.policy)) {
-            status = mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", f.v << PAGE_SHIFT, 1, 0);
-        }
+    status = populate_begin(space, range);
+    if (status == CLEAVE_OK && !p->checked) {
+        status = populate_check(ctx, space, p);
     }
-    for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
-        struct region region = region_get_extent(space->regions, f, &extent);
-        struct gfn_range part = {f, extent.end.v < range.end.v ? extent.end : range.end};
-        status = space_fill(ctx, space, part, &region);
+    if (status == CLEAVE_OK) {
+        status = populate_fill(ctx, space, p);
+    }
+    if (status != CLEAVE_AGAIN) {
+        *p = (struct populate){0};
     }
     space_end(ctx, space);
     return status;
@@ -371,7 +527,7 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
         status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v, 1, 0);
     }
     if (status == CLEAVE_OK) {
-        status = fresh_leaf(ctx, space, order, &frame);
+        status = space_fresh_leaf(ctx, space, order, &frame);
     }
     if (status == CLEAVE_OK) {
         status = map_fresh(ctx, space, range, order, frame, region);
@@ -383,51 +539,10 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
 /* --- Device memory
  * --------------------------------------------------------------------------------- */
 
-/* No frame of the range may be RAM that a pool hands out. */
-static enum cleave_status device_check(struct mm_ctx *ctx, pfn_t frame, uint64_t pages)
-{
-    if (pages > UINT32_MAX - (uint64_t)frame.v) {
-        return mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 0, UINT32_MAX - pages);
-    }
-    for (uint64_t i = 0; i < pages && frame.v + i < machine.frames; i += level_pages(1)) {
-        if (pool_of(pfn_add(frame, i)) != NULL) {
-            return mm_fail(ctx, CLEAVE_EXISTS, "frame", frame.v + i, machine.frames, UINT32_MAX);
-        }
-    }
-    pfn_t last = pfn_add(frame, pages - 1);
-    if (last.v < machine.frames && pool_of(last) != NULL) {
-        return mm_fail(ctx, CLEAVE_EXISTS, "frame", last.v, machine.frames, UINT32_MAX);
-    }
-    return CLEAVE_OK;
-}
-
-static enum cleave_status map_device_leaves(struct mm_ctx *ctx, struct space *space,
-                                            struct gfn_range range, pfn_t frame, unsigned rights)
-{
-    enum cleave_status status = CLEAVE_OK;
-    gfn_t at = range.start;
-
-    while (status == CLEAVE_OK && at.v < range.end.v) {
-        struct flush_batch batch;
-        unsigned order = fitting_order(at, range, LEAF_ORDERS - 1);
-        while (frame.v % level_pages(order) != 0) {
-            order--;
-        }
-        pte_t leaf = pte_make_leaf(frame, order, rights & ~(unsigned)RIGHT_EXEC, PTE_DEVICE);
-        flush_begin(&batch, space);
-        status = put_leaf(ctx, space, at, order, leaf, &batch);
-        flush_finish(ctx, &batch);
-        at.v += level_pages(order);
-        frame = pfn_add(frame, level_pages(order));
-    }
-    return status;
-}
-
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights, bool refuse)
 {
     struct gfn_range range;
-    struct flush_batch batch;
     const struct region region = {
         .policy = REGION_DEVICE, .rights = (uint8_t)rights, .fork_refuse = refuse};
     enum cleave_status status = range_check(ctx, at, size, &range);
@@ -435,27 +550,26 @@ enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa
         status =
             mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_WRITE);
     }
-    if (status == CLEAVE_OK) {
-        status = device_check(ctx, frame, size >> PAGE_SHIFT);
+    if (status == CLEAVE_OK &&
+        (frame.v == 0 || size >> PAGE_SHIFT > UINT32_MAX - (uint64_t)frame.v)) {
+        status = mm_fail(ctx, CLEAVE_RANGE, "frame", frame.v, 1, UINT32_MAX - (size >> PAGE_SHIFT));
     }
+    struct stage stage = {.space = space,
+                          .range = range,
+                          .region = &region,
+                          .device = frame,
+                          .op = OP_DEVICE,
+                          .argument = (uint64_t)frame.v << 8 | (uint64_t)refuse << 3 | rights};
     if (status == CLEAVE_OK) {
-        status = space_begin(ctx, space);
+        status = space_begin_op(ctx, space, OP_DEVICE, range, stage.argument);
     }
     if (status != CLEAVE_OK) {
         return status;
     }
-    if (!space_is_empty(space, range)) {
+    if (space->op == OP_NONE && !space_is_empty(space, range)) {
         status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v, 1, 0);
     } else {
-        status = map_device_leaves(ctx, space, range, frame, rights);
-        if (status == CLEAVE_OK) {
-            status = region_set(ctx, &space->payer, &space->regions, range, &region);
-        }
-        if (status != CLEAVE_OK) {
-            flush_begin(&batch, space);
-            space_clear(ctx, space, range, &batch);
-            flush_finish(ctx, &batch);
-        }
+        status = stage_run(ctx, &stage);
     }
     space_end(ctx, space);
     return status;

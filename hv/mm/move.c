@@ -78,9 +78,13 @@ static enum cleave_status check_ranges(struct mm_ctx *ctx, gpa_t from, gpa_t to,
 
 static enum cleave_status check_regions(const struct move *m)
 {
+    uint64_t bytes = (m->from.end.v - m->from.start.v) << PAGE_SHIFT;
     struct gfn_range found;
     struct region region;
 
+    if (region_count_words(m->space->regions, m->from, MOVE_MAX_WORDS) > MOVE_MAX_WORDS) {
+        return mm_fail(m->ctx, CLEAVE_COUNT, "size", bytes, PAGE_SIZE, bytes - PAGE_SIZE);
+    }
     if (region_find(m->space->regions, m->to.start, m->to.end, REGION_HAS_MEMORY, &found,
                     &region)) {
         return mm_fail(m->ctx, CLEAVE_EXISTS, "to", found.start.v << PAGE_SHIFT, 1, 0);
@@ -107,17 +111,19 @@ static enum cleave_status check_regions(const struct move *m)
  * look at each table that leads to it. */
 static enum cleave_status check_count(const struct move *m)
 {
-    uint64_t leaves = 0;
+    uint64_t leaves = 0, holes = 0;
     gfn_t end;
     unsigned level;
 
     for (gfn_t at = m->from.start; at.v < m->from.end.v;) {
-        if (look(m, at, &level, &end) == 0) {
+        bool hole = look(m, at, &level, &end) == 0;
+        leaves += !hole;
+        holes += hole;
+        if (leaves <= MOVE_MAX_LEAVES && holes <= MOVE_MAX_HOLES && hole) {
             at = end;
             continue;
         }
-        leaves++;
-        if (leaves > MOVE_MAX_LEAVES) {
+        if (leaves > MOVE_MAX_LEAVES || holes > MOVE_MAX_HOLES) {
             return mm_fail(m->ctx, CLEAVE_COUNT, "size",
                            (m->from.end.v - m->from.start.v) << PAGE_SHIFT, PAGE_SIZE,
                            (at.v - m->from.start.v) << PAGE_SHIFT);
@@ -140,9 +146,9 @@ static enum cleave_status prepare_target(struct move *m, gfn_t at, unsigned leve
     if (status != CLEAVE_OK) {
         return status;
     }
-    MM_CHECK(walk.level == level && !pte_is_leaf(walk.entry, level));
+    MM_CHECK(walk.level == level && !pte_holds_leaf(walk.entry, level));
     pte_t old = pte_take(m->ctx, walk.slot);
-    if (pte_is_table(old, level)) {
+    if (pte_holds_table(old, level)) {
         flush_drop_table(&m->batch,
                          pte_pfn(old)); /* left over beneath REGION_NONE: nothing in it */
         m->pruned++;
@@ -190,10 +196,8 @@ static enum cleave_status prepare_leaves(struct move *m)
 
 static void drop_tree(struct move *m, region_word_t tree)
 {
-    uint64_t budget = m->ctx->budget;
-    m->ctx->budget = UINT64_MAX; /* what the range's words held, or the copies made for them */
-    MM_CHECK(region_drop(m->ctx, &tree));
-    m->ctx->budget = budget;
+    uint64_t limit = REGION_DROPS;
+    region_drop_some(m->ctx, NULL, tree, &limit);
 }
 
 /* Builds the region tree as it will be, sharing what stays. */
@@ -252,11 +256,11 @@ static void put_entry(struct move *m, gfn_t at, unsigned level, pte_t e)
     struct walk walk;
     walk_find(m->ctx, m->space, at, level, &walk);
     MM_CHECK(walk.exclusive && walk.level == level);
-    if (pte_kind(e, level) == PTE_KIND_PAGED) {
+    if (pte_target(e, level) == PTE_KIND_PAGED) {
         e = paged_own(m->space, e); /* the base has something else here */
     }
     MM_CHECK(pte_replace(m->ctx, walk.slot, 0, e));
-    if (pte_is_leaf(e, level) && pte_counted(e)) {
+    if (pte_holds_leaf(e, level) && pte_counted(e)) {
         frame_set_rmap(pte_pfn(e), level, walk.table, level_slot(at, level));
     }
     walk_end(m->ctx, &walk);
@@ -334,6 +338,7 @@ static enum cleave_status move_locked(struct move *m)
         return status;
     }
     channel_forget(m->ctx, m->space, m->from);
+    space_unfill(m->space, m->from);
     move_leaves(m);
     region_word_t old = m->space->regions;
     m->space->regions = m->regions;

@@ -11,6 +11,7 @@
  */
 #include "channel.h"
 
+#include "change.h"
 #include "pin.h"
 #include "table.h"
 
@@ -19,6 +20,8 @@
 struct notify_edit {
     uint16_t channel;
     uint16_t tag;
+    const struct channel *object; /* for the subscriber's calls: and what they asked for */
+    struct gfn_range asked;
 };
 
 static void edit_arm(struct region *region, const void *arg)
@@ -63,93 +66,154 @@ static enum cleave_status change_regions(struct mm_ctx *ctx, struct payer *payer
                                          struct gfn_range range, region_edit_t *edit,
                                          uint64_t *before, uint64_t *after)
 {
-    struct notify_edit arg = {channel->number, space_tag(space)};
+    const struct notify_edit arg = {.channel = channel->number, .tag = space_tag(space)};
     struct gfn_range whole = whole_grains(channel, range);
 
-    *before = channel_count_dirty(channel, space, whole);
+    *before = channel_count_dirty(channel, space, space->regions, whole);
     enum cleave_status status = region_edit(ctx, payer, &space->regions, range, edit, &arg);
-    *after = channel_count_dirty(channel, space, whole);
+    *after = channel_count_dirty(channel, space, space->regions, whole);
     return status;
 }
 
 /* --- The subscriber's calls ------------------------------------------------------------------- */
 
-/* Checks the arguments and takes the space's lock for writing; not held on error. */
-static enum cleave_status begin_range(struct mm_ctx *ctx, const struct channel *channel,
-                                      struct space *space, gpa_t at, uint64_t size,
-                                      struct gfn_range *range)
+/* A page of `part` may be armed with the channel. */
+static enum cleave_status check_arm(struct mm_ctx *ctx, struct region_change *change,
+                                    const struct region *region, struct gfn_range part)
 {
+    const struct notify_edit *edit = change->arg;
+
+    if (region->policy == REGION_NONE) {
+        return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", gfn_to_gpa(part.start).v, 1, 0);
+    }
+    if (region->policy != REGION_PRIVATE && region->policy != REGION_SHARED) {
+        return mm_fail(ctx, CLEAVE_POLICY, "at", gfn_to_gpa(part.start).v, 1, 0);
+    }
+    if (region->notify && region->channel != edit->channel) {
+        struct channel *other = channel_by_number(ctx, change->space->payer.pool, region->channel);
+        if (other) {
+            channel_put(ctx, other);
+            return mm_fail(ctx, CLEAVE_EXISTS, "at", gfn_to_gpa(part.start).v, 1, 0);
+        }
+    }
+    change->state = 1;
+    return CLEAVE_OK;
+}
+
+/* Notes whether a page that was asked for belongs to the channel. */
+static enum cleave_status check_notified(struct mm_ctx *ctx, struct region_change *change,
+                                         const struct region *region, struct gfn_range part)
+{
+    const struct notify_edit *edit = change->arg;
+    (void)ctx;
+    change->state |= region->notify && region->channel == edit->channel &&
+                     part.start.v < edit->asked.end.v && edit->asked.start.v < part.end.v;
+    return CLEAVE_OK;
+}
+
+/* What a device may write to cannot be armed: nobody would be told. */
+static enum cleave_status check_pins(struct mm_ctx *ctx, struct space *space,
+                                     struct gfn_range range)
+{
+    struct attachment *a = NULL;
+    do {
+        a = attachment_next(space, a, range);
+    } while (a != NULL && a->kind != ATTACH_PIN_WRITE);
+    return a == NULL ? CLEAVE_OK : mm_fail(ctx, CLEAVE_BUSY, "at", a->id, 1, 0);
+}
+
+/* Some page must belong to the channel, or can be armed with it. */
+static enum cleave_status checked_pages(struct mm_ctx *ctx, struct region_change *change)
+{
+    const struct notify_edit *edit = change->arg;
+    if (change->state == 0) {
+        return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", gfn_to_gpa(edit->asked.start).v, 1, 0);
+    }
+    return change->op == OP_DISARM ? CLEAVE_OK : check_pins(ctx, change->space, change->range);
+}
+
+static uint64_t count_grains(const struct region_change *change, region_word_t tree,
+                             struct gfn_range part)
+{
+    const struct notify_edit *edit = change->arg;
+    return channel_count_dirty(edit->object, change->space, tree, whole_grains(edit->object, part));
+}
+
+/* What a subscriber's call does to the regions of its range. */
+struct subscriber_call {
+    enum space_op op;
+    region_edit_t *edit;
+    bool whole; /* in whole grains */
+    enum cleave_status (*check)(struct mm_ctx *ctx, struct region_change *change,
+                                const struct region *region, struct gfn_range part);
+};
+
+/* Does it, or goes on with it. CLEAVE_OK: the space is locked for writing, and the dirty count is
+ * to go down by change->counted. The lock is not held on error. */
+static enum cleave_status change_range(struct mm_ctx *ctx, struct channel *channel,
+                                       struct space *space, gpa_t at, uint64_t size,
+                                       const struct subscriber_call *call,
+                                       struct region_change *change)
+{
+    struct notify_edit edit = {
+        .channel = channel->number, .tag = space_tag(space), .object = channel};
+    struct flush_batch batch;
+
     if (space->payer.pool != channel->pool) {
         return mm_fail(ctx, CLEAVE_FAMILY, "space", space->id, 1, 0);
     }
-    enum cleave_status status = range_check(ctx, at, size, range);
-    return status == CLEAVE_OK ? space_begin(ctx, space) : status;
-}
-
-/* The same for a range of which some page must belong to the channel. */
-static enum cleave_status begin_notified(struct mm_ctx *ctx, const struct channel *channel,
-                                         struct space *space, gpa_t at, uint64_t size,
-                                         struct gfn_range *range)
-{
-    enum cleave_status status = begin_range(ctx, channel, space, at, size, range);
-    if (status == CLEAVE_OK && !channel_has_pages(channel, space, *range)) {
+    enum cleave_status status = range_check(ctx, at, size, &edit.asked);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    *change = (struct region_change){
+        .space = space,
+        .range = call->whole ? whole_grains(channel, edit.asked) : edit.asked,
+        .op = call->op,
+        .argument = channel->number,
+        .edit = call->edit,
+        .arg = &edit,
+        .check = call->check,
+        .checked = checked_pages,
+        .count = count_grains,
+    };
+    status = space_begin_op(ctx, space, call->op, change->range, change->argument);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    flush_begin(&batch, space);
+    status = change_apply(ctx, change, &batch);
+    change->arg = NULL;
+    if (status != CLEAVE_OK) {
         space_end(ctx, space);
-        return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", at.v, 1, 0);
     }
     return status;
 }
 
-/* Every page of `range` may be armed with `channel`. */
-static enum cleave_status check_arm(struct mm_ctx *ctx, const struct channel *channel,
-                                    struct space *space, struct gfn_range range)
-{
-    struct gfn_range extent;
-
-    for (gfn_t at = range.start; at.v < range.end.v; at = extent.end) {
-        struct region region = region_get_extent(space->regions, at, &extent);
-        if (region.policy == REGION_NONE) {
-            return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", gfn_to_gpa(at).v, 1, 0);
-        }
-        if (region.policy != REGION_PRIVATE && region.policy != REGION_SHARED) {
-            return mm_fail(ctx, CLEAVE_POLICY, "at", gfn_to_gpa(at).v, 1, 0);
-        }
-        if (region.notify && region.channel != channel->number) {
-            struct channel *other = channel_by_number(ctx, channel->pool, region.channel);
-            if (other) {
-                channel_put(ctx, other);
-                return mm_fail(ctx, CLEAVE_EXISTS, "at", gfn_to_gpa(at).v, 1, 0);
-            }
-        }
-    }
-    return CLEAVE_OK;
-}
-
-/* Arms what `edit` arms in `range` and takes the write bits there, with the flush; of other spaces'
- * foreign maps, too. Ends what space_begin() began. */
+/* Arms what the call arms and takes the write bits there, with the flush; of other spaces' foreign
+ * maps, too. */
 static enum cleave_status arm_range(struct mm_ctx *ctx, struct channel *channel,
-                                    struct space *space, struct gfn_range range,
-                                    region_edit_t *edit)
+                                    struct space *space, gpa_t at, uint64_t size,
+                                    const struct subscriber_call *call)
 {
+    struct region_change change;
     struct flush_batch batch;
-    uint64_t before, after;
-    enum cleave_status status =
-        change_regions(ctx, &space->payer, channel, space, range, edit, &before, &after);
+    enum cleave_status status = change_range(ctx, channel, space, at, size, call, &change);
 
     if (status != CLEAVE_OK) {
-        space_end(ctx, space);
         return status;
     }
     flush_begin(&batch, space);
-    space_strip_write(ctx, space, range, &batch);
+    space_strip_write(ctx, space, change.range, &batch);
     flush_finish(ctx, &batch);
     channel_lock(ctx, channel);
-    channel->generation += edit == edit_rearm;
-    channel_book_dirty(channel, before, after);
+    channel->generation += call->edit == edit_rearm;
+    channel_book_dirty(channel, change.counted, 0);
     channel_unlock(ctx, channel);
     bool mapped = space->foreign_count != 0;
     space_end(ctx, space);
     if (mapped) {
-        foreign_protect(ctx, space, range);
+        foreign_protect(ctx, space, change.range);
     }
     return CLEAVE_OK;
 }
@@ -157,58 +221,41 @@ static enum cleave_status arm_range(struct mm_ctx *ctx, struct channel *channel,
 enum cleave_status channel_arm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                gpa_t at, uint64_t size)
 {
-    struct gfn_range range;
-    enum cleave_status status = begin_range(ctx, channel, space, at, size, &range);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    status = check_arm(ctx, channel, space, range);
-    if (status != CLEAVE_OK) {
-        space_end(ctx, space);
-        return status;
-    }
-    return arm_range(ctx, channel, space, range, edit_arm);
+    static const struct subscriber_call arm = {OP_ARM, edit_arm, false, check_arm};
+    return arm_range(ctx, channel, space, at, size, &arm);
 }
 
 enum cleave_status channel_rearm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                  gpa_t at, uint64_t size)
 {
-    struct gfn_range range;
-    enum cleave_status status = begin_notified(ctx, channel, space, at, size, &range);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    return arm_range(ctx, channel, space, whole_grains(channel, range), edit_rearm);
+    static const struct subscriber_call rearm = {OP_REARM, edit_rearm, true, check_notified};
+    return arm_range(ctx, channel, space, at, size, &rearm);
 }
 
 enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                   gpa_t at, uint64_t size)
 {
-    struct gfn_range range;
-    uint64_t before, after;
+    static const struct subscriber_call disarm = {OP_DISARM, edit_disarm, false, check_notified};
+    struct region_change change;
 
-    enum cleave_status status = begin_notified(ctx, channel, space, at, size, &range);
+    enum cleave_status status = change_range(ctx, channel, space, at, size, &disarm, &change);
     if (status != CLEAVE_OK) {
         return status;
     }
-    status =
-        change_regions(ctx, &space->payer, channel, space, range, edit_disarm, &before, &after);
-    if (status == CLEAVE_OK) {
-        channel_lock(ctx, channel);
-        channel_book_dirty(channel, before, after);
-        for (unsigned i = 0; i < CHANNEL_EVENTS; i++) {
-            const struct event *event = &channel->slot[i].event;
-            unsigned ends = channel_used_slots(channel) & ~(unsigned)channel->deciding;
-            if ((ends >> i & 1u) && event->space == space->id &&
-                !channel_has_pages(channel, space, event->range)) {
-                channel_end_event(channel, i, WAIT_RETRY);
-            }
+    channel_lock(ctx, channel);
+    channel_book_dirty(channel, change.counted, 0);
+    for (unsigned i = 0; i < CHANNEL_EVENTS; i++) {
+        const struct event *event = &channel->slot[i].event;
+        unsigned ends = channel_used_slots(channel) & ~(unsigned)channel->deciding;
+        if ((ends >> i & 1u) && event->space == space->id &&
+            !channel_has_pages(channel, space, event->range)) {
+            channel_end_event(channel, i, WAIT_RETRY);
         }
-        channel_wake(channel, &(struct channel_waiters){WAIT_NONE, space, range}, WAIT_RETRY);
-        channel_unlock(ctx, channel);
     }
+    channel_wake(channel, &(struct channel_waiters){WAIT_NONE, space, change.range}, WAIT_RETRY);
+    channel_unlock(ctx, channel);
     space_end(ctx, space);
-    return status;
+    return CLEAVE_OK;
 }
 
 bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out)
@@ -314,7 +361,8 @@ static enum cleave_status notify_and_wait(struct mm_ctx *ctx, struct channel *ch
     return status;
 }
 
-/* Sends the event and lets the writer go on, or queues it where there is no room. */
+/* Sends the event and lets the writer go on, or queues it where there is no room, or while the
+ * regions are being changed: what it does to them would be lost. */
 static enum cleave_status notify_and_go(struct mm_ctx *ctx, struct channel *channel,
                                         struct space *space, gfn_t at, struct vcpu_wait *wait)
 {
@@ -324,7 +372,7 @@ static enum cleave_status notify_and_go(struct mm_ctx *ctx, struct channel *chan
     channel_lock(ctx, channel);
     if (still_armed(space, at, channel->number) && !channel->dead) {
         bool sent = channel_find_grain(channel, space, at) < CHANNEL_EVENTS;
-        if (channel_below_limit(channel) &&
+        if (!change_building(space) && channel_below_limit(channel) &&
             (sent || channel_used_slots(channel) != CHANNEL_SLOTS)) {
             uint64_t before, after;
             struct gfn_range grain = {grain_start(channel, at), grain_end(channel, at)};
@@ -344,6 +392,8 @@ static enum cleave_status notify_and_go(struct mm_ctx *ctx, struct channel *chan
     return status;
 }
 
+static struct gfn_range page_of(gfn_t at) { return (struct gfn_range){at, gfn(at.v + 1)}; }
+
 /* The channel is gone: the word of the tree that holds `at` is no longer armed. */
 static enum cleave_status notify_nobody(struct mm_ctx *ctx, struct space *space, gfn_t at,
                                         uint16_t number, struct vcpu_wait *wait)
@@ -352,11 +402,18 @@ static enum cleave_status notify_nobody(struct mm_ctx *ctx, struct space *space,
 
     write_lock(ctx, &space->lock, RANK_SPACE);
     if (still_armed(space, at, number)) {
-        struct notify_edit arg = {number, 0};
+        const struct notify_edit arg = {.channel = number};
         struct gfn_range extent;
         (void)region_get_extent(space->regions, at, &extent);
-        status =
-            region_edit(ctx, space_payer(space, wait), &space->regions, extent, edit_disarm, &arg);
+        if (change_building(space)) {
+            status = region_edit(ctx, space_payer(space, wait), &space->op_regions, page_of(at),
+                                 edit_disarm, &arg);
+            extent = page_of(at); /* the new tree may have many words where the old has one */
+        }
+        if (status == CLEAVE_OK) {
+            status = region_edit(ctx, space_payer(space, wait), &space->regions, extent,
+                                 edit_disarm, &arg);
+        }
     }
     write_unlock(ctx, &space->lock, RANK_SPACE);
     return status;

@@ -46,13 +46,16 @@ enum cleave_status channel_create(struct mm_ctx *ctx, struct pool *pool,
 void channel_destroy(struct mm_ctx *ctx, struct channel *channel);
 
 /* Arms [at, at + size), which must be private or shared memory: nothing in it is writable any more
- * when this returns. Forks inherit it armed. CLEAVE_POLICY, CLEAVE_NOT_MAPPED, CLEAVE_EXISTS (armed
- * with another channel), CLEAVE_FAMILY. */
+ * when this returns CLEAVE_OK. Forks inherit it armed. Preemptible, as rearm and disarm are: the
+ * regions change at once at the end; asynchronous writers to armed pages wait meanwhile.
+ * CLEAVE_POLICY, CLEAVE_NOT_MAPPED, CLEAVE_EXISTS (armed with another channel), CLEAVE_FAMILY,
+ * CLEAVE_BUSY (value: the id of a pin through which a device may write there). */
 enum cleave_status channel_arm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                gpa_t at, uint64_t size) MUST_CHECK;
 /* Write-protects again what was written in a range of notify regions, in whole grains, after the
  * subscriber has used the data; takes the grains off the dirty count and lets writers that wait for
- * it go on. CLEAVE_NOT_MAPPED when nothing in the range belongs to the channel. */
+ * it go on. CLEAVE_NOT_MAPPED when nothing in the range belongs to the channel; CLEAVE_BUSY as
+ * above. */
 enum cleave_status channel_rearm(struct mm_ctx *ctx, struct channel *channel, struct space *space,
                                  gpa_t at, uint64_t size) MUST_CHECK;
 /* Ends notification for a range; its waiting writers go on. CLEAVE_NOT_MAPPED as above. */
@@ -63,7 +66,8 @@ enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, s
 bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out);
 /* Decides event `id`. ALLOW: the grain is writable from now until the next rearm; DENY: the waiting
  * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY
- * when the region tree cannot be split: the event stays outstanding. */
+ * when the region tree cannot be split, CLEAVE_BUSY while an operation of the space is stopped: the
+ * event stays outstanding. */
 enum cleave_status channel_verdict(struct mm_ctx *ctx, struct channel *channel, uint64_t id,
                                    enum verdict verdict) MUST_CHECK;
 
@@ -82,13 +86,18 @@ enum cleave_status channel_notify(struct mm_ctx *ctx, struct space *space, gfn_t
  */
 void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
 
-/* For whatever removes or replaces regions of `space` (unmap, change of policy, reset, move): takes
- * the grains of `range` off the dirty counts of their channels, before the tree changes. The
- * space's lock is held. O(words of the tree that are dirty there); nothing is done where no region
- * notifies. */
+/* For whatever removes or replaces regions of `space`, at most CHANGE_WORDS of them: takes the
+ * grains of `range` off the dirty counts of their channels, before the tree changes. The space's
+ * lock is held. */
 void channel_forget(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
-/* Takes that back, where the change then failed. */
+/* Takes that back, where the change then failed; or counts them where they were moved to. */
 void channel_remember(struct mm_ctx *ctx, struct space *space, struct gfn_range range);
+/* The same for any number of them: takes those of space->forget, as they stand in `tree`, off the
+ * counts, and moves its start on. One unit for each word; false when the budget ran out. */
+bool channel_forget_some(struct mm_ctx *ctx, struct space *space, region_word_t tree);
+/* A change of the space's regions, which asynchronous writers had to wait for, has ended. The
+ * space's lock is held. O(CHANNELS_MAX and the waiters). */
+void channel_resume(struct mm_ctx *ctx, struct space *space);
 /* For a space that is dying, after channel_forget() and before the object goes: ends its events and
  * wakes who waits to write to it. May be called again. No lock is held. */
 void channel_forget_space(struct mm_ctx *ctx, struct space *space);

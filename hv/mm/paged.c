@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Paged entries: made over a range, and split when there is no block to load one of 2 MiB into.
- * Under the space's lock: its writer side where a range is mapped, table locks for one entry.
+ * Under the writers' side of the space's lock.
  */
 #include "pager.h"
 
@@ -29,20 +29,28 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
         parts[i] = paged_part(paged, i);
     }
     flush_begin(&batch, space);
-    read_lock(ctx, &space->lock, RANK_SPACE);
+    /* The tables of a base are read under the readers' side, with no lock of theirs, by who goes
+     * back to it: none may be replaced meanwhile. */
+    write_lock(ctx, &space->lock, RANK_SPACE);
     status = space->state == SPACE_ALIVE || space->state == SPACE_FROZEN
                  ? walk_exclusive(ctx, space, payer, at, 1, 0, &batch, &walk)
                  : mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     if (status == CLEAVE_OK) {
         pte_t entry = pte_with_write(pte_make_table(table)); /* nothing beneath it is present */
-        if (walk.level == 1 && walk.entry == paged && pte_replace(ctx, walk.slot, paged, entry)) {
+        for (unsigned i = 0; i < TABLE_ENTRIES && pte_is_parked(walk.entry); i++) {
+            parts[i] = pte_park(parts[i]);
+        }
+        if (walk.level == 1 && pte_unpark(walk.entry) == paged &&
+            pte_replace(ctx, walk.slot, walk.entry, entry)) {
             table = PFN_NONE;
         }
         walk_end(ctx, &walk);
     }
     flush_finish(ctx, &batch);
-    read_unlock(ctx, &space->lock, RANK_SPACE);
-    if (table.v != 0) {
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+    if (table.v != 0 && space->reserve_goal != 0) {
+        pool_return(ctx, &space->payer, table);
+    } else if (table.v != 0) {
         (void)node_put(ctx, table);
         pool_free(ctx, table, 0);
     }
@@ -81,6 +89,9 @@ static enum cleave_status check_arguments(struct mm_ctx *ctx, struct pager *page
     }
     if (store >= STORES) {
         return mm_fail(ctx, CLEAVE_INVALID, "store", store, 0, STORES - 1);
+    }
+    if (pages > OFFSET_PAGES) {
+        return mm_fail(ctx, CLEAVE_COUNT, "size", size, PAGE_SIZE, OFFSET_PAGES << PAGE_SHIFT);
     }
     if (offset >= OFFSET_PAGES || pages > OFFSET_PAGES - offset) {
         return mm_fail(ctx, CLEAVE_INVALID, "offset", offset, 0, OFFSET_PAGES - pages);
@@ -204,7 +215,7 @@ static enum cleave_status map_undo(struct mm_ctx *ctx, const struct map_paged *m
         }
         unmap_some(ctx, map, entries);
     }
-    while (__atomic_load_n(&space->payer.pool->reap_tables, __ATOMIC_RELAXED) != 0) {
+    while (pool_has_dead(space->payer.pool)) {
         if (spend_entries(ctx) == 0) {
             port_point(ctx, POINT_PREEMPT, space->id, OP_MAP);
             return CLEAVE_AGAIN;

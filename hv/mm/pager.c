@@ -68,7 +68,8 @@ static void window_unmap(struct mm_ctx *ctx, struct pager *pager, struct load *l
     flush_begin(&batch, space);
     read_lock(ctx, &space->lock, RANK_SPACE);
     walk_find(ctx, space, window_page(pager, load), load->order, &walk);
-    MM_CHECK(walk.exclusive && walk.level == load->order && (walk.entry & PTE_FOREIGN) &&
+    /* Its table is this space's own, but perhaps for what a fork that failed left to be reaped. */
+    MM_CHECK(walk.level == load->order && (walk.entry & PTE_FOREIGN) &&
              pte_pfn(walk.entry).v == load->frame.v);
     pte_t old = walk.entry;
     while (!pte_replace(ctx, walk.slot, old, 0)) {
@@ -160,7 +161,8 @@ enum cleave_status pager_done(struct mm_ctx *ctx, struct pager *pager, uint64_t 
     unsigned rights = RIGHT_READ | RIGHT_EXEC | (load->write ? RIGHT_WRITE : 0u);
     window_unmap(ctx, pager, load);
     if (!ok || load->target == NULL ||
-        !load_publish(ctx, load->target, load->at, load->order, load->paged, load->frame, rights)) {
+        !load_publish(ctx, load->target, load->at, load->order, load->paged, pager->number,
+                      load->frame, rights)) {
         frame_put(ctx, load->frame, load->order);
     }
     load_end(ctx, pager, load, ok ? WAIT_RETRY : WAIT_FAILED);
@@ -182,12 +184,12 @@ enum cleave_status pager_restart(struct mm_ctx *ctx, struct pager *pager)
 
 /* --- Making and ending a pager ---------------------------------------------------------------- */
 
-/* Gives the pager's window, which has no leaf, a region, or takes it back. */
-static enum cleave_status window_set_region(struct mm_ctx *ctx, struct pager *pager, bool present)
+/* Gives the pager's window in its `space`, which has no leaf, a region, or takes it back. */
+static enum cleave_status window_set_region(struct mm_ctx *ctx, const struct pager *pager,
+                                            struct space *space, bool present)
 {
     struct region region = {.policy = REGION_NONE};
     struct gfn_range range = {gpa_to_gfn(pager->window), gpa_to_gfn(pager->window)};
-    struct space *space = pager->space;
     struct gfn_range other;
 
     range.end.v += PAGER_LOADS * level_pages(1);
@@ -233,7 +235,7 @@ enum cleave_status pager_create(struct mm_ctx *ctx, struct pool *pool, struct sp
     struct pager *pager = frame_address(frame);
     *pager = (struct pager){
         .pool = pool, .space = space, .window = window, .next_id = 1, .number = number};
-    status = window_set_region(ctx, pager, true);
+    status = window_set_region(ctx, pager, space, true);
     if (status != CLEAVE_OK) {
         pager_set_number(ctx, number, NULL);
         (void)node_put(ctx, frame);
@@ -253,9 +255,26 @@ static bool pager_close(struct mm_ctx *ctx, struct pager *pager)
     for (unsigned i = 0; i < PAGER_LOADS; i++) {
         idle = idle && pager->loads[i].state != LOAD_BUSY;
     }
-    pager->closing = idle;
+    pager->closing |= idle;
     spin_unlock(ctx, pager_lock(pager), RANK_CHANNEL);
     return idle;
+}
+
+/* Takes the window's region back, where the pager's space is still there. */
+static enum cleave_status window_end(struct mm_ctx *ctx, struct pager *pager)
+{
+    spin_lock(ctx, pager_lock(pager), RANK_CHANNEL);
+    struct space *space = pager->space;
+    if (space != NULL) {
+        space_hold(space);
+    }
+    spin_unlock(ctx, pager_lock(pager), RANK_CHANNEL);
+    if (space == NULL) {
+        return CLEAVE_OK;
+    }
+    enum cleave_status status = window_set_region(ctx, pager, space, false);
+    space_release(ctx, space);
+    return status == CLEAVE_DYING ? CLEAVE_OK : status;
 }
 
 enum cleave_status pager_destroy(struct mm_ctx *ctx, struct pager *pager)
@@ -266,19 +285,19 @@ enum cleave_status pager_destroy(struct mm_ctx *ctx, struct pager *pager)
         return mm_fail(ctx, CLEAVE_BUSY, "pager", pager->number, 1, 0);
     }
     enum cleave_status status = pager_restart(ctx, pager);
-    if (status == CLEAVE_OK && pager->space != NULL) {
-        status = window_set_region(ctx, pager, false);
+    while (!pager_close(ctx, pager)) {
+        port_relax(ctx); /* the end of its space has a load in hand */
     }
-    if (status != CLEAVE_OK && status != CLEAVE_DYING) {
+    if (status == CLEAVE_OK) {
+        status = window_end(ctx, pager);
+    }
+    if (status != CLEAVE_OK) {
         pager->closing = false;
         return status;
     }
-    for (unsigned i = 0; i < PAGER_LOADS; i++) {
-        struct load *load = &pager->loads[i];
-        if (load->state != LOAD_FREE) {
-            frame_put(ctx, load->frame, load->order);
-            load_end(ctx, pager, load, WAIT_FAILED);
-        }
+    for (struct load *load; (load = load_take(ctx, pager, LOAD_QUEUED, 0)) != NULL;) {
+        frame_put(ctx, load->frame, load->order);
+        load_end(ctx, pager, load, WAIT_FAILED);
     }
     pager_set_number(ctx, pager->number, NULL);
     (void)node_put(ctx, frame);
@@ -310,6 +329,10 @@ static void forget_in(void *arg, struct pager *pager)
     struct forget *f = arg;
     bool own = pager->space == f->space;
 
+    load_wake_space(&pager->full, f->space);
+    for (unsigned i = 0; i < PAGER_LOADS; i++) {
+        load_wake_space(&pager->loads[i].waiters, f->space);
+    }
     for (unsigned i = 0; i < PAGER_LOADS; i++) {
         struct load *load = &pager->loads[i];
         if (load->state == LOAD_FREE || (!own && load->target != f->space)) {
@@ -326,15 +349,43 @@ static void forget_in(void *arg, struct pager *pager)
     pager->space = own ? NULL : pager->space;
 }
 
+/* A load in the window of a pager whose space ends. */
+struct window_load {
+    const struct space *space;
+    struct pager *pager;
+    struct load *load;
+};
+
+/* Makes one busy, which keeps its pager. */
+static void find_window_load(void *arg, struct pager *pager)
+{
+    struct window_load *w = arg;
+    for (unsigned i = 0; i < PAGER_LOADS && w->load == NULL && pager->space == w->space; i++) {
+        if (pager->loads[i].state == LOAD_TAKEN) {
+            pager->loads[i].state = LOAD_BUSY;
+            w->pager = pager;
+            w->load = &pager->loads[i];
+        }
+    }
+}
+
+/* Takes one load out of a window in `space`, as pager_restart() does; false when there is none. */
+static bool window_close(struct mm_ctx *ctx, const struct space *space)
+{
+    struct window_load w = {.space = space};
+    pager_visit(ctx, find_window_load, &w);
+    if (w.load != NULL) {
+        window_unmap(ctx, w.pager, w.load);
+        load_set_state(ctx, w.pager, w.load, LOAD_QUEUED);
+    }
+    return w.load != NULL;
+}
+
 void pager_forget(struct mm_ctx *ctx, struct space *space)
 {
     struct forget f = {.space = space, .ctx = ctx};
     do {
-        for (unsigned i = 0; i < PAGERS_MAX; i++) {
-            struct pager *pager = pager_peek(i);
-            if (pager != NULL && pager->space == space) {
-                (void)!pager_restart(ctx, pager); /* closes its window */
-            }
+        while (window_close(ctx, space)) {
         }
         f.busy = false;
         pager_visit(ctx, forget_in, &f);

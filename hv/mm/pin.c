@@ -69,6 +69,10 @@ void attachment_end(struct mm_ctx *ctx, struct space *space)
     uint64_t offset = (uint64_t)((const unsigned char *)space->attachments - machine.direct_map);
     pfn_t f = pfn((uint32_t)(offset >> PAGE_SHIFT));
     space->attachments = NULL;
+    if (space->reserve_goal != 0) {
+        pool_return(ctx, &space->payer, f);
+        return;
+    }
     MM_CHECK(node_put(ctx, f));
     pool_free(ctx, f, 0);
 }
@@ -196,7 +200,7 @@ pte_t space_entry(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *l
     walk_find(ctx, space, at, 0, &walk);
     walk_end(ctx, &walk);
     *level = walk.level;
-    return walk.entry;
+    return pte_unpark(walk.entry);
 }
 
 /* --- Pinning: what is done before the lock is taken ------------------------------------------- */
@@ -254,7 +258,7 @@ static enum cleave_status look(struct mm_ctx *ctx, struct space *space, gfn_t at
 static enum cleave_status pin_prepare(struct mm_ctx *ctx, struct space *space,
                                       struct gfn_range range, bool write)
 {
-    unsigned faults = 0;
+    unsigned faults = 0, records = 0;
     bool fault_write;
     gfn_t next;
 
@@ -265,13 +269,18 @@ static enum cleave_status pin_prepare(struct mm_ctx *ctx, struct space *space,
         }
         if (next.v != at.v) {
             faults = 0;
+            records += next.v - at.v > 1 || next.v % TABLE_ENTRIES == 0;
+            if (records > ATTACHMENTS) {
+                /* At least one for each large leaf and each table: there is no room. */
+                return mm_fail(ctx, CLEAVE_COUNT, "size", records, 1, ATTACHMENTS);
+            }
             at = next;
             continue;
         }
         if (faults++ == PIN_FAULTS) {
             return mm_fail(ctx, CLEAVE_BUSY, "at", at.v << PAGE_SHIFT, 1, 0);
         }
-        if (faults > 1 && !mm_spend(ctx, 1)) {
+        if (!mm_spend(ctx, 1)) {
             port_point(ctx, POINT_PREEMPT, space->id, OP_NONE);
             return CLEAVE_AGAIN;
         }
@@ -300,6 +309,9 @@ struct pin {
 static enum cleave_status pin_check(struct pin *pin)
 {
     struct gfn_range extent;
+    if (region_count_words(pin->space->regions, pin->range, PIN_MAX_WORDS) > PIN_MAX_WORDS) {
+        return mm_fail(pin->ctx, CLEAVE_COUNT, "size", PIN_MAX_WORDS + 1, 1, PIN_MAX_WORDS);
+    }
     for (gfn_t at = pin->range.start; at.v < pin->range.end.v; at = extent.end) {
         struct region region = region_get_extent(pin->space->regions, at, &extent);
         enum cleave_status status = check_page(pin->ctx, &region, at, pin->write);
@@ -539,12 +551,28 @@ static enum cleave_status split_range(struct mm_ctx *ctx, struct space *space,
     return CLEAVE_OK;
 }
 
+uint64_t attachments_pages(struct space *space)
+{
+    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+    struct attachment *a = NULL;
+    uint64_t pages = 0;
+
+    while ((a = attachment_next(space, a, everything)) != NULL) {
+        pages += attachment_pins(a) ? a->pages : 0;
+    }
+    return pages;
+}
+
 enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
                                      struct flush_batch *batch)
 {
     const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+    uint64_t pages = attachments_pages(space);
     struct attachment *a = NULL;
 
+    if (pages > PINNED_MAX_PAGES) {
+        return mm_fail(ctx, CLEAVE_COUNT, "pinned", pages, 0, PINNED_MAX_PAGES);
+    }
     while ((a = attachment_next(space, a, everything)) != NULL) {
         bool shared;
         if (a->detached) {

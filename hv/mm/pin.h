@@ -55,10 +55,12 @@ static inline bool attachment_pins(const struct attachment *a)
  * on seeing what the space writes; with `write` by the path of a guest's write, which may notify.
  * One attachment for each leaf, or run of 4 KiB leaves over consecutive frames. CLEAVE_FAULT where
  * there is no memory or `write` is not allowed, CLEAVE_POLICY where it is a device's or another
- * space's, CLEAVE_COUNT when the space has no attachment left, CLEAVE_WAIT when a page is still to
- * be loaded or a subscriber to be heard: call again later. All or nothing. `*id` names it for
- * space_unpin(). Preemptible while it copies.
+ * space's, CLEAVE_COUNT when the space has no attachment left or the range has more than
+ * PIN_MAX_WORDS words of the region tree, CLEAVE_WAIT when a page is still to be loaded or a
+ * subscriber to be heard: call again later. All or nothing. `*id` names it for space_unpin().
+ * Preemptible while it copies.
  */
+#define PIN_MAX_WORDS 65536u
 enum cleave_status space_pin(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
                              bool write, uint32_t *id) MUST_CHECK;
 /* CLEAVE_INVALID for an id that names no pin of `space`. Works on a dying space. */
@@ -119,6 +121,11 @@ void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range r
 /* The same for references of `order` and above alone: on the chain of a block at `f`. */
 uint64_t attachments_above(struct space *space, gfn_t at, pfn_t f, unsigned order);
 
+/* Pages that are pinned (attachment_pins()). What they are settled for (fork, move) is not stopped,
+ * and refused for more than PINNED_MAX_PAGES of them. */
+uint64_t attachments_pages(struct space *space);
+#define PINNED_MAX_PAGES 16384u
+
 /* First attachment that meets [range), or null; for iteration pass the previous one. The space's
  * lock is held. */
 struct attachment *attachment_next(struct space *space, struct attachment *previous,
@@ -131,7 +138,8 @@ struct attachment *attachment_pinning(struct space *space, struct gfn_range rang
  * references of pins exact: those on a block are handed to exactly the parts that are pinned.
  * Leaves that are mapped by others lose their write bit. Pages of shared regions stay as they are.
  * The space's lock is held for writing. `batch` may be finished on the way; the caller finishes it
- * at the end. On failure what has been split stays so, which no space can tell.
+ * at the end. CLEAVE_COUNT for more than PINNED_MAX_PAGES. On failure what has been split stays so,
+ * which no space can tell.
  */
 enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
                                      struct flush_batch *batch) MUST_CHECK;

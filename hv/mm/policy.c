@@ -4,28 +4,16 @@
  * lock; what can fail comes before what a guest can see.
  */
 #include "attachment.h"
+#include "change.h"
 #include "map.h"
+#include "stage.h"
 #include "table.h"
-
-/* First page of `range` without a region; the end when there is none. */
-static gfn_t first_hole(struct space *space, struct gfn_range range)
-{
-    gfn_t at = range.start;
-    while (at.v < range.end.v) {
-        struct gfn_range extent;
-        if (region_get_extent(space->regions, at, &extent).policy == REGION_NONE) {
-            return at;
-        }
-        at = extent.end;
-    }
-    return range.end;
-}
 
 /* --- Regions ---------------------------------------------------------------------------------- */
 
 static bool rights_legal(unsigned rights)
 {
-    return rights == RIGHT_READ || rights == (RIGHT_READ | RIGHT_WRITE) ||
+    return rights == 0 || rights == RIGHT_READ || rights == (RIGHT_READ | RIGHT_WRITE) ||
            rights == (RIGHT_READ | RIGHT_EXEC) || rights == RIGHT_ALL;
 }
 
@@ -44,7 +32,7 @@ enum cleave_status region_check(struct mm_ctx *ctx, const struct region *region)
     }
     if (!rights_legal(region->rights) ||
         (region->policy == REGION_READ_ONLY && (region->rights & RIGHT_WRITE))) {
-        return mm_fail(ctx, CLEAVE_RIGHTS, "region.rights", region->rights, RIGHT_READ, RIGHT_ALL);
+        return mm_fail(ctx, CLEAVE_RIGHTS, "region.rights", region->rights, 0, RIGHT_ALL);
     }
     if (region->order >= LEAF_ORDERS) {
         return mm_fail(ctx, CLEAVE_ORDER, "region.order", region->order, 0, LEAF_ORDERS - 1);
@@ -64,21 +52,70 @@ static void edit_policy(struct region *region, const void *arg)
     region->order = to->order;
 }
 
+static enum region_policy kind_of(enum region_policy policy)
+{
+    return is_private_kind(policy) ? REGION_PRIVATE : policy;
+}
+
+/* The whole range must have policies of one kind: `state` is that of the first word, plus one. */
+static enum cleave_status check_kind(struct mm_ctx *ctx, struct region_change *change,
+                                     const struct region *region, struct gfn_range part)
+{
+    uint64_t kind = 1 + (uint64_t)kind_of(region->policy);
+    (void)part;
+    if (change->state != 0 && change->state != kind) {
+        return mm_fail(ctx, CLEAVE_EXISTS, "at", change->range.start.v << PAGE_SHIFT, 1, 0);
+    }
+    change->state = kind;
+    return CLEAVE_OK;
+}
+
+static enum cleave_status checked_kind(struct mm_ctx *ctx, struct region_change *change)
+{
+    const struct region *to = change->arg;
+    uint64_t pages = change->range.end.v - change->range.start.v;
+    uint64_t now = change->state - 1;
+
+    if (now == REGION_PRIVATE && is_private_kind(to->policy)) {
+        return CLEAVE_OK;
+    }
+    if (now == REGION_SHARED && to->policy == REGION_PRIVATE) { /* too long for space_unshare() */
+        return mm_fail(ctx, CLEAVE_COUNT, "size", pages << PAGE_SHIFT, PAGE_SIZE,
+                       (uint64_t)UNSHARE_MAX_PAGES << PAGE_SHIFT);
+    }
+    return mm_fail(ctx, CLEAVE_POLICY, "region.policy", to->policy, now, now);
+}
+
+/* Takes from a range, at both ends of which space_cut() was done, all that `rights` does not give.
+ */
+static void strip_rights(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
+                         unsigned rights, struct flush_batch *batch)
+{
+    for (unsigned right = RIGHT_READ; right <= RIGHT_EXEC; right <<= 1) {
+        if (!(rights & right)) {
+            space_strip(ctx, space, range, right, batch);
+        }
+    }
+}
+
 /* Changes the policy of a range of private kinds; takes away what the new one does not allow. */
 static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
                                         struct gfn_range range, const struct region *region)
 {
+    struct region_change change = {.space = space,
+                                   .range = range,
+                                   .op = OP_REGION,
+                                   .argument = region_pack(region),
+                                   .edit = edit_policy,
+                                   .arg = region,
+                                   .check = check_kind,
+                                   .checked = checked_kind,
+                                   .cut = true};
     struct flush_batch batch;
     flush_begin(&batch, space);
-    enum cleave_status status = space_cut_both(ctx, space, range, &batch);
+    enum cleave_status status = change_apply(ctx, &change, &batch);
     if (status == CLEAVE_OK) {
-        status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_WRITE)) {
-        space_strip(ctx, space, range, false, &batch);
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+        strip_rights(ctx, space, range, region->rights, &batch);
     }
     flush_finish(ctx, &batch);
     return status;
@@ -87,31 +124,20 @@ static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
 static enum cleave_status add_region(struct mm_ctx *ctx, struct space *space,
                                      struct gfn_range range, const struct region *region)
 {
-    struct flush_batch batch;
     if (region->policy != REGION_SHARED) {
         return region_set(ctx, &space->payer, &space->regions, range, region);
     }
-    /* Populated in this call, so that a fork finds every leaf; and before it is a region, so that
-     * nothing is left when either fails. */
-    uint64_t budget = ctx->budget;
-    ctx->budget = UINT64_MAX;
-    enum cleave_status status = space_fill(ctx, space, range, region);
-    ctx->budget = budget;
-    if (status == CLEAVE_OK) {
-        status = region_set(ctx, &space->payer, &space->regions, range, region);
-    }
-    if (status != CLEAVE_OK) {
-        flush_begin(&batch, space);
-        space_clear(ctx, space, range, &batch);
-        flush_finish(ctx, &batch);
-    }
-    return status;
+    /* Populated, so that a fork finds every leaf, before it is a region. */
+    const struct stage stage = {.space = space,
+                                .range = range,
+                                .region = region,
+                                .op = OP_REGION,
+                                .argument = region_pack(region)};
+    return stage_run(ctx, &stage);
 }
 
 /* --- Shared memory made private
  * --------------------------------------------------------------------- */
-
-static void edit_policy(struct region *region, const void *arg);
 
 /* One leaf of shared memory becomes a private one: its own when nobody else maps it, else a copy.
  * `payer` holds a reservation for everything that this takes. */
@@ -144,7 +170,7 @@ static enum cleave_status unshare_leaf(struct mm_ctx *ctx, struct space *space, 
                 space->stats.pages_copied++;
                 flush_drop_frames(&batch, from, 0, 1);
             }
-            pte_t new = ((old & ~pt_format.address) | (uint64_t)to.v << 12) & ~PTE_SHARED;
+            pte_t new = pte_with_pfn(old, to) & ~PTE_SHARED;
             while (!pte_replace(ctx, walk.slot, old, pte_without_write(new))) {
                 old = pte_read(walk.slot);
             }
@@ -190,11 +216,8 @@ enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct
     if (status == CLEAVE_OK) {
         status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
     }
-    if (status == CLEAVE_OK) {
-        space_strip(ctx, space, range, false, &batch); /* nobody writes what is being copied */
-    }
-    if (status == CLEAVE_OK && !(region->rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+    if (status == CLEAVE_OK) { /* nobody writes what is being copied */
+        strip_rights(ctx, space, range, region->rights & ~(unsigned)RIGHT_WRITE, &batch);
     }
     flush_finish(ctx, &batch);
     for (gfn_t at = range.start; status == CLEAVE_OK && at.v < range.end.v;) {
@@ -204,20 +227,29 @@ enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct
     return status;
 }
 
-/* What the whole of `range` is now: REGION_POLICIES for a mixture that cannot change together. */
-static enum region_policy present_policy(struct space *space, struct gfn_range range)
+/* Is all of `range`, which space_unshare() can change in a call, shared memory? */
+static bool all_shared(struct space *space, struct gfn_range range)
 {
     struct gfn_range extent;
-    enum region_policy first = region_get_extent(space->regions, range.start, &extent).policy;
-    first = is_private_kind(first) ? REGION_PRIVATE : first;
-    for (gfn_t at = extent.end; at.v < range.end.v; at = extent.end) {
-        enum region_policy policy = region_get_extent(space->regions, at, &extent).policy;
-        policy = is_private_kind(policy) ? REGION_PRIVATE : policy;
-        if (policy != first) {
-            return REGION_POLICIES;
+    if (range.end.v - range.start.v > UNSHARE_MAX_PAGES) {
+        return false;
+    }
+    for (gfn_t at = range.start; at.v < range.end.v; at = extent.end) {
+        if (region_get_extent(space->regions, at, &extent).policy != REGION_SHARED) {
+            return false;
         }
     }
-    return first;
+    return true;
+}
+
+/* Is a range that is no region yet to be added: now, or in a call before? */
+static bool adds(struct space *space, struct gfn_range range)
+{
+    if (space->op == OP_NONE) {
+        return space_is_empty(space, range);
+    }
+    return space->op_phase == PHASE_STAGE ||
+           (space->op_phase == PHASE_UNDO && space_is_empty(space, range));
 }
 
 enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa_t at,
@@ -229,22 +261,18 @@ enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa
         status = region_check(ctx, region);
     }
     if (status == CLEAVE_OK) {
-        status = space_begin(ctx, space);
+        status = space_begin_op(ctx, space, OP_REGION, range, region_pack(region));
     }
     if (status != CLEAVE_OK) {
         return status;
     }
-    enum region_policy now = present_policy(space, range);
-    if (now == REGION_NONE) {
+    if (adds(space, range)) {
         status = add_region(ctx, space, range, region);
-    } else if (now == REGION_PRIVATE && is_private_kind(region->policy)) {
-        status = change_region(ctx, space, range, region);
-    } else if (now == REGION_SHARED && region->policy == REGION_PRIVATE) {
+    } else if (space->op == OP_NONE && region->policy == REGION_PRIVATE &&
+               all_shared(space, range)) {
         status = space_unshare(ctx, space, range, region);
-    } else if (now == REGION_POLICIES) {
-        status = mm_fail(ctx, CLEAVE_EXISTS, "at", at.v, 1, 0);
     } else {
-        status = mm_fail(ctx, CLEAVE_POLICY, "region.policy", region->policy, now, now);
+        status = change_region(ctx, space, range, region);
     }
     bool mapped = space->foreign_count != 0;
     space_end(ctx, space);
@@ -262,50 +290,71 @@ static void edit_rights(struct region *region, const void *arg)
     region->rights = (uint8_t) * (const unsigned *)arg;
 }
 
+/* Every page must have a region. `state`: one of them may not be written; or one is another
+ * space's, in the higher bits which. */
+#define CHECKED_READ_ONLY 1u
+#define CHECKED_FOREIGN 2u
+#define CHECKED_SHIFT 2
+static enum cleave_status check_rights(struct mm_ctx *ctx, struct region_change *change,
+                                       const struct region *region, struct gfn_range part)
+{
+    if (region->policy == REGION_NONE) {
+        return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", part.start.v << PAGE_SHIFT, 1, 0);
+    }
+    if (region->policy == REGION_READ_ONLY) {
+        change->state |= CHECKED_READ_ONLY;
+    } else if (region->policy == REGION_FOREIGN && !(change->state & CHECKED_FOREIGN)) {
+        change->state |= CHECKED_FOREIGN | part.start.v << CHECKED_SHIFT;
+    }
+    return CLEAVE_OK;
+}
+
+static enum cleave_status checked_rights(struct mm_ctx *ctx, struct region_change *change)
+{
+    unsigned rights = *(const unsigned *)change->arg;
+    if ((change->state & CHECKED_READ_ONLY) && (rights & RIGHT_WRITE)) {
+        return mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, 0, RIGHT_READ | RIGHT_EXEC);
+    }
+    if ((change->state & CHECKED_FOREIGN) && !(rights & RIGHT_READ)) {
+        /* foreign_unmap() takes it away; its owner finds its leaf where it was. */
+        uint64_t at = change->state >> CHECKED_SHIFT;
+        return mm_fail(ctx, CLEAVE_POLICY, "at", at << PAGE_SHIFT, 1, 0);
+    }
+    return CLEAVE_OK;
+}
+
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
                                  unsigned rights)
 {
-    struct gfn_range range, extent;
+    struct region_change change = {.space = space,
+                                   .op = OP_PROTECT,
+                                   .argument = rights,
+                                   .edit = edit_rights,
+                                   .arg = &rights,
+                                   .check = check_rights,
+                                   .checked = checked_rights,
+                                   .cut = !(rights & RIGHT_EXEC)};
     struct flush_batch batch;
-    enum cleave_status status = range_check(ctx, at, size, &range);
+    enum cleave_status status = range_check(ctx, at, size, &change.range);
     if (status == CLEAVE_OK && !rights_legal(rights)) {
-        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_ALL);
+        status = mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, 0, RIGHT_ALL);
     }
     if (status == CLEAVE_OK) {
-        status = space_begin(ctx, space);
+        status = space_begin_op(ctx, space, OP_PROTECT, change.range, rights);
     }
     if (status != CLEAVE_OK) {
         return status;
     }
     flush_begin(&batch, space);
-    gfn_t hole = first_hole(space, range);
-    if (hole.v < range.end.v) {
-        status = mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", hole.v << PAGE_SHIFT, 1, 0);
-    }
-    for (gfn_t f = range.start; status == CLEAVE_OK && f.v < range.end.v; f = extent.end) {
-        struct region region = region_get_extent(space->regions, f, &extent);
-        if (region.policy == REGION_READ_ONLY && (rights & RIGHT_WRITE)) {
-            status =
-                mm_fail(ctx, CLEAVE_RIGHTS, "rights", rights, RIGHT_READ, RIGHT_READ | RIGHT_EXEC);
-        }
-    }
-    if (status == CLEAVE_OK && !(rights & RIGHT_EXEC)) {
-        status = space_cut_both(ctx, space, range, &batch);
-    }
+    status = change_apply(ctx, &change, &batch);
     if (status == CLEAVE_OK) {
-        status = region_edit(ctx, &space->payer, &space->regions, range, edit_rights, &rights);
-    }
-    if (status == CLEAVE_OK && !(rights & RIGHT_WRITE)) {
-        space_strip(ctx, space, range, false, &batch);
-    }
-    if (status == CLEAVE_OK && !(rights & RIGHT_EXEC)) {
-        space_strip(ctx, space, range, true, &batch);
+        strip_rights(ctx, space, change.range, rights, &batch);
     }
     flush_finish(ctx, &batch);
     bool mapped = space->foreign_count != 0;
     space_end(ctx, space);
     if (status == CLEAVE_OK && mapped && !(rights & RIGHT_WRITE)) {
-        foreign_protect(ctx, space, range);
+        foreign_protect(ctx, space, change.range);
     }
     return status;
 }

@@ -36,14 +36,11 @@ static enum cleave_status may_charge(struct mm_ctx *ctx, struct payer *payer, ui
 }
 
 /* Books a frame or block that has just left the free maps. */
-static void charge(struct payer *payer, pfn_t f, unsigned order, enum frame_kind kind,
-                   bool reserved)
+static void charge(struct payer *payer, unsigned order, enum frame_kind kind, bool reserved)
 {
     struct pool *pool = payer->pool;
     uint64_t pages = level_pages(order);
-    struct frame *d = frame_of(f, order);
 
-    MM_CHECK(d->count == 0);
     pool->free -= pages;
     pool->kind[kind] += pages;
     account_of(pool, payer->account)->charged += pages;
@@ -51,6 +48,15 @@ static void charge(struct payer *payer, pfn_t f, unsigned order, enum frame_kind
         pool->reserved--;
         payer->reserved--;
     }
+}
+
+/* Makes what was booked a frame or block with one holder. It is the caller's already, so this needs
+ * no lock, and the lock is not held while its descriptor is fetched. */
+static void hand_out(const struct payer *payer, pfn_t f, unsigned order, enum frame_kind kind)
+{
+    struct frame *d = frame_of(f, order);
+
+    MM_CHECK(d->count == 0);
     frame_set_kind(d, kind, payer->account);
     d->rmap = 0;
     d->count = 1;
@@ -59,14 +65,14 @@ static void charge(struct payer *payer, pfn_t f, unsigned order, enum frame_kind
     }
 }
 
-static pfn_t take_order(struct pool *pool, unsigned order)
+static pfn_t take_order(struct pool *pool, uint32_t account, unsigned order)
 {
     if (order == 0) {
         struct run *run = runs_find_partial(pool);
         if (run == NULL) {
             return PFN_NONE;
         }
-        unsigned part = runs_map_first(run);
+        unsigned part = runs_map_first(run, account);
         runs_take_frame(pool, run, part);
         return pfn_add(runs_frame(run, 1), part);
     }
@@ -86,28 +92,41 @@ static pfn_t take_order(struct pool *pool, unsigned order)
     return runs_frame(giga, 2);
 }
 
+/* pool_alloc() under the lock. */
+static enum cleave_status take(struct mm_ctx *ctx, struct payer *payer, unsigned order,
+                               enum frame_kind kind, pfn_t *out)
+{
+    struct pool *pool = payer->pool;
+    bool reserved = false;
+
+    enum cleave_status status = may_charge(ctx, payer, level_pages(order), &reserved);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    *out = take_order(pool, payer->account, order);
+    if (out->v == 0) {
+        pool->rejected++;
+        return mm_fail(ctx, CLEAVE_NO_MEMORY, "order", order, 0, LEAF_ORDERS - 1);
+    }
+    charge(payer, order, kind, reserved);
+    return CLEAVE_OK;
+}
+
 enum cleave_status pool_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned order,
                               enum frame_kind kind, pfn_t *out)
 {
     struct pool *pool = payer->pool;
-    bool reserved = false;
 
     *out = PFN_NONE;
     if (!(order == 0 && payer->reserved > 0) && port_refuse_allocation()) {
         return mm_fail(ctx, CLEAVE_NO_MEMORY, "pages", level_pages(order), 0, 0);
     }
     spin_lock(ctx, &pool->lock, RANK_POOL);
-    enum cleave_status status = may_charge(ctx, payer, level_pages(order), &reserved);
-    if (status == CLEAVE_OK) {
-        *out = take_order(pool, order);
-        if (out->v == 0) {
-            pool->rejected++;
-            status = mm_fail(ctx, CLEAVE_NO_MEMORY, "order", order, 0, LEAF_ORDERS - 1);
-        } else {
-            charge(payer, *out, order, kind, reserved);
-        }
-    }
+    enum cleave_status status = take(ctx, payer, order, kind, out);
     spin_unlock(ctx, &pool->lock, RANK_POOL);
+    if (status == CLEAVE_OK) {
+        hand_out(payer, *out, order, kind);
+    }
     return status;
 }
 
@@ -131,9 +150,12 @@ enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t 
     }
     if (status == CLEAVE_OK) {
         runs_take_frame(pool, run, runs_part(f, 0));
-        charge(payer, f, 0, kind, reserved);
+        charge(payer, 0, kind, reserved);
     }
     spin_unlock(ctx, &pool->lock, RANK_POOL);
+    if (status == CLEAVE_OK) {
+        hand_out(payer, f, 0, kind);
+    }
     return status;
 }
 
@@ -163,6 +185,9 @@ static void free_to(struct mm_ctx *ctx, struct payer *payer, pfn_t f, unsigned o
     if (payer != NULL) {
         pool->reserved++;
         payer->reserved++;
+    }
+    if (kind == FRAME_TABLE && pool_is_aside(pfn(d->rmap), f)) {
+        runs_end_aside(pool, run_of(pfn(d->rmap), 1)); /* a table that was never put in place */
     }
     frame_set_kind(d, FRAME_FREE, 0);
     d->rmap = 0;
@@ -242,6 +267,7 @@ void pool_break_giga(struct mm_ctx *ctx, pfn_t f)
     spin_lock(ctx, &pool->lock, RANK_POOL);
     MM_CHECK(giga->state == RUN_WHOLE);
     giga->state = RUN_BROKEN;
+    giga->unsettled = PARTS;
     giga->free_count = 0;
     __builtin_memset(giga->free, 0, sizeof(giga->free));
     spin_unlock(ctx, &pool->lock, RANK_POOL);
@@ -252,6 +278,7 @@ void pool_settle_block(struct mm_ctx *ctx, pfn_t block, uint32_t account)
     struct pool *pool = pool_of(block);
     spin_lock(ctx, &pool->lock, RANK_POOL);
     MM_CHECK(run_of(block, 1)->state == RUN_NONE);
+    run_of(block, 2)->unsettled--;
     run_of(block, 1)->state = RUN_WHOLE;
     frame_set_kind(frame_of(block, 1), FRAME_DATA, account);
     spin_unlock(ctx, &pool->lock, RANK_POOL);
@@ -310,10 +337,10 @@ bool pool_is_aside(pfn_t block, pfn_t owner)
     return block.v != 0 && run->state == RUN_ASIDE && run->owner == owner.v;
 }
 
-pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner)
+/* pool_set_aside() under the lock. */
+static pfn_t set_aside(struct pool *pool, pfn_t owner)
 {
-    spin_lock(ctx, &pool->lock, RANK_POOL);
-    pfn_t block = runs_find_block(pool);
+    pfn_t block = runs_find_random_block(pool);
     if (block.v != 0) {
         struct run *run = run_of(block, 1);
         runs_map_fill(run);
@@ -322,8 +349,61 @@ pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner)
         runs_push(&pool->block_aside, run, 1);
         pool->aside += PARTS;
     }
+    return block;
+}
+
+pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner)
+{
+    spin_lock(ctx, &pool->lock, RANK_POOL);
+    pfn_t block = set_aside(pool, owner);
     spin_unlock(ctx, &pool->lock, RANK_POOL);
     return block;
+}
+
+/* Sets a run, whose first frame goes to `block`, aside for `table` and takes part `part` of it;
+ * PFN_NONE where the run is not to be had or the payer may not have the frame. Under the lock. */
+static pfn_t take_first_copy(struct payer *payer, pfn_t table, unsigned part, pfn_t *block)
+{
+    struct pool *pool = payer->pool;
+    const struct account *account = account_of(pool, payer->account);
+
+    if (account->charged >= account->limit || pool->free == pool->reserved) {
+        return PFN_NONE;
+    }
+    *block = set_aside(pool, table);
+    if (block->v == 0) {
+        return PFN_NONE;
+    }
+    runs_take_frame(pool, run_of(*block, 1), part);
+    charge(payer, 0, FRAME_DATA, false);
+    return pfn_add(*block, part);
+}
+
+enum cleave_status pool_alloc_split(struct mm_ctx *ctx, struct payer *payer, unsigned part,
+                                    pfn_t *table, pfn_t *copy)
+{
+    struct pool *pool = payer->pool;
+    pfn_t block = PFN_NONE;
+
+    *table = *copy = PFN_NONE;
+    if (port_refuse_allocation()) {
+        return mm_fail(ctx, CLEAVE_NO_MEMORY, "pages", 1, 0, 0);
+    }
+    bool refused = port_refuse_allocation();
+    spin_lock(ctx, &pool->lock, RANK_POOL);
+    enum cleave_status status = take(ctx, payer, 0, FRAME_TABLE, table);
+    if (status == CLEAVE_OK && !refused) {
+        *copy = take_first_copy(payer, *table, part, &block);
+    }
+    spin_unlock(ctx, &pool->lock, RANK_POOL);
+    if (status == CLEAVE_OK) {
+        hand_out(payer, *table, 0, FRAME_TABLE);
+        frame_of(*table, 0)->rmap = block.v;
+    }
+    if (copy->v != 0) {
+        hand_out(payer, *copy, 0, FRAME_DATA);
+    }
+    return status;
 }
 
 /* --- Dead tables ------------------------------------------------------------------------------ */
@@ -338,6 +418,30 @@ void pool_defer_table(struct mm_ctx *ctx, struct pool *pool, pfn_t table)
     frame_of(table, 0)->rmap = pool->reap_tables;
     pool->reap_tables = table.v;
     spin_unlock(ctx, &pool->lock, RANK_POOL);
+}
+
+void pool_defer_giga(struct mm_ctx *ctx, pfn_t giga)
+{
+    struct pool *pool = pool_of(giga);
+    spin_lock(ctx, &pool->lock, RANK_POOL);
+    run_of(giga, 2)->owner = pool->reap_gigas;
+    pool->reap_gigas = (giga.v >> (2 * LEVEL_BITS)) + 1;
+    spin_unlock(ctx, &pool->lock, RANK_POOL);
+}
+
+pfn_t pool_next_giga(struct mm_ctx *ctx, struct pool *pool)
+{
+    if (__atomic_load_n(&pool->reap_gigas, __ATOMIC_RELAXED) == 0) {
+        return PFN_NONE;
+    }
+    spin_lock(ctx, &pool->lock, RANK_POOL);
+    struct run *run = runs_first(pool->reap_gigas, 2);
+    if (run != NULL) {
+        pool->reap_gigas = run->owner;
+        run->owner = 0;
+    }
+    spin_unlock(ctx, &pool->lock, RANK_POOL);
+    return run != NULL ? runs_frame(run, 2) : PFN_NONE;
 }
 
 pfn_t pool_next_dead_table(struct mm_ctx *ctx, struct pool *pool)

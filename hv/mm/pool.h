@@ -44,23 +44,26 @@ struct vcpu_wait {
 };
 
 struct pool {
-    struct spinlock lock;
     pfn_t start, end; /* host frames [start, end), multiples of a 2 MiB block */
+    uint64_t frames;  /* end - start */
+    pfn_t account_directory;
+    uint32_t accounts;     /* records made so far */
+    uint32_t account_free; /* free list: index + 1 */
+    uint32_t reap_tables;  /* dead tables, by frame number, linked through frame.rmap */
+    uint32_t reap_gigas;   /* 1 GiB runs with unsettled blocks: index + 1, by run.owner */
     uint8_t dying;
-    uint64_t frames;            /* end - start */
-    uint64_t free;              /* free 4 KiB frames, set-aside ones included */
-    uint64_t aside;             /* of these: set aside in collapse runs */
-    uint64_t reserved;          /* promised by reservations and grants; at most `free` */
-    uint64_t kind[FRAME_KINDS]; /* frames in use by kind */
+    /* What each allocation writes begins a cache line: what faults only read lies before it. */
+    struct spinlock lock __attribute__((aligned(64)));
     uint32_t giga_free;         /* list of wholly free 1 GiB runs */
     uint32_t giga_partial;      /* list of BROKEN 1 GiB runs with free 2 MiB blocks */
     uint32_t block_partial;     /* list of BROKEN 2 MiB runs with free frames */
     uint32_t block_aside;       /* list of RUN_ASIDE runs */
-    struct run edge[2];         /* free 2 MiB blocks at either end, in 1 GiB runs not wholly ours */
-    uint32_t reap_tables;       /* dead tables, by frame number, linked through frame.rmap */
-    pfn_t account_directory;
-    uint32_t accounts;     /* records made so far */
-    uint32_t account_free; /* free list: index + 1 */
+    uint64_t free;              /* free 4 KiB frames, set-aside ones included */
+    uint64_t aside;             /* of these: set aside in collapse runs */
+    uint64_t reserved;          /* promised by reservations and grants; at most `free` */
+    uint64_t kind[FRAME_KINDS]; /* frames in use by kind */
+    struct run edge[2] __attribute__((aligned(64))); /* free 2 MiB blocks at either end, in 1 GiB
+                                                        runs not wholly ours */
     struct vcpu_wait *wait_first, *wait_last;
     struct space *spaces;     /* every space and snapshot of the family */
     struct account own;       /* account 0: the pool's own objects; no limit */
@@ -96,12 +99,19 @@ struct pool *pool_of(pfn_t f);
 enum cleave_status pool_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned order,
                               enum frame_kind kind, pfn_t *out) MUST_CHECK;
 
+/* True when a block was refused for what a smaller one may still be had for. */
+static inline bool pool_lacks(enum cleave_status status)
+{
+    return status == CLEAVE_NO_MEMORY || status == CLEAVE_QUOTA;
+}
+
 /* Allocates the 4 KiB frame `f` itself, which must be free in a BROKEN run or set aside. For copies
  * to their own offset in a run. CLEAVE_NO_MEMORY when it is in use. */
 enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t f,
                                  enum frame_kind kind) MUST_CHECK;
 
-/* Gives back a frame or block that has no references left, nor any beneath it. */
+/* Gives back a frame or block that has no references left, nor any beneath it; with a table that
+ * was never put in place also the run set aside for it. */
 void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order);
 /* Gives back a 4 KiB frame that nobody but its payer has seen (count 1), into the payer's
  * reservation, so that a race that was lost takes nothing from it. */
@@ -120,9 +130,18 @@ void pool_settle_block(struct mm_ctx *ctx, pfn_t block, uint32_t account);
  * block again. CLEAVE_BUSY where that does not hold. */
 enum cleave_status pool_join(struct mm_ctx *ctx, pfn_t f, unsigned order) MUST_CHECK;
 
-/* Sets a free 2 MiB block aside for the copies of table `owner`; PFN_NONE when there is none to
- * spare (none free beyond the reservations). Its frames still count as free. */
+/* Sets a free 2 MiB block aside for the copies of table `owner`; PFN_NONE when there is none. Its
+ * frames still count as free, and are had by whoever finds no other. */
 pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner);
+/*
+ * What a split and the copy that follows it take, at once: a frame for the level-0 table `*table`,
+ * as pool_alloc() gives it, and, where they are to be had, a run set aside for it (in its rmap) and
+ * in `*copy` part `part` of that run for data, else PFN_NONE. The payer has nothing reserved. When
+ * the table is freed unused the run is given back with it. CLEAVE_NO_MEMORY, CLEAVE_QUOTA; nothing
+ * changed.
+ */
+enum cleave_status pool_alloc_split(struct mm_ctx *ctx, struct payer *payer, unsigned part,
+                                    pfn_t *table, pfn_t *copy) MUST_CHECK;
 /* Is the run at `block` still set aside for `owner`? It ends at any time when memory runs short. */
 bool pool_is_aside(pfn_t block, pfn_t owner);
 
@@ -146,7 +165,18 @@ enum cleave_status account_set_limit(struct mm_ctx *ctx, struct pool *pool, uint
 /* The record; null for an index that was never made. */
 struct account *account_of(struct pool *pool, uint32_t account);
 
-/* Puts a dead table (count 0) on the reap list; a run set aside for it is given back. */
+/* Puts a 1 GiB run with unsettled blocks on the list, or takes one off: PFN_NONE when it is empty.
+ */
+void pool_defer_giga(struct mm_ctx *ctx, pfn_t giga);
+pfn_t pool_next_giga(struct mm_ctx *ctx, struct pool *pool);
+/* Is anything on either list? */
+static inline bool pool_has_dead(const struct pool *pool)
+{
+    return __atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0 ||
+           __atomic_load_n(&pool->reap_gigas, __ATOMIC_RELAXED) != 0;
+}
+/* Puts a dead table or region node (count 0) on the reap list; a run set aside for it is given
+ * back. */
 void pool_defer_table(struct mm_ctx *ctx, struct pool *pool, pfn_t table);
 /* Takes one off; PFN_NONE when the list is empty. */
 pfn_t pool_next_dead_table(struct mm_ctx *ctx, struct pool *pool);

@@ -18,7 +18,7 @@
 
 /*
  * A leaf: policy 1..4, rights 5..7, armed 8, notify 9, whole 10, fork_refuse 11, order 12..13,
- * channel 16..31, pager 32..47, told 48..63. A node: bit 0, summary 1..7, frame number 8..39.
+ * channel 16..31, pager 32..47, told 48..63. A node: bit 0, summary 1..8, frame number 9..40.
  */
 #define WORD_NODE UINT64_C(1)
 #define LEAF_POLICY 1
@@ -32,12 +32,12 @@
 #define LEAF_PAGER 32
 #define LEAF_TOLD 48
 #define NODE_SUMMARY 1
-#define NODE_SUMMARY_MASK 0x7fu
-#define NODE_FRAME 8
+#define NODE_SUMMARY_MASK 0xffu
+#define NODE_FRAME 9
 
 _Static_assert(REGION_POLICIES <= 16, "a policy fits in its bits");
 _Static_assert(LEAF_ORDERS <= 4, "an order fits in its bits");
-_Static_assert(2 * REGION_HAS_SHARED - 1 <= NODE_SUMMARY_MASK, "a summary fits in its bits");
+_Static_assert(2 * REGION_HAS_NO_READ - 1 <= NODE_SUMMARY_MASK, "a summary fits in its bits");
 
 static inline bool word_is_node(region_word_t word) { return (word & WORD_NODE) != 0; }
 static inline pfn_t word_node(region_word_t word) { return pfn((uint32_t)(word >> NODE_FRAME)); }
@@ -106,6 +106,7 @@ static unsigned leaf_summary(region_word_t leaf)
     return policy_summary((enum region_policy)(leaf >> LEAF_POLICY & 15u)) |
            (armed || !(rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u) |
            (rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC) |
+           (rights & RIGHT_READ ? 0u : REGION_HAS_NO_READ) |
            (leaf >> LEAF_NOTIFY & 1u ? REGION_HAS_NOTIFY : 0u);
 }
 
@@ -195,6 +196,17 @@ bool region_find(region_word_t tree, gfn_t from, gfn_t end, unsigned mask, struc
     return false;
 }
 
+uint64_t region_count_words(region_word_t tree, struct gfn_range range, uint64_t limit)
+{
+    uint64_t words = 0;
+    for (gfn_t at = range.start; at.v < range.end.v && words <= limit; words++) {
+        unsigned level;
+        (void)find_word(tree, at, 0, ANY_SUMMARY, &level);
+        at = gfn(level_align(at, level).v + level_pages(level));
+    }
+    return words;
+}
+
 static void walk_node(region_word_t word, unsigned level,
                       bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
 {
@@ -214,6 +226,13 @@ void region_walk(region_word_t tree, bool (*visit)(void *arg, pfn_t node, unsign
 {
     if (word_is_node(tree)) {
         walk_node(tree, ROOT_LEVEL, visit, arg);
+    }
+}
+
+void region_walk_dead(pfn_t node, bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        region_walk(node_words(node)[i], visit, arg);
     }
 }
 
@@ -240,13 +259,25 @@ static bool put_shared(pfn_t node)
     return true;
 }
 
+/* Gives back a node that nobody else can see; into the reservation of `back` unless it is null. */
+static void free_node(struct mm_ctx *ctx, struct payer *back, pfn_t node)
+{
+    if (back != NULL) {
+        pool_return(ctx, back, node);
+        return;
+    }
+    bool last = node_put(ctx, node);
+    MM_CHECK(last);
+    pool_free(ctx, node, 0);
+}
+
 /*
  * Drops the reference that `*word`, a node, holds; it is REGION_WORD_NONE then. A node that this is
  * the last holder of keeps its count of one until all beneath it is gone, so that a drop which
  * stops leaves a tree that can be walked and dropped on. One unit for each reference dropped. Calls
- * itself at most ROOT_LEVEL deep.
+ * itself at most ROOT_LEVEL deep. `back` as for free_node().
  */
-static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
+static bool drop_word(struct mm_ctx *ctx, struct payer *back, region_word_t *word)
 {
     pfn_t node = word_node(*word);
 
@@ -261,16 +292,14 @@ static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
     }
     region_word_t *words = node_words(node);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        if (word_is_node(words[i]) && !drop_word(ctx, &words[i])) {
+        if (word_is_node(words[i]) && !drop_word(ctx, back, &words[i])) {
             return false;
         }
     }
     if (!mm_spend(ctx, 1)) {
         return false;
     }
-    bool last = node_put(ctx, node);
-    MM_CHECK(last);
-    pool_free(ctx, node, 0);
+    free_node(ctx, back, node);
     *word = REGION_WORD_NONE;
     return true;
 }
@@ -278,20 +307,43 @@ static bool drop_word(struct mm_ctx *ctx, region_word_t *word)
 bool region_drop(struct mm_ctx *ctx, region_word_t *tree)
 {
     if (word_is_node(*tree)) {
-        return drop_word(ctx, tree);
+        return drop_word(ctx, NULL, tree);
     }
     *tree = REGION_WORD_NONE;
     return true;
 }
 
-/* The same without stopping, for what a change replaced. */
-static void drop_all(struct mm_ctx *ctx, region_word_t word)
+void region_defer(struct mm_ctx *ctx, region_word_t word)
+{
+    if (word_is_node(word) && !put_shared(word_node(word))) {
+        bool last = node_put(ctx, word_node(word));
+        MM_CHECK(last);
+        pool_defer_table(ctx, pool_of(word_node(word)), word_node(word));
+    }
+}
+
+void region_drop_some(struct mm_ctx *ctx, struct payer *back, region_word_t tree, uint64_t *limit)
 {
     uint64_t budget = ctx->budget;
-    ctx->budget = UINT64_MAX;
-    bool done = drop_word(ctx, &word);
-    MM_CHECK(done);
-    ctx->budget = budget;
+    bool done = !word_is_node(tree);
+
+    if (*limit != 0 && !done) {
+        ctx->budget = *limit;
+        done = drop_word(ctx, back, &tree);
+        *limit = ctx->budget;
+        ctx->budget = budget;
+    }
+    if (!done) {
+        region_defer(ctx, tree);
+    }
+}
+
+void region_destroy_node(struct mm_ctx *ctx, pfn_t node)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        region_defer(ctx, node_words(node)[i]);
+    }
+    pool_free(ctx, node, 0);
 }
 
 /* --- Changing: the plan ----------------------------------------------------------------------- */
@@ -301,9 +353,11 @@ struct change {
     region_word_t set; /* where `edit` is null */
     region_edit_t *edit;
     const void *arg;
+    struct payer *back;     /* whose reservation nodes go back to; null: none */
     region_word_t from, to; /* the leaf edited last, and what it became */
     region_word_t spare;    /* nodes had beforehand: each one's first word names the next */
     uint64_t taken;         /* references taken beforehand */
+    uint64_t drops;         /* nodes that may still be dropped at once */
 };
 
 /* What becomes of a word. */
@@ -430,9 +484,7 @@ static void free_spare(struct mm_ctx *ctx, struct change *change)
     while (word_is_node(change->spare)) {
         pfn_t node = word_node(change->spare);
         change->spare = node_words(node)[0];
-        bool last = node_put(ctx, node);
-        MM_CHECK(last);
-        pool_free(ctx, node, 0);
+        free_node(ctx, change->back, node);
     }
 }
 
@@ -520,6 +572,11 @@ static enum cleave_status hold_word(struct mm_ctx *ctx, struct change *change, r
 static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_t *slot,
                          unsigned level, gfn_t base, bool shared);
 
+static void drop_some(struct mm_ctx *ctx, struct change *change, region_word_t word)
+{
+    region_drop_some(ctx, change->back, word, &change->drops);
+}
+
 /* Makes the node that `word` becomes, of words of `level`, and returns the word that points to it:
  * a node filled with the leaf that is split, a copy of a shared node, or the node itself. */
 static region_word_t replace_node(struct mm_ctx *ctx, struct change *change, region_word_t word,
@@ -554,7 +611,7 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     if (plan.kind == PLAN_LEAF) {
         *slot = plan.leaf;
         if (word_is_node(old) && !shared) {
-            drop_all(ctx, old);
+            drop_some(ctx, change, old);
         }
         return;
     }
@@ -563,7 +620,7 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     if (copied) {
         bool last = node_put(ctx, word_node(old)); /* taken by hold_word() */
         MM_CHECK(!last);
-        drop_all(ctx, old);
+        drop_some(ctx, change, old);
     }
 }
 
@@ -578,6 +635,8 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
     if (plan.kind == PLAN_KEEP) {
         return CLEAVE_OK;
     }
+    /* What comes and goes with each write to an armed page must not use a reservation up. */
+    change->back = payer->reserved != 0 ? payer : NULL;
     enum cleave_status status = have_spare(ctx, payer, change, plan.frames);
     if (status != CLEAVE_OK) {
         return status;
@@ -597,13 +656,13 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
 enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                               struct gfn_range range, const struct region *region)
 {
-    struct change change = {.range = range, .set = region_pack(region)};
+    struct change change = {.range = range, .set = region_pack(region), .drops = REGION_DROPS};
     return change_tree(ctx, payer, tree, &change);
 }
 
 enum cleave_status region_edit(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                                struct gfn_range range, region_edit_t *edit, const void *arg)
 {
-    struct change change = {.range = range, .edit = edit, .arg = arg};
+    struct change change = {.range = range, .edit = edit, .arg = arg, .drops = UINT64_MAX};
     return change_tree(ctx, payer, tree, &change);
 }

@@ -54,6 +54,7 @@ typedef uint64_t region_word_t;
 #define REGION_HAS_NOTIFY 16u  /* some page belongs to a notify range */
 #define REGION_HAS_PAGED 32u
 #define REGION_HAS_SHARED 64u
+#define REGION_HAS_NO_READ 128u /* some page lacks READ, and so every right */
 
 region_word_t region_pack(const struct region *region);
 struct region region_unpack(region_word_t leaf);
@@ -73,6 +74,9 @@ unsigned region_summary_all(region_word_t tree);
 bool region_find(region_word_t tree, gfn_t from, gfn_t end, unsigned mask, struct gfn_range *found,
                  struct region *region);
 
+/* Words that meet `range`, but at most `limit` + 1: O(`limit`). */
+uint64_t region_count_words(region_word_t tree, struct gfn_range range, uint64_t limit);
+
 /* A change to a range: either all of it becomes `set`, or `edit` is applied to each leaf in it. */
 typedef void region_edit_t(struct region *region, const void *arg);
 
@@ -83,14 +87,17 @@ typedef void region_edit_t(struct region *region, const void *arg);
 #define REGION_SET_FRAMES (2 * ROOT_LEVEL + 1)
 
 /*
- * Makes every page of `range` have `region`. Builds changed nodes as copies, never touching a node
- * that another tree shares, and stores the new root word through `tree` at the end; nodes exclusive
- * to this tree may be changed in place only after every allocation has succeeded. CLEAVE_NO_MEMORY
- * or CLEAVE_QUOTA: nothing changed. The caller holds the space's lock for writing.
+ * Makes every page of `range` have `region`. O(TABLE_ENTRIES) for each level: of what was there, at
+ * most REGION_DROPS nodes are dropped, the others are deferred. Builds changed nodes as copies,
+ * never touching a node that another tree shares, and stores the new root word through `tree` at
+ * the end; nodes exclusive to this tree may be changed in place only after every allocation has
+ * succeeded. CLEAVE_NO_MEMORY or CLEAVE_QUOTA: nothing changed. The caller holds the space's lock
+ * for writing.
  */
 enum cleave_status region_set(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                               struct gfn_range range, const struct region *region) MUST_CHECK;
-/* Applies `edit` to every leaf that meets `range` (REGION_NONE leaves are left alone). */
+/* Applies `edit` to every leaf that meets `range` (REGION_NONE leaves are left alone). O(words of
+ * the range): change.h does long ones in steps. */
 enum cleave_status region_edit(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                                struct gfn_range range, region_edit_t *edit,
                                const void *arg) MUST_CHECK;
@@ -101,6 +108,17 @@ enum cleave_status region_share(struct mm_ctx *ctx, region_word_t tree) MUST_CHE
  * one unit per node; false when the budget ran out: `*tree` holds what is left, call again. */
 bool region_drop(struct mm_ctx *ctx, region_word_t *tree);
 
+/* The same at once: what nothing else shares goes to its pool's reap list (table.h). */
+void region_defer(struct mm_ctx *ctx, region_word_t tree);
+/* Drops up to `*limit` nodes, which it is lowered by, into the reservation of `back` unless it is
+ * null, and defers the rest. */
+void region_drop_some(struct mm_ctx *ctx, struct payer *back, region_word_t tree, uint64_t *limit);
+#define REGION_DROPS 16u /* nodes that region_set() drops itself */
+/* Frees a node that was deferred; what it alone held is deferred in turn. */
+void region_destroy_node(struct mm_ctx *ctx, pfn_t node);
+
+/* For audits: the same walk beneath a deferred node. */
+void region_walk_dead(pfn_t node, bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg);
 /* For audits: calls `visit` for each node reached from `tree` (the node, its level). `visit`
  * returns true to descend. */
 void region_walk(region_word_t tree, bool (*visit)(void *arg, pfn_t node, unsigned level),

@@ -36,38 +36,44 @@ struct base_entry {
     pte_t *slot;
 };
 
-/* What the base has for slot `i` of `level` beneath `above`. */
+/* What the base has for slot `i` of `level` beneath `above`. Where that is parked, what is beneath
+ * need not be: the regions say what table_restrict() parks here. */
 static struct base_entry base_below(struct base_entry above, unsigned level, unsigned i)
 {
-    switch (pte_kind(above.entry, level + 1)) {
-    case PTE_KIND_TABLE: {
-        pte_t *slot = &table_slots(pte_pfn(above.entry))[i];
-        return (struct base_entry){pte_read(slot), slot};
-    }
+    struct base_entry below = {0, NULL};
+    switch (pte_target(above.entry, level + 1)) {
+    case PTE_KIND_TABLE:
+        below.slot = &table_slots(pte_pfn(above.entry))[i];
+        below.entry = pte_read(below.slot);
+        break;
     case PTE_KIND_LEAF:
-        return (struct base_entry){pte_split_leaf(above.entry, level + 1, i), above.slot};
+        below = (struct base_entry){pte_split_leaf(above.entry, level + 1, i), above.slot};
+        break;
     case PTE_KIND_PAGED:
-        return (struct base_entry){paged_part(above.entry, i), NULL};
+        below.entry = paged_part(above.entry, i);
+        break;
     case PTE_KIND_ABSENT:
+    case PTE_KIND_PARKED:
         break;
     }
-    return (struct base_entry){0, NULL};
+    return below;
 }
 
 /* Takes a reference on what a base's entry points to. */
 static enum cleave_status count_entry(struct mm_ctx *ctx, pte_t e, unsigned level)
 {
-    if (pte_is_table(e, level)) {
+    if (pte_holds_table(e, level)) {
         return node_get(ctx, pte_pfn(e));
     }
-    return pte_is_leaf(e, level) && pte_counted(e) ? frame_get(ctx, pte_pfn(e), level) : CLEAVE_OK;
+    return pte_holds_leaf(e, level) && pte_counted(e) ? frame_get(ctx, pte_pfn(e), level)
+                                                      : CLEAVE_OK;
 }
 
 /* Replaces an entry by its base's, which more than one entry then points to: neither is writable.
  */
 static void revert_entry(struct reset *r, pte_t *slot, struct base_entry base, unsigned level)
 {
-    bool shared = pte_is_leaf(base.entry, level) && (base.entry & PTE_SHARED);
+    bool shared = pte_holds_leaf(base.entry, level) && (base.entry & PTE_SHARED);
 
     r->status = count_entry(r->ctx, base.entry, level);
     if (r->status != CLEAVE_OK) {
@@ -83,9 +89,9 @@ static void revert_entry(struct reset *r, pte_t *slot, struct base_entry base, u
         shared || !(base.entry & pt_format.present) ? base.entry : pte_without_write(base.entry);
     port_point(r->ctx, POINT_ENTRY, (uint64_t)(uintptr_t)slot, new);
     pte_t old = __atomic_exchange_n(slot, new, __ATOMIC_ACQ_REL);
-    if (pte_is_table(old, level)) {
+    if (pte_holds_table(old, level)) {
         flush_drop_table(&r->batch, pte_pfn(old));
-    } else if (pte_is_leaf(old, level) && pte_counted(old)) {
+    } else if (pte_holds_leaf(old, level) && pte_counted(old)) {
         flush_drop_frames(&r->batch, pte_pfn(old), level, 1);
     } else {
         flush_need(&r->batch);
@@ -106,9 +112,9 @@ static bool fills_leaf(struct space *space, gfn_t at, unsigned level)
 static bool keep_leaf(struct reset *r, pte_t *slot, pte_t base, unsigned level, gfn_t at)
 {
     pte_t e = pte_read(slot);
-    if (level > 1 || !pte_is_leaf(e, level) || (e & (PTE_SHARED | PTE_FOREIGN | PTE_DEVICE)) ||
+    if (level > 1 || !pte_holds_leaf(e, level) || (e & (PTE_SHARED | PTE_FOREIGN | PTE_DEVICE)) ||
         !(base == 0 ? fills_leaf(r->space, at, level)
-                    : pte_is_leaf(base, level) && !(base & PTE_SHARED)) ||
+                    : pte_holds_leaf(base, level) && !(base & PTE_SHARED)) ||
         !frame_is_exclusive(r->ctx, pte_pfn(e), level, 0)) {
         return false;
     }
@@ -118,10 +124,9 @@ static bool keep_leaf(struct reset *r, pte_t *slot, pte_t base, unsigned level, 
         port_copy_pages(frame_address(pte_pfn(e)), frame_address(pte_pfn(base)),
                         level_pages(level));
         /* Rights are the base's; write stays where the base's regions allow it. */
-        pte_t rights = pte_set_exec(e, pte_executable(base));
-        while (!pte_replace(r->ctx, slot, e, rights)) {
+        bool exec = !pte_is_parked(base) && pte_executable(base);
+        while (!pte_is_parked(e) && !pte_replace(r->ctx, slot, e, pte_set_exec(e, exec))) {
             e = pte_read(slot);
-            rights = pte_set_exec(e, pte_executable(base));
         }
     }
     if (region_summary(r->space->regions, at, level) & REGION_HAS_NO_WRITE) {
@@ -153,15 +158,19 @@ static void revert_table(struct reset *r, pfn_t table, gfn_t base_at, struct bas
             continue;
         }
         bool kept = keeps(r, at, pages);
-        if (kept && pte_is_table(e, level) && node_count(pte_pfn(e)) == 1) {
+        if (kept && pte_holds_table(e, level) && node_count(pte_pfn(e)) == 1) {
             revert_table(r, pte_pfn(e), at, base);
         } else if (!kept || !keep_leaf(r, &slots[i], base.entry, level, at)) {
             revert_entry(r, &slots[i], base, level);
+        } else if (level > 0) { /* a block was copied */
+            r->space->op_at = gfn(at.v + pages);
+            r->status = mm_spend(r->ctx, pages) ? CLEAVE_OK : CLEAVE_AGAIN;
         }
     }
     /* What the base has, or the fork still has, may hide rights that the regions do not give. */
-    table_restrict(r->ctx, r->space, table, base_at, false);
-    table_restrict(r->ctx, r->space, table, base_at, true);
+    table_restrict(r->ctx, r->space, table, base_at, RIGHT_READ);
+    table_restrict(r->ctx, r->space, table, base_at, RIGHT_WRITE);
+    table_restrict(r->ctx, r->space, table, base_at, RIGHT_EXEC);
     flush_need(&r->batch);
     if (level == 0 && r->count != 0 && r->status == CLEAVE_OK) {
         r->space->op_at = gfn(base_at.v + TABLE_ENTRIES);
@@ -181,7 +190,7 @@ static void revert_root(struct reset *r)
         if (at.v + level_pages(ROOT_LEVEL) <= r->space->op_at.v || same_target(e, b.entry)) {
             continue;
         }
-        if (pte_is_table(e, ROOT_LEVEL) && node_count(pte_pfn(e)) == 1 &&
+        if (pte_holds_table(e, ROOT_LEVEL) && node_count(pte_pfn(e)) == 1 &&
             keeps(r, at, level_pages(ROOT_LEVEL))) {
             revert_table(r, pte_pfn(e), at, b);
         } else {
@@ -218,6 +227,7 @@ static void lock_both(struct mm_ctx *ctx, struct space *space)
         read_lock(ctx, &base->lock, RANK_SPACE);
     }
     write_lock(ctx, &space->lock, RANK_SPACE);
+    space_turn(space);
     if (base != NULL && !first) {
         read_lock(ctx, &base->lock, RANK_SPACE);
     }
@@ -261,18 +271,29 @@ static enum cleave_status reset_begin(struct mm_ctx *ctx, struct space *space)
 /* Where a reset stands that has not given up the space's own foreign maps and regions. */
 #define FIRST_PHASE gfn(UINT64_MAX)
 
-/* The regions are the base's again. */
+/* The regions are the base's again. Where they give less, nothing has it from now on: the entries
+ * may be reverted calls later. */
 static enum cleave_status revert_regions(struct mm_ctx *ctx, struct space *space)
 {
+    struct flush_batch batch;
     if (space->regions == space->base->regions) {
         return CLEAVE_OK;
     }
     enum cleave_status status = region_share(ctx, space->base->regions);
-    if (status == CLEAVE_OK) {
-        space->op_regions = space->regions;
-        space->regions = space->base->regions;
+    if (status != CLEAVE_OK) {
+        return status;
     }
-    return status;
+    space->op_regions = space->regions;
+    space->regions = space->base->regions;
+    if (region_summary_all(space->regions) & (REGION_HAS_NO_WRITE | REGION_HAS_NO_EXEC)) {
+        flush_begin(&batch, space);
+        table_restrict(ctx, space, space->root, gfn(0), RIGHT_READ);
+        table_restrict(ctx, space, space->root, gfn(0), RIGHT_WRITE);
+        table_restrict(ctx, space, space->root, gfn(0), RIGHT_EXEC);
+        flush_need(&batch);
+        flush_finish(ctx, &batch);
+    }
+    return CLEAVE_OK;
 }
 
 /* First phase, before any entry: the space's maps of others go, and the regions are the base's
@@ -293,11 +314,12 @@ static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *spac
     if (space->state != SPACE_ALIVE) {
         return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     }
-    channel_forget(ctx, space, everything);
+    space_unfill(space, everything);
     status = revert_regions(ctx, space);
     if (status != CLEAVE_OK) {
-        channel_remember(ctx, space, everything);
         space->op = OP_NONE;
+    } else {
+        space->forget = everything;
     }
     space->op_at = gfn(0);
     return status;
@@ -317,12 +339,16 @@ enum cleave_status space_reset(struct mm_ctx *ctx, struct space *space,
     if (space->op == OP_NONE) {
         space->op = OP_RESET;
         space->op_at = FIRST_PHASE;
+        space->op_walk = gfn(0);
     }
     if (space->op_at.v == FIRST_PHASE.v) {
         r.status = give_up_regions(ctx, space);
         if (r.status == CLEAVE_AGAIN) {
             return r.status;
         }
+    }
+    if (r.status == CLEAVE_OK && !channel_forget_some(ctx, space, space->op_regions)) {
+        r.status = CLEAVE_AGAIN;
     }
     if (r.status == CLEAVE_OK) {
         flush_begin(&r.batch, space);

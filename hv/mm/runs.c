@@ -77,13 +77,28 @@ void runs_map_give(struct run *run, unsigned part)
     run->free[part / 64] |= UINT64_C(1) << (part % 64);
     run->free_count++;
 }
-unsigned runs_map_first(const struct run *run)
+unsigned runs_map_first(const struct run *run, uint32_t account)
 {
-    unsigned w = 0;
+    unsigned w = account % RUN_WORDS;
     while (run->free[w] == 0) {
-        w++;
+        w = (w + 1) % RUN_WORDS;
     }
     return w * 64 + (unsigned)__builtin_ctzll(run->free[w]);
+}
+
+static unsigned map_first(const struct run *run) { return runs_map_first(run, 0); }
+
+/* A free part that nobody can foretell. O(words of the map). */
+static unsigned runs_map_random(const struct run *run)
+{
+    uint64_t random = port_random();
+    unsigned w = (unsigned)(random % RUN_WORDS);
+    while (run->free[w] == 0) {
+        w = (w + 1) % RUN_WORDS;
+    }
+    uint64_t from = UINT64_MAX << (random >> 32) % (PARTS < 64 ? PARTS : 64);
+    uint64_t word = run->free[w] & from ? run->free[w] & from : run->free[w];
+    return w * 64 + (unsigned)__builtin_ctzll(word);
 }
 
 unsigned runs_part(pfn_t f, unsigned order)
@@ -133,13 +148,12 @@ void runs_take_block(struct pool *pool, struct run *giga, unsigned part)
     }
 }
 
-/* A free 2 MiB block, off the free maps; PFN_NONE when there is none. Edges first, so that 1 GiB
- * runs stay whole. */
-pfn_t runs_find_block(struct pool *pool)
+/* A free 2 MiB block, off the free maps; which of its map, `choose` says. */
+static pfn_t find_block(struct pool *pool, unsigned (*choose)(const struct run *run))
 {
     for (unsigned i = 0; i < 2; i++) {
         if (pool->edge[i].free_count != 0) {
-            unsigned part = runs_map_first(&pool->edge[i]);
+            unsigned part = choose(&pool->edge[i]);
             pfn_t base = i == 0 ? pool->start : pool->end;
             runs_take_block(pool, &pool->edge[i], part);
             uint64_t giga = base.v & ~(level_pages(2) - 1);
@@ -153,10 +167,14 @@ pfn_t runs_find_block(struct pool *pool)
     if (giga == NULL) {
         return PFN_NONE;
     }
-    unsigned part = runs_map_first(giga);
+    unsigned part = choose(giga);
     runs_take_block(pool, giga, part);
     return pfn_add(runs_frame(giga, 2), part * level_pages(1));
 }
+
+pfn_t runs_find_block(struct pool *pool) { return find_block(pool, map_first); }
+
+pfn_t runs_find_random_block(struct pool *pool) { return find_block(pool, runs_map_random); }
 
 void runs_give_block(struct pool *pool, pfn_t block)
 {
@@ -203,14 +221,14 @@ void runs_end_aside(struct pool *pool, struct run *run)
 struct run *runs_find_partial(struct pool *pool)
 {
     if (pool->block_partial == 0) {
-        pfn_t block = runs_find_block(pool);
+        pfn_t block = runs_find_random_block(pool);
         if (block.v != 0) {
             return runs_break_block(pool, block);
         }
         while (pool->block_partial == 0 && pool->block_aside != 0) {
             runs_end_aside(pool, runs_first(pool->block_aside, 1));
         }
-        if (pool->block_partial == 0 && (block = runs_find_block(pool)).v != 0) {
+        if (pool->block_partial == 0 && (block = runs_find_random_block(pool)).v != 0) {
             return runs_break_block(pool, block);
         }
     }

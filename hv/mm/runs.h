@@ -18,11 +18,13 @@ void runs_remove(uint32_t *head, struct run *run, unsigned order);
 /* First run of a list; null for none. */
 struct run *runs_first(uint32_t head, unsigned order);
 
-/* Free maps: all parts free; is a part free; give one; the first free one. */
+/* Free maps: all parts free; is a part free; give one; the first free one, seen from the word that
+ * `account` begins at. Accounts with different numbers so take parts whose descriptors share
+ * no cache line. */
 void runs_map_fill(struct run *run);
 bool runs_map_test(const struct run *run, unsigned part);
 void runs_map_give(struct run *run, unsigned part);
-unsigned runs_map_first(const struct run *run);
+unsigned runs_map_first(const struct run *run, uint32_t account);
 
 /* Which part of the block of the next order a frame or block of `order` is. */
 unsigned runs_part(pfn_t f, unsigned order);
@@ -41,6 +43,9 @@ void runs_take_block(struct pool *pool, struct run *giga, unsigned part);
 /* A free 2 MiB block, off the free maps; PFN_NONE when there is none. Edges first, so that 1 GiB
  * runs stay whole. */
 pfn_t runs_find_block(struct pool *pool);
+/* The same, of those free in its 1 GiB run one at random: what copies of guest pages go to, so that
+ * a guest cannot foretell which memory lies beside them. */
+pfn_t runs_find_random_block(struct pool *pool);
 
 /* Puts a free block back; a 1 GiB run that is wholly free joins. */
 void runs_give_block(struct pool *pool, pfn_t block);

@@ -8,6 +8,7 @@
 #include "notify.h"
 #include "pager.h"
 #include "pin.h"
+#include "stage.h"
 #include "table.h"
 
 enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size, struct gfn_range *range)
@@ -54,7 +55,84 @@ enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space)
     }
     if (status != CLEAVE_OK) {
         write_unlock(ctx, &space->lock, RANK_SPACE);
+        return status;
     }
+    space_turn(space);
+    return CLEAVE_OK;
+}
+
+enum cleave_status space_begin_op(struct mm_ctx *ctx, struct space *space, enum space_op op,
+                                  struct gfn_range range, uint64_t argument)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    enum cleave_status status = state_check(ctx, space);
+    bool same = space->op == op && space->op_range.start.v == range.start.v &&
+                space->op_range.end.v == range.end.v && space->op_argument[0] == argument;
+    if (status == CLEAVE_OK && space->op != OP_NONE && !same) {
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_NONE, OP_NONE);
+    }
+    if (status != CLEAVE_OK) {
+        write_unlock(ctx, &space->lock, RANK_SPACE);
+        return status;
+    }
+    space_turn(space);
+    return CLEAVE_OK;
+}
+
+void space_op_start(struct space *space, enum space_op op, struct gfn_range range,
+                    uint64_t argument)
+{
+    space->op = (uint8_t)op;
+    space->op_phase = PHASE_CHECK;
+    space->op_range = range;
+    space->op_at = range.start;
+    space->op_argument[0] = argument;
+    space->op_argument[1] = 0;
+}
+
+enum cleave_status space_undo_on(struct mm_ctx *ctx, struct space *space)
+{
+    if (!table_reap(ctx, space->payer.pool)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status why = (enum cleave_status)space->op_argument[1];
+    space->op = OP_NONE;
+    return ctx->error.status == why ? why : mm_fail(ctx, why, "space", space->id, 1, 0);
+}
+
+enum cleave_status space_undo(struct mm_ctx *ctx, struct space *space, enum cleave_status why)
+{
+    space->op_phase = PHASE_UNDO;
+    space->op_argument[1] = why;
+    return space_undo_on(ctx, space);
+}
+
+/* Gives back a leaf that was being zeroed. */
+static void drop_fresh(struct mm_ctx *ctx, struct space *space)
+{
+    if (space->fresh.v != 0) {
+        frame_put(ctx, space->fresh, space->fresh_order);
+        space->fresh = PFN_NONE;
+    }
+}
+
+enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    enum cleave_status status = state_check(ctx, space);
+    bool unmaps = space->op == OP_UNMAP && space->op_phase == PHASE_CHECK;
+    if (status == CLEAVE_OK && space->op != OP_NONE && space->op < OP_REGION && !unmaps) {
+        status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_REGION, OP_DISARM);
+    }
+    if (status == CLEAVE_OK && space->op != OP_NONE) {
+        drop_fresh(ctx, space);
+        stage_drop(ctx, space);
+        region_defer(ctx, space->op_regions);
+        space->op_regions = REGION_WORD_NONE;
+        space->op = OP_NONE;
+        channel_resume(ctx, space);
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
     return status;
 }
 
@@ -152,25 +230,43 @@ static void drop_root(struct mm_ctx *ctx, struct space *space)
 {
     pte_t *slots = table_slots(space->root);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        if (pte_is_table(slots[i], ROOT_LEVEL)) {
+        if (pte_holds_table(slots[i], ROOT_LEVEL)) {
             table_put(ctx, pte_pfn(slots[i]));
         }
         slots[i] = 0;
     }
 }
 
+/* Takes its dirty grains off: first those that an operation which was stopped left, then its own.
+ */
+static bool forget_dirty(struct mm_ctx *ctx, struct space *space)
+{
+    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
+
+    if (space->op != OP_DESTROY) {
+        if (!channel_forget_some(ctx, space, space->op_regions)) {
+            return false;
+        }
+        space->op = OP_DESTROY;
+        space->forget = everything;
+    }
+    return channel_forget_some(ctx, space, space->regions);
+}
+
 /* Everything that a dying space still holds, step by step. */
 static enum cleave_status drop_contents(struct mm_ctx *ctx, struct space *space)
 {
-    pager_forget(ctx, space); /* first: it takes its window leaves out of a pager's space */
+    pager_forget(ctx, space);        /* first: it takes its window leaves out of a pager's space */
+    if (!forget_dirty(ctx, space)) { /* others wait for that, and a pin may keep it long */
+        port_point(ctx, POINT_PREEMPT, space->id, OP_DESTROY);
+        return CLEAVE_AGAIN;
+    }
     enum cleave_status status = attachments_destroy(ctx, space);
     if (status != CLEAVE_OK) {
         return status;
     }
-    if (space->fresh.v != 0) {
-        frame_put(ctx, space->fresh, space->fresh_order);
-        space->fresh = PFN_NONE;
-    }
+    drop_fresh(ctx, space);
+    stage_drop(ctx, space);
     drop_root(ctx, space);
     if (!region_drop(ctx, &space->regions) || !region_drop(ctx, &space->op_regions) ||
         !table_reap(ctx, space->payer.pool)) {
@@ -259,13 +355,12 @@ static enum cleave_status release_base(struct mm_ctx *ctx, struct space *space)
 enum cleave_status space_destroy(struct mm_ctx *ctx, struct space *space)
 {
     if (space->state != SPACE_DYING) {
-        const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
         write_lock(ctx, &space->lock, RANK_SPACE);
         if (space->state == SPACE_FROZEN && !last_holder(space)) {
             write_unlock(ctx, &space->lock, RANK_SPACE);
             return CLEAVE_OK; /* forks still go back to it: it ends with the last of them */
         }
-        channel_forget(ctx, space, everything);
+        space->op_walk = gfn(0);
         __atomic_store_n(&space->state, SPACE_DYING, __ATOMIC_SEQ_CST);
         write_unlock(ctx, &space->lock, RANK_SPACE);
     }

@@ -23,7 +23,28 @@
 enum space_state { SPACE_ALIVE = 1, SPACE_FROZEN, SPACE_DYING, SPACE_DEAD };
 
 /* Preempted operation of a space; its progress lives here, never in guest memory. */
-enum space_op { OP_NONE = 0, OP_RESET, OP_COLLAPSE, OP_DESTROY, OP_MOVE, OP_UNMAP, OP_MAP };
+enum space_op {
+    OP_NONE = 0,
+    OP_RESET,
+    OP_COLLAPSE,
+    OP_DESTROY,
+    OP_MOVE,
+    OP_UNMAP,
+    OP_MAP,
+    OP_REGION, /* from here on: nothing is changed yet, and space_give_up() may end it */
+    OP_DEVICE,
+    OP_PROTECT,
+    OP_ARM,
+    OP_REARM,
+    OP_DISARM
+};
+/* How far: OP_REGION and those after it. */
+enum space_phase {
+    PHASE_CHECK = 0, /* looks at regions up to op_at */
+    PHASE_BUILD,     /* up to op_at, op_regions is the tree as it will be */
+    PHASE_STAGE,     /* up to op_at, leaves stand beneath op_root, which nothing points to */
+    PHASE_UNDO       /* failed with op_argument[1]; what was made is being dropped */
+};
 
 /* What happened in this space since it was made. Plain counts; a racing increment may be lost. */
 struct space_stats {
@@ -49,11 +70,21 @@ struct space_stats {
 
 struct attachment; /* pin.h */
 
+/* Progress of a populate that was stopped: every page before `at` is fillable, or with `checked`
+ * filled. Nobody is shut out by it: what makes holes forgets it (space_unfill()). */
+struct populate {
+    struct gfn_range range; /* empty: none */
+    gfn_t at;
+    bool checked;
+    uint8_t others; /* calls for other ranges since the last for this one */
+};
+
 struct space {
     struct rwlock lock;
     uint32_t id;          /* unique in its pool */
     uint8_t state;        /* enum space_state */
     uint8_t op;           /* enum space_op */
+    uint8_t op_phase;     /* enum space_phase */
     uint8_t grain;        /* log2 of the pages copied at a time: 0..4 */
     uint8_t vcpus;        /* for the reservation formula */
     uint16_t collapse_at; /* private parts at which a fault asks for collapse; 0: never */
@@ -61,6 +92,7 @@ struct space {
     pfn_t root;
     uint32_t inside;  /* faults under way: destroying waits for them */
     uint32_t holders; /* bases, restores, capabilities and loads that hold this object */
+    uint32_t turns;   /* see space_turn() */
     region_word_t regions;
     struct payer payer;
     uint64_t reserve_goal; /* what the fork reserved: renewed by reset and by its own forks */
@@ -69,10 +101,14 @@ struct space {
     gfn_t op_at;                   /* progress of the preempted operation */
     struct gfn_range op_range;
     uint64_t op_argument[2];
-    pfn_t fresh; /* a large leaf being zeroed for this space, and how far */
+    pfn_t op_root; /* PHASE_STAGE: a root of tables that are being filled */
+    pfn_t fresh;   /* a large leaf being zeroed for this space, and how far */
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
     region_word_t op_regions;
+    struct gfn_range forget; /* whose dirty grains in op_regions (dying: regions) still count */
+    gfn_t op_walk;           /* reset, dying: foreign pages are given up to here */
+    struct populate populate;
     gfn_t collapse_hint; /* a block that passed collapse_at; GFN with v = ~0 for none */
     struct attachment
         *attachments; /* pins and foreign maps of this space's pages: a page of them */
@@ -109,22 +145,34 @@ void space_release(struct mm_ctx *ctx, struct space *space);
  * nobody else holds that. Locks of other spaces may be held. Whatever budget is left. */
 void space_discard(struct mm_ctx *ctx, struct space *space);
 
+/*
+ * Gives up an operation that was stopped (CLEAVE_AGAIN) and that nobody will go on with, when
+ * nothing of it is to be seen yet: space_set_region(), space_map_device(), space_protect(),
+ * channel_arm(), rearm and disarm. Others can then begin. CLEAVE_BUSY for what has to be finished:
+ * a reset, a paged mapping; CLEAVE_OK also where nothing was stopped. O(TABLE_ENTRIES).
+ */
+enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+
 /* --- Regions ---------------------------------------------------------------------------------- */
 
 /*
  * Gives [at, at + size) a policy. The range must be REGION_NONE before, or (for a change between
  * PRIVATE, WIPE, ABSENT and READ_ONLY, or SHARED to PRIVATE, which copies what is shared) already a
- * region. SHARED is populated in the same call. DEVICE, FOREIGN and PAGED come from
+ * region. SHARED is populated first. Preemptible: nothing of it is to be seen before CLEAVE_OK, and
+ * after an error all is as it was. DEVICE, FOREIGN and PAGED come from
  * space_map_device(), foreign_map() and space_map_paged(). `region` gives policy, rights, whole,
  * order. CLEAVE_POLICY, CLEAVE_RIGHTS, CLEAVE_ORDER, CLEAVE_EXISTS.
  */
 enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, const struct region *region) MUST_CHECK;
 
-/* Changes the rights of mapped regions. Write is taken at the highest entries that lie inside the
- * range; read or execute by copying shared tables at the edges. Rights that are added come back
- * with the next fault. CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
- * set that no entry can have, or WRITE on a read-only region. Returns after the flush. */
+/* Changes the rights of mapped regions: READ with or without WRITE and EXEC, or 0, with which what
+ * is there stays and nobody reads it but pins and foreign maps that there are. Write is taken at
+ * the highest entries that lie inside the range; read or execute by copying shared tables at the
+ * edges. Rights that are added come back with the next fault. Preemptible: the rights change at
+ * once, with CLEAVE_OK. CLEAVE_NOT_MAPPED when part of the range has no region; CLEAVE_RIGHTS for a
+ * set that no entry can have, or WRITE on a read-only region; CLEAVE_POLICY for 0 over another
+ * space's memory. Returns after the flush. */
 enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t at, uint64_t size,
                                  unsigned rights) MUST_CHECK;
 
@@ -132,7 +180,9 @@ enum cleave_status space_protect(struct mm_ctx *ctx, struct space *space, gpa_t 
 
 /* Fills the holes of [at, at + size) with zeroed frames now, using leaves as large as the region's
  * order, alignment and the pool allow. Every page must have a region of a kind that first touch
- * fills. What was filled before an error stays, which no guest can tell. Preemptible. */
+ * fills. What was filled before an error stays, which no guest can tell. Preemptible, and linear in
+ * all calls together; one for another range of the space meanwhile waits for its turn with
+ * CLEAVE_AGAIN. */
 enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                   uint64_t size) MUST_CHECK;
 
@@ -141,26 +191,27 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
 enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, unsigned order,
                              const struct region *region) MUST_CHECK;
 
-/* Maps `size` bytes of device memory at host frame `frame` (not RAM of any pool) and gives the
- * range REGION_DEVICE. `refuse` makes forks fail with CLEAVE_DEVICE instead of leaving a hole. */
+/* Maps `size` bytes of device memory at host frame `frame` (not 0, not RAM of any pool) and gives
+ * the range REGION_DEVICE. Preemptible: nothing is to be seen before CLEAVE_OK. `refuse` makes
+ * forks fail with CLEAVE_DEVICE instead of leaving a hole. */
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights,
                                     bool refuse) MUST_CHECK;
 
 /* Removes [at, at + size): entries, frames and region. Splits huge leaves at the edges; the tables
- * for that are had before anything changes. The range may contain holes. Preemptible inside a range
- * of several subtrees. Returns after the flush. CLEAVE_BUSY where the hypervisor's own foreign map
- * of another space is not removed with foreign_unmap(). */
+ * for that are had before anything changes. The range may contain holes. Preemptible: before
+ * and after everything is removed at once. Returns after the flush. CLEAVE_BUSY where the
+ * hypervisor's own foreign map of another space is not removed with foreign_unmap(). */
 enum cleave_status space_unmap(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                uint64_t size) MUST_CHECK;
 
 /* --- Looking and copying ---------------------------------------------------------------------- */
 
 struct mapping {
-    enum pte_kind kind; /* ABSENT, LEAF or PAGED */
+    enum pte_kind kind; /* ABSENT, LEAF, PAGED; PARKED for the last two where they are parked */
     unsigned level;     /* of the entry that decides */
-    pfn_t frame;        /* of the page at `at`, for a leaf */
-    unsigned rights;    /* AND over all levels */
+    pfn_t frame;        /* of the page at `at`, for a leaf, parked or not */
+    unsigned rights;    /* AND over all levels; 0 where anything is parked */
     pte_t entry;
     struct region region;
     bool exclusive; /* every table on the path and the leaf */
@@ -170,8 +221,10 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
                                 struct mapping *out) MUST_CHECK;
 
 /* Copies guest memory out; holes that first touch would fill read as zeros and are not filled. Any
- * byte address and size. CLEAVE_FAULT (value: the address) where there is no memory, CLEAVE_WAIT
- * where a page is still to be loaded. Works on snapshots. */
+ * byte address, and size up to SPACE_ACCESS_MAX (CLEAVE_COUNT). CLEAVE_FAULT (value: the address)
+ * where there is no memory or the region lacks READ, CLEAVE_WAIT where a page is still to be
+ * loaded. Works on snapshots. */
+#define SPACE_ACCESS_MAX (512 * PAGE_SIZE)
 enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at, void *to,
                               uint64_t size, struct vcpu_wait *wait) MUST_CHECK;
 /* Copies into guest memory by the path of a guest's write: breaks copy-on-write, notifies, waits.
@@ -209,7 +262,29 @@ enum cleave_status range_check(struct mm_ctx *ctx, gpa_t at, uint64_t size,
 /* Takes the space's lock for writing and checks that it may be changed; the lock is not held on
  * error. */
 enum cleave_status space_begin(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+/* The same for an operation that may have been stopped: also goes on with the one of this kind,
+ * range and argument. */
+enum cleave_status space_begin_op(struct mm_ctx *ctx, struct space *space, enum space_op op,
+                                  struct gfn_range range, uint64_t argument) MUST_CHECK;
+/* Notes that an operation begins which may be stopped; its progress stands at the range's start. */
+void space_op_start(struct space *space, enum space_op op, struct gfn_range range,
+                    uint64_t argument);
+/* Ends the operation with an error once what it made, already on the reap list, is freed, so that
+ * nothing stays charged: CLEAVE_AGAIN until then, `why` at the end. */
+enum cleave_status space_undo(struct mm_ctx *ctx, struct space *space, enum cleave_status why);
+enum cleave_status space_undo_on(struct mm_ctx *ctx, struct space *space);
 void space_end(struct mm_ctx *ctx, struct space *space);
+/* From here on a frame that an entry had may leave it, or be shared, and come back to it with other
+ * bytes: done by every change, fork and reset under the writers' side of the lock, and by a
+ * collapse that copies. Tells a fault that had let the lock go. The number wraps. */
+static inline void space_turn(struct space *space)
+{
+    __atomic_fetch_add(&space->turns, 1, __ATOMIC_RELAXED);
+}
+static inline uint32_t space_turns(const struct space *space)
+{
+    return __atomic_load_n(&space->turns, __ATOMIC_RELAXED);
+}
 /* Makes a boundary between entries at `at`: copies the shared tables on its path and splits the
  * leaf that spans it, which no guest can tell. The space is locked for writing; `batch` has room
  * for ROOT_LEVEL more. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW. */
@@ -218,6 +293,8 @@ enum cleave_status space_cut(struct mm_ctx *ctx, struct space *space, gfn_t at,
 /* Empties `range`, at both ends of which space_cut() was done, and drops what was there. */
 void space_clear(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
                  struct flush_batch *batch);
+/* Entries or regions of `range` go: a populate that was stopped there begins again. */
+void space_unfill(struct space *space, struct gfn_range range);
 /* True when every page of `range` is REGION_NONE. */
 bool space_is_empty(struct space *space, struct gfn_range range);
 

@@ -20,21 +20,29 @@ enum cleave_status table_alloc(struct mm_ctx *ctx, struct payer *payer, unsigned
 
 unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
 {
-    const pte_t alike = pt_format.address | pt_format.huge | PTE_DEVICE;
-    const pte_t present = pt_format.present;
+    /* Every leaf of RAM has leaf_bits. */
+    const pte_t alike =
+        pt_format.address | pt_format.huge | PTE_DEVICE | (pt_format.leaf_bits & pt_format.present);
     const pte_t step = level_pages(level) << 12;
     unsigned n = 1;
 
-    if (level == LEAF_ORDERS - 1) {
+    if (level == LEAF_ORDERS - 1 || pte_is_parked(slots[first])) {
         return 1;
     }
     unsigned part = level_slot(gfn(pte_pfn(slots[first]).v), level);
     unsigned most = TABLE_ENTRIES - (part > first ? part : first);
     pte_t expected = (slots[first] & alike) + step;
-    for (const pte_t *slot = &slots[first + 1]; n < most; n++, slot++, expected += step) {
-        if ((*slot & alike) != expected || !(*slot & present)) {
+    const pte_t *slot = &slots[first + 1];
+    for (; n + 4 <= most; n += 4, slot += 4, expected += 4 * step) {
+        pte_t other = ((slot[0] & alike) ^ expected) | ((slot[1] & alike) ^ (expected + step)) |
+                      ((slot[2] & alike) ^ (expected + 2 * step)) |
+                      ((slot[3] & alike) ^ (expected + 3 * step));
+        if (other != 0) {
             break;
         }
+    }
+    for (; n < most && (*slot & alike) == expected; n++, slot++) {
+        expected += step;
     }
     return n;
 }
@@ -54,21 +62,13 @@ static void drop_entries(struct mm_ctx *ctx, const pte_t *slots, unsigned level,
     for (unsigned i = 0; i < end;) {
         pte_t e = slots[i];
         unsigned n = 1;
-        switch (pte_kind(e, level)) {
-        case PTE_KIND_ABSENT:
-        case PTE_KIND_PAGED:
-            break;
-        case PTE_KIND_TABLE:
+        if (pte_holds_table(e, level)) {
             table_put(ctx, pte_pfn(e));
-            break;
-        case PTE_KIND_LEAF:
-            if (pte_counted(e)) {
-                n = table_run_length(slots, i, level);
-                n = n > end - i ? end - i : n;
-                port_point(ctx, POINT_DROP, pte_pfn(e).v, level);
-                frame_put_run(ctx, pte_pfn(e), level, n);
-            }
-            break;
+        } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
+            n = table_run_length(slots, i, level);
+            n = n > end - i ? end - i : n;
+            port_point(ctx, POINT_DROP, pte_pfn(e).v, level);
+            frame_put_run(ctx, pte_pfn(e), level, n);
         }
         i += n;
     }
@@ -80,20 +80,14 @@ static enum cleave_status count_entries(struct mm_ctx *ctx, const pte_t *slots, 
 {
     pte_t e = slots[first];
     *n = 1;
-    switch (pte_kind(e, level)) {
-    case PTE_KIND_ABSENT:
-    case PTE_KIND_PAGED:
-        return CLEAVE_OK;
-    case PTE_KIND_TABLE:
+    if (pte_holds_table(e, level)) {
         return node_get(ctx, pte_pfn(e));
-    case PTE_KIND_LEAF:
-        if (!pte_counted(e)) {
-            return CLEAVE_OK;
-        }
-        *n = table_run_length(slots, first, level);
-        return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
     }
-    return CLEAVE_OK;
+    if (!pte_holds_leaf(e, level) || !pte_counted(e)) {
+        return CLEAVE_OK;
+    }
+    *n = table_run_length(slots, first, level);
+    return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
 }
 
 /* Takes the write bits out of a table's private entries and out of its copy's. */
@@ -101,9 +95,14 @@ static void share_entries(struct mm_ctx *ctx, pte_t *from, pte_t *to)
 {
     const pte_t write = pt_format.write, asked = write | PTE_SHARED;
 
-    for (unsigned i = table_next_used(to, 0); i < TABLE_ENTRIES; i++) {
-        if ((to[i] & asked) == write) { /* what is not present has no write bit */
-            to[i] &= ~write;
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        if (i % 4 == 0 && !((to[i] | to[i + 1] | to[i + 2] | to[i + 3]) & write)) {
+            i += 3;
+            continue;
+        }
+        pte_t e = to[i];
+        if ((e & asked) == write) { /* what is not present has no write bit */
+            to[i] = e & ~write;
             pte_store_without_write(ctx, &from[i], pte_read(&from[i]));
         }
     }
@@ -141,55 +140,67 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
 
 void table_destroy(struct mm_ctx *ctx, pfn_t table)
 {
-    unsigned level = table_level(table);
-
-    drop_entries(ctx, table_slots(table), level, TABLE_ENTRIES);
+    if (frame_kind(frame_of(table, 0)) == FRAME_REGION) {
+        region_destroy_node(ctx, table);
+        return;
+    }
+    drop_entries(ctx, table_slots(table), table_level(table), TABLE_ENTRIES);
     pool_free(ctx, table, 0);
+}
+
+/* Destroys a dead table, or settles a block; false when there is neither. */
+static bool reap_one(struct mm_ctx *ctx, struct pool *pool)
+{
+    pfn_t table = pool_next_dead_table(ctx, pool);
+    if (table.v == 0) {
+        return frame_settle_some(ctx, pool);
+    }
+    table_destroy(ctx, table);
+    return true;
 }
 
 bool table_reap(struct mm_ctx *ctx, struct pool *pool)
 {
-    while (__atomic_load_n(&pool->reap_tables, __ATOMIC_RELAXED) != 0) {
+    while (pool_has_dead(pool)) {
         if (!mm_spend(ctx, TABLE_ENTRIES)) {
             return false;
         }
-        pfn_t table = pool_next_dead_table(ctx, pool);
-        if (table.v != 0) {
-            table_destroy(ctx, table);
-        }
+        (void)reap_one(ctx, pool);
     }
     return true;
 }
 
 void table_reap_some(struct mm_ctx *ctx, struct pool *pool, unsigned limit)
 {
-    pfn_t table;
-    while (limit-- > 0 && (table = pool_next_dead_table(ctx, pool)).v != 0) {
-        table_destroy(ctx, table);
+    while (limit-- > 0 && reap_one(ctx, pool)) {
     }
 }
 
-enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
-                                    struct flush_batch *batch)
+/* Fills `table` with the parts of the walk's leaf and puts it in the leaf's place; frees it on
+ * error, with nothing changed. */
+static enum cleave_status split_into(struct mm_ctx *ctx, struct walk *walk, pfn_t table,
+                                     struct flush_batch *batch)
 {
     unsigned level = walk->level;
     pte_t leaf = walk->entry;
-    bool paged = pte_kind(leaf, level) == PTE_KIND_PAGED;
+    bool paged = pte_target(leaf, level) == PTE_KIND_PAGED;
     bool counted = !paged && pte_counted(leaf);
-    pfn_t table;
-
-    MM_ASSERT(level > 0 && (paged || pte_is_leaf(leaf, level)) && walk->exclusive);
-    enum cleave_status status = table_alloc(ctx, payer, level - 1, &table);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
     pte_t *slots = table_slots(table);
+
+    MM_ASSERT(level > 0 && (paged || pte_holds_leaf(leaf, level)) && walk->exclusive);
+    frame_of(table, 0)->bits |= (uint16_t)((level - 1) << FRAME_LEVEL_SHIFT);
     const pte_t step = pte_split_leaf(leaf, level, 1) - pte_split_leaf(leaf, level, 0);
     pte_t part = pte_split_leaf(leaf, level, 0);
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++, part += step) {
-        slots[i] = paged ? paged_part(leaf, i) : part;
+    for (unsigned i = 0; i < TABLE_ENTRIES && paged; i++) {
+        slots[i] = paged_part(leaf, i);
     }
-    status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
+    for (unsigned i = 0; i < TABLE_ENTRIES && !paged; i += 4, part += 4 * step) {
+        slots[i] = part;
+        slots[i + 1] = part + step;
+        slots[i + 2] = part + 2 * step;
+        slots[i + 3] = part + 3 * step;
+    }
+    enum cleave_status status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
     if (status != CLEAVE_OK) {
         (void)node_put(ctx, table);
         pool_free(ctx, table, 0);
@@ -208,27 +219,88 @@ enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, str
     return CLEAVE_OK;
 }
 
-void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base, bool exec)
+enum cleave_status table_split_leaf(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
+                                    struct flush_batch *batch)
+{
+    pfn_t table;
+    enum cleave_status status = pool_alloc(ctx, payer, 0, FRAME_TABLE, &table);
+    return status == CLEAVE_OK ? split_into(ctx, walk, table, batch) : status;
+}
+
+enum cleave_status table_split_for_copy(struct mm_ctx *ctx, struct payer *payer, struct walk *walk,
+                                        struct flush_batch *batch, pfn_t *copy)
+{
+    pfn_t table;
+    enum cleave_status status = pool_alloc_split(ctx, payer, level_slot(walk->at, 0), &table, copy);
+    status = status == CLEAVE_OK ? split_into(ctx, walk, table, batch) : status;
+    if (status != CLEAVE_OK && copy->v != 0) {
+        frame_put(ctx, *copy, 0);
+        *copy = PFN_NONE;
+    }
+    return status;
+}
+
+/* What a present or paged entry becomes without READ or EXEC. */
+static pte_t without_right(pte_t e, unsigned right)
+{
+    if (right == RIGHT_READ) {
+        return pte_park(e);
+    }
+    return e & pt_format.present ? pte_set_exec(e, false) : e;
+}
+
+/* Takes a right from one entry; true when it had it. */
+static bool strip_entry(struct mm_ctx *ctx, pte_t *slot, unsigned right)
+{
+    pte_t e = pte_read(slot);
+    if (e == 0 || pte_is_parked(e)) {
+        return false;
+    }
+    if (right == RIGHT_WRITE) {
+        bool had = (e & pt_format.present) && pte_writable(e);
+        return had && pte_writable(pte_clear_bits(ctx, slot, pt_format.write));
+    }
+    while (without_right(e, right) != e) {
+        if (pte_replace(ctx, slot, e, without_right(e, right))) {
+            return true;
+        }
+        e = pte_read(slot); /* accessed or dirty was set */
+    }
+    return false;
+}
+
+void table_restrict(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base,
+                    unsigned right)
 {
     unsigned level = table_level(table);
-    unsigned mask = exec ? REGION_HAS_NO_EXEC : REGION_HAS_NO_WRITE;
+    unsigned mask = right == RIGHT_READ    ? REGION_HAS_NO_READ
+                    : right == RIGHT_WRITE ? REGION_HAS_NO_WRITE
+                                           : REGION_HAS_NO_EXEC;
     pte_t *slots = table_slots(table);
 
     if (!(region_summary(space->regions, base, level + 1) & mask)) {
         return;
     }
+    table_lock(ctx, table); /* another vcpu may be splitting a leaf here, with the rights it had */
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        gfn_t at = gfn(base.v + i * level_pages(level));
+        if (pte_read(&slots[i]) != 0 && (region_summary(space->regions, at, level) & mask)) {
+            (void)strip_entry(ctx, &slots[i], right);
+        }
+    }
+    table_unlock(ctx, table);
+}
+
+void table_unpark(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
+{
+    unsigned level = table_level(table);
+    pte_t *slots = table_slots(table);
+
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         gfn_t at = gfn(base.v + i * level_pages(level));
         pte_t e = pte_read(&slots[i]);
-        if (!(e & pt_format.present) || !(region_summary(space->regions, at, level) & mask)) {
-            continue;
-        }
-        if (!exec && pte_writable(e)) {
-            pte_clear_bits(ctx, &slots[i], pt_format.write);
-        }
-        while (exec && pte_executable(e) &&
-               !pte_replace(ctx, &slots[i], e, pte_set_exec(e, false))) {
-            e = pte_read(&slots[i]);
+        if (pte_is_parked(e) && !(region_summary(space->regions, at, level) & REGION_HAS_NO_READ)) {
+            MM_CHECK(pte_replace(ctx, &slots[i], e, pte_unpark(e)));
         }
     }
 }
@@ -238,24 +310,29 @@ static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bo
 {
     bool follow = space->foreign_count != 0 && /* a map of the page shows what it was before */
                   attachments_at(space, at, pte_pfn(e)) == ATTACHMENTS_UNSETTLED;
-    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING)) && !follow &&
+    return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING | PTE_PARKED)) &&
+           !follow &&
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));
 }
+
+#define GIVE_GIGAS                                                                                 \
+    8u /* 1 GiB leaves that are looked at: each may take TABLE_ENTRIES looks itself */
 
 unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t base)
 {
     unsigned level = table_level(table);
     pte_t *slots = table_slots(table);
     bool restricted = (region_summary(space->regions, base, level + 1) & REGION_HAS_NO_WRITE) != 0;
-    unsigned given = 0;
+    unsigned given = 0, looks = level < LEAF_ORDERS - 1 ? TABLE_ENTRIES : GIVE_GIGAS;
 
-    for (unsigned i = 0, n; i < TABLE_ENTRIES; i += n) {
+    for (unsigned i = 0, n; i < TABLE_ENTRIES && looks > 0; i += n) {
         uint64_t exclusive[RUN_WORDS] = {0};
         n = 1;
         if (!pte_is_leaf(pte_read(&slots[i]), level) || !pte_counted(pte_read(&slots[i]))) {
             continue;
         }
         n = table_run_length(slots, i, level);
+        looks--;
         frame_exclusive_run(ctx, pte_pfn(slots[i]), level, n, exclusive);
         for (unsigned j = 0; j < n; j++) {
             pte_t e = pte_read(&slots[i + j]);
@@ -269,26 +346,10 @@ unsigned table_give_write(struct mm_ctx *ctx, struct space *space, pfn_t table, 
     return given;
 }
 
-/* Takes a right from one entry; true when it had it. */
-static bool strip_entry(struct mm_ctx *ctx, pte_t *slot, bool exec)
-{
-    pte_t e = pte_read(slot);
-    if (!(e & pt_format.present) || (exec ? !pte_executable(e) : !pte_writable(e))) {
-        return false;
-    }
-    if (!exec) {
-        return pte_writable(pte_clear_bits(ctx, slot, pt_format.write));
-    }
-    while (!pte_replace(ctx, slot, e, pte_set_exec(e, false))) {
-        e = pte_read(slot);
-    }
-    return true;
-}
-
 /* Strips the entries of an exclusive table that lie in `range`; goes down into exclusive tables
  * that lie in it in part. Depth is bounded by the levels. */
 static void strip_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_range range,
-                        bool exec, struct flush_batch *batch)
+                        unsigned right, struct flush_batch *batch)
 {
     unsigned level = table_level(table);
     uint64_t pages = level_pages(level);
@@ -301,17 +362,17 @@ static void strip_table(struct mm_ctx *ctx, pfn_t table, gfn_t base, struct gfn_
         bool inside = at.v >= range.start.v && at.v + pages <= range.end.v;
         if (inside || pte_is_leaf(e, level)) {
             /* A leaf in part inside loses the right as a whole; the next fault splits it. */
-            batch->needed |= strip_entry(ctx, &slots[i], exec);
+            batch->needed |= strip_entry(ctx, &slots[i], right);
         } else if (pte_is_table(e, level) && node_count(pte_pfn(e)) == 1) {
-            strip_table(ctx, pte_pfn(e), at, range, exec, batch);
+            strip_table(ctx, pte_pfn(e), at, range, right, batch);
         }
     }
 }
 
-void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range, bool exec,
+void space_strip(struct mm_ctx *ctx, struct space *space, struct gfn_range range, unsigned right,
                  struct flush_batch *batch)
 {
-    strip_table(ctx, space->root, gfn(0), range, exec, batch);
+    strip_table(ctx, space->root, gfn(0), range, right, batch);
     /* Also where nothing had the right: a fault or a collapse may have taken it and not flushed
      * yet. */
     flush_need(batch);

@@ -75,7 +75,7 @@ static inline unsigned bits_count(uint64_t word)
     return count;
 }
 
-/* Access rights of a leaf or region; a right set without READ is no legal set but 0. */
+/* Access rights of a leaf or region; a right set without READ is no legal set but 0: no access. */
 enum { RIGHT_READ = 1, RIGHT_WRITE = 2, RIGHT_EXEC = 4, RIGHT_ALL = 7 };
 
 /* What was wrong with the arguments of the last failed call made with a context. */

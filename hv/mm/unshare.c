@@ -38,8 +38,7 @@ static void replace_leaf(struct mm_ctx *ctx, struct walk *walk, pfn_t to, struct
     port_copy_pages(frame_address(to), frame_address(from), level_pages(walk->level));
     do {
         old = pte_read(walk->slot);
-        leaf = (pte_without_write(old) & ~(pt_format.address | pt_format.dirty)) | (uint64_t)to.v
-                                                                                       << 12;
+        leaf = pte_with_pfn(pte_without_write(old) & ~pt_format.dirty, to);
     } while (!pte_replace(ctx, walk->slot, old, leaf));
     frame_set_rmap(to, walk->level, walk->table, level_slot(walk->at, walk->level));
     flush_drop_frames(batch, from, walk->level, 1);
@@ -54,7 +53,7 @@ static enum cleave_status unshare_entry(struct mm_ctx *ctx, struct space *space,
 {
     pfn_t to = PFN_NONE;
     *again = walk->level > order && walk->entry != 0;
-    if (!*again && copy && pte_is_leaf(walk->entry, walk->level) &&
+    if (!*again && copy && pte_holds_leaf(walk->entry, walk->level) &&
         !(walk->entry & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN))) {
         pfn_t page = pfn_add(pte_pfn(walk->entry), walk->at.v & (level_pages(walk->level) - 1));
         uint64_t own = attachments_at(space, walk->at, page);
@@ -72,7 +71,7 @@ static enum cleave_status unshare_entry(struct mm_ctx *ctx, struct space *space,
     if (to.v != 0) {
         replace_leaf(ctx, walk, to, batch);
     }
-    if (pte_is_leaf(walk->entry, walk->level) && (walk->entry & PTE_PENDING)) {
+    if (pte_holds_leaf(walk->entry, walk->level) && (walk->entry & PTE_PENDING)) {
         /* The caller flushes before any vcpu can fault again. */
         walk->entry = pte_clear_bits(ctx, walk->slot, PTE_PENDING) & ~PTE_PENDING;
         flush_need(batch);

@@ -14,7 +14,7 @@
 /* What stands at a page. */
 struct standing {
     unsigned level; /* of the entry that decides */
-    pte_t entry;    /* a leaf, a paged entry or a hole */
+    pte_t entry;    /* a leaf or a paged entry, parked or not, or a hole */
     pfn_t copied;   /* the frame or block that the last copy went to; PFN_NONE when nothing was */
 };
 

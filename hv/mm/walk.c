@@ -39,6 +39,17 @@ static void walk_read(struct walk *walk)
 {
     walk->slot = &table_slots(walk->table)[level_slot(walk->at, walk->level)];
     walk->entry = pte_read(walk->slot);
+    if (walk->parked == 0 && pte_is_parked(walk->entry)) {
+        walk->parked = walk->level + 1;
+    }
+}
+
+/* The walk ends at its present entry. */
+static void walk_stop(struct walk *walk)
+{
+    if (pte_is_leaf(walk->entry, walk->level) || pte_is_parked(walk->entry)) {
+        walk->rights &= pte_rights(walk->entry);
+    }
 }
 
 /* Steps down into `table`, to which the present entry points; its lock is taken if it is exclusive.
@@ -61,28 +72,31 @@ void walk_find(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned stop,
 {
     walk_begin(ctx, space, at, walk);
     walk_read(walk);
-    while (walk->level > stop && pte_is_table(walk->entry, walk->level)) {
+    while (walk->level > stop && pte_holds_table(walk->entry, walk->level)) {
         walk_down(ctx, walk, pte_pfn(walk->entry));
     }
-    if (pte_is_leaf(walk->entry, walk->level)) {
-        walk->rights &= pte_rights(walk->entry);
-    }
+    walk_stop(walk);
 }
 
 /* Rights that a table entry on the way gets back: first the entries of its table that must not have
- * them lose theirs, then the entry is changed. */
+ * them lose theirs, then the entry is changed. A parked one always gets READ. */
 static void walk_give(struct mm_ctx *ctx, struct walk *walk, unsigned flags, pfn_t table)
 {
     gfn_t base = level_align(walk->at, walk->level);
     pte_t entry = walk->entry;
 
+    if (pte_is_parked(entry)) {
+        table_restrict(ctx, walk->space, table, base, RIGHT_READ);
+        entry = pte_unpark(entry);
+        walk->parked = 0;
+    }
     if ((flags & WALK_WRITE) && !pte_writable(entry)) {
-        table_restrict(ctx, walk->space, table, base, false);
+        table_restrict(ctx, walk->space, table, base, RIGHT_WRITE);
         entry = pte_with_write(entry);
         walk->given = true;
     }
     if ((flags & WALK_EXEC) && !pte_executable(entry)) {
-        table_restrict(ctx, walk->space, table, base, true);
+        table_restrict(ctx, walk->space, table, base, RIGHT_EXEC);
         entry = pte_set_exec(entry, true);
     }
     while (entry != walk->entry && !pte_replace(ctx, walk->slot, walk->entry, entry)) {
@@ -94,7 +108,7 @@ static void walk_give(struct mm_ctx *ctx, struct walk *walk, unsigned flags, pfn
     walk->entry = entry;
 }
 
-/* The present entry points to a shared table: a copy takes its place. */
+/* The walk's entry points to a shared table: a copy takes its place. */
 static enum cleave_status walk_copy_table(struct mm_ctx *ctx, struct payer *payer,
                                           struct walk *walk, struct flush_batch *batch)
 {
@@ -105,7 +119,7 @@ static enum cleave_status walk_copy_table(struct mm_ctx *ctx, struct payer *paye
         return status;
     }
     port_point(ctx, POINT_TABLE_COPIED, shared.v, copy.v);
-    pte_t new = (walk->entry & ~pt_format.address) | (uint64_t)copy.v << 12;
+    pte_t new = pte_with_pfn(walk->entry, copy);
     pte_t old = walk->entry;
     while (!pte_replace(ctx, walk->slot, old, new)) {
         old = pte_read(walk->slot);
@@ -140,10 +154,10 @@ enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struc
     walk_read(walk);
     while (walk->level > stop) {
         enum cleave_status status = CLEAVE_OK;
-        enum pte_kind kind = pte_kind(walk->entry, walk->level);
-        if (kind == PTE_KIND_ABSENT && (flags & WALK_MAKE)) {
+        enum pte_kind target = pte_target(walk->entry, walk->level);
+        if (target == PTE_KIND_ABSENT && (flags & WALK_MAKE)) {
             status = walk_make_table(ctx, payer, walk);
-        } else if (kind != PTE_KIND_TABLE) {
+        } else if (target != PTE_KIND_TABLE) {
             break;
         } else if (node_count(pte_pfn(walk->entry)) != 1) {
             status = walk_copy_table(ctx, payer, walk, batch);
@@ -156,9 +170,7 @@ enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struc
         walk_give(ctx, walk, flags, table);
         walk_down(ctx, walk, table);
     }
-    if (pte_is_leaf(walk->entry, walk->level)) {
-        walk->rights &= pte_rights(walk->entry);
-    }
+    walk_stop(walk);
     return CLEAVE_OK;
 }
 

@@ -30,7 +30,10 @@ struct walk {
     pfn_t locked;    /* deepest exclusive table: its lock is held */
     bool exclusive;  /* `table` is exclusive (then table == locked) */
     bool given;      /* a table entry on the way got its write bit back */
-    unsigned rights; /* AND over the levels above and of `entry` where it is a leaf */
+    unsigned parked; /* 1 + the level of the highest parked entry on the way, `entry` included; 0:
+                        there is none */
+    unsigned rights; /* AND over the levels above and of `entry` where it is a leaf or parked: no
+                        READ where anything is parked */
 };
 
 void table_lock(struct mm_ctx *ctx, pfn_t table);
@@ -38,8 +41,9 @@ void table_unlock(struct mm_ctx *ctx, pfn_t table);
 
 static inline pte_t *table_slots(pfn_t table) { return frame_address(table); }
 
-/* Walks to the entry at `stop` level, or the first above it that is no table. Takes the root's lock
- * and hands locks down; changes nothing. The space's lock is held (either side). */
+/* Walks to the entry at `stop` level, or the first above it that is no table; through parked tables
+ * as through others. Takes the root's lock and hands locks down; changes nothing. The space's lock
+ * is held (either side). */
 void walk_find(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned stop, struct walk *walk);
 
 /* What walk_exclusive() does on its way beside making tables exclusive. */
@@ -50,11 +54,13 @@ enum {
     WALK_EXEC = 4 /* the same for execute */
 };
 
-/* The same, but makes every table on the way exclusive: copies shared ones. Tables that are
- * replaced are put into `batch`, which has room for ROOT_LEVEL more; the caller finishes it after
- * walk_end(). `payer` pays for tables. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW: the walk is
- * released; tables made exclusive so far stay so, which no space can tell, and the batch must be
- * finished. */
+/* The same, but makes every table on the way exclusive: copies shared ones. A parked entry above
+ * `stop` that refers to a table becomes present, without write and execute, once the entries
+ * beneath it that this space may not read are parked; `parked` tells of `entry` alone. Tables that
+ * are replaced are put into `batch`, which has room for ROOT_LEVEL more; the caller finishes it
+ * after walk_end(). `payer` pays for tables. CLEAVE_NO_MEMORY, CLEAVE_QUOTA, CLEAVE_OVERFLOW: the
+ * walk is released; tables made exclusive so far stay so, which no space can tell, and the batch
+ * must be finished. */
 enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struct payer *payer,
                                   gfn_t at, unsigned stop, unsigned flags,
                                   struct flush_batch *batch, struct walk *walk) MUST_CHECK;

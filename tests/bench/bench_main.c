@@ -6,6 +6,7 @@
 
 #define _GNU_SOURCE
 #include "bench.h"
+#include "core.h"
 #include "helper.h"
 #include "hypervisor.h"
 
@@ -21,10 +22,11 @@
 #define HUGE_SWITCH "/sys/kernel/mm/transparent_hugepage/enabled"
 
 #define USAGE                                                                                      \
-    "usage: %s [-c] [-l] [-m] [-o directory] [-s scripts]\n"                                       \
+    "usage: %s [-c] [-l] [-m] [-t] [-o directory] [-s scripts]\n"                                  \
     "  -c  the core alone, without what it is compared with; results.json stays as it is\n"        \
     "  -l  Linux alone; results.json stays as it is\n"                                             \
     "  -m  the hypervisor on its machine alone; results.json stays as it is\n"                     \
+    "  -t  the core's two threads alone; results.json stays as it is\n"                            \
     "  -o  where results and plots go (build/bench)\n"                                             \
     "  -s  where the gnuplot scripts are (tests/bench)\n"
 
@@ -35,6 +37,7 @@ struct options {
     bool core;
     bool linux_side;
     bool hypervisor;
+    bool threads; /* of the core, these figures alone */
 };
 
 /* Names the machine, so that a figure can be read without having been there. */
@@ -244,7 +247,9 @@ static bool measure(const struct options *o, struct bench *b)
     if (o->linux_side) {
         linux_measure(b);
     }
-    if (o->core) {
+    if (o->threads) {
+        core_bench_threads(b);
+    } else if (o->core) {
         bench_core(b);
     }
     if (o->hypervisor) {
@@ -262,7 +267,7 @@ static bool options_read(struct options *o, int argc, char **argv)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "clmo:s:")) != -1) {
+    while ((option = getopt(argc, argv, "clmto:s:")) != -1) {
         switch (option) {
         case 'c':
             o->linux_side = o->hypervisor = false;
@@ -272,6 +277,10 @@ static bool options_read(struct options *o, int argc, char **argv)
             break;
         case 'm':
             o->core = o->linux_side = false;
+            break;
+        case 't':
+            o->threads = true;
+            o->linux_side = o->hypervisor = false;
             break;
         case 'o':
             o->directory = optarg;

@@ -44,6 +44,13 @@ void core_touch(struct space *space, uint64_t bytes)
     }
 }
 
+void core_touch_free(struct pool *pool)
+{
+    const uint64_t block = 2 * BENCH_MIB, spare = 256 * BENCH_MIB;
+    uint64_t bytes = ((pool->free << PAGE_SHIFT) - spare) / block * block;
+    core_destroy(core_space(pool, bytes, 1));
+}
+
 struct space *core_fork(struct space *parent)
 {
     const struct fork_options options = {.limit = UINT64_MAX};

@@ -19,6 +19,9 @@ struct pool *core_machine(uint64_t bytes, bool lazy);
 struct space *core_space(struct pool *pool, uint64_t bytes, unsigned order);
 /* Writes into every page, so that the computer's memory is really there. */
 void core_touch(struct space *space, uint64_t bytes);
+/* Makes this computer give the memory behind all that is free in the pool: copies go to random
+ * blocks of it, and a first use of one would be timed with them. */
+void core_touch_free(struct pool *pool);
 /* One child without a base, a quota or a reservation. */
 struct space *core_fork(struct space *parent);
 void core_destroy(struct space *space);

@@ -76,6 +76,7 @@ void core_bench_write(struct bench *b)
     double unit = base->bare.copy_4k_ns + base->bare.fill_4k_ns;
     struct pool *pool = core_machine(SPACE_BYTES + 4 * BENCH_GIB, false);
     struct space *parent = core_space(pool, SPACE_BYTES, 1);
+    core_touch_free(pool);
     struct write_times t = write_times(parent);
     double back = faults_per_table(parent, BENCH_GIB);
     host_stop();
@@ -333,6 +334,7 @@ void core_bench_threads(struct bench *b)
     struct bare_buffers buffers;
     struct pool *pool = core_machine(bytes + 9 * BENCH_GIB / 4, false);
     struct space *parent = core_space(pool, bytes, 1);
+    core_touch_free(pool);
     bool have = bare_buffers_get(&buffers, BENCH_GIB);
 
     bench_shuffle(blocks, 2 * COUNT, &seed);

@@ -497,6 +497,71 @@ static void foreign_detached(void)
     record->detached = 1;
 }
 
+/* --- What is parked --------------------------------------------------------------------------- */
+
+static void park(struct space *space, uint64_t at, unsigned level)
+{
+    pte_t *e = seen_at(space, at, level);
+    *e = pte_park(*e);
+}
+static void hide_region(struct space *space, uint64_t at)
+{
+    const struct region hidden = {.policy = REGION_PRIVATE};
+    struct gfn_range range = {gfn(at), gfn(at + 1)};
+    REQUIRE_OK(region_set(ctx, &space->payer, &space->regions, range, &hidden));
+}
+static void readable_without(void) { hide_region(one, PAGES + 1); }
+static void readable_block_without(void) { hide_region(one, HUGE + 1); }
+static void readable_in_shared_table(void) { hide_region(right, PAGES + 1); }
+static void loadable_without(void)
+{
+    const struct region hidden = {.policy = REGION_PAGED, .pager = 7};
+    struct gfn_range range = {gfn(PAGED), gfn(PAGED + 1)};
+    REQUIRE_OK(region_set(ctx, &right->payer, &right->regions, range, &hidden));
+}
+static void parked_with_write(void)
+{
+    park(one, PAGES, 0);
+    *seen_at(one, PAGES, 0) |=
+        pt_format.write & ~pt_format.present ? pt_format.write : UINT64_C(1) << 58;
+}
+static void parked_near(void)
+{
+    park(one, PAGES, 0);
+    *seen_at(one, PAGES, 0) ^= pt_format.address;
+}
+static void parked_hole(void) { *seen_at(one, PAGES + 3, 0) = PTE_PARKED; }
+static void parked_not_counted(void)
+{
+    park(one, HUGE, 1);
+    REQUIRE_OK(frame_get(ctx, pte_pfn(*seen_at(one, HUGE, 1)), 1));
+}
+static void parked_table_not_counted(void)
+{
+    park(one, PAGES, 2);
+    count_table();
+}
+static void parked_in_hole(void)
+{
+    leaf_in_hole();
+    park(one, PAGES + 1, 0);
+}
+
+static void park_some(void)
+{
+    park(one, PAGES, 0); /* where the region gives READ: not looked at since */
+    park(one, GIANT, 2);
+    park(one, PAGED, 0);
+    hide_region(one, PAGES + 1);
+    park(one, PAGES + 1, 0);
+}
+static void park_tables(void)
+{
+    park(one, HUGE, ROOT_LEVEL);
+    park(left, PAGES, ROOT_LEVEL); /* one holder of a shared table may read it, the other not */
+    hide_region(left, PAGES + 1);
+}
+
 static const struct breakage {
     const char *label;
     void (*run)(void);
@@ -549,6 +614,16 @@ static const struct breakage {
     {"paged entry of 1 GiB", paged_too_high, 6},
     {"table entry to data", table_is_data, 6},
     {"table at another level", table_at_wrong_level, 6},
+    {"readable without the right", readable_without, 1},
+    {"readable block, a page without the right", readable_block_without, 1},
+    {"readable without the right, in a shared table", readable_in_shared_table, 1},
+    {"paged entry of a shared table, to be loaded without the right", loadable_without, 1},
+    {"parked with other bits", parked_with_write, 6},
+    {"parked and names memory", parked_near, 6},
+    {"parked hole", parked_hole, 6},
+    {"parked leaf without a region", parked_in_hole, 6},
+    {"count of a parked block", parked_not_counted, 3},
+    {"count of a table beneath a parked one", parked_table_not_counted, 3},
     {"space in no state", no_state, 6},
     {"free frames", free_sum, 8},
     {"frames by kind", kind_sum, 8},
@@ -667,6 +742,8 @@ static const struct breakage legal[] = {
     {"frozen base", frozen_base, 0},
     {"reservation", reservation, 0},
     {"accessed and dirty bits", accessed_and_dirty, 0},
+    {"parked entries", park_some, 0},
+    {"parked tables", park_tables, 0},
     {"pinned page", pin_page, 0},
     {"pinned part of a block", pin_block, 0},
     {"foreign map", foreign, 0},

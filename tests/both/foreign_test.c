@@ -350,8 +350,10 @@ TEST(refuses_bad_arguments)
     REQUIRE_OK(space_snapshot(shaped.ctx, shaped.space, UINT64_MAX, &snapshot));
     CHECK_STATUS(foreign_map(shaped.ctx, snapshot, gpa(PAGE_A), mapper, gpa(WINDOW)),
                  CLEAVE_FROZEN);
+    CHECK_EQ(strcmp(shaped.ctx->error.argument, "owner"), 0);
     CHECK_STATUS(foreign_map(shaped.ctx, shaped.space, gpa(PAGE_A), snapshot, gpa(WINDOW)),
                  CLEAVE_FROZEN);
+    CHECK_EQ(strcmp(shaped.ctx->error.argument, "mapper"), 0);
     /* A map of a map, and what only its owner may take out. */
     REQUIRE_OK(map(PAGE_A, WINDOW));
     CHECK_STATUS(foreign_map(shaped.ctx, mapper, gpa(WINDOW), shaped.space, gpa(WINDOW)),
@@ -408,6 +410,8 @@ TEST(a_space_has_so_many_maps)
         REQUIRE_OK(map(PAGE_A, WINDOW + i * PAGE_SIZE));
     }
     CHECK_STATUS(map(PAGE_A, WINDOW + room * PAGE_SIZE), CLEAVE_COUNT);
+    CHECK_EQ(strcmp(shaped.ctx->error.argument, "owner"), 0);
+    CHECK_EQ(shaped.ctx->error.value, room);
     struct space *child = shape_fork(shaped.space);
     shape_write(shaped.space, PAGE_A, NEW_VALUE);
     for (unsigned i = 0; i < room; i++) {

@@ -369,7 +369,7 @@ TEST(fork_refuses_bad_arguments)
     space->state = SPACE_DYING;
     before = scene_state();
     REFUSED(space_fork(scene.ctx, space, 1, &plain, &child), CLEAVE_DYING, "parent");
-    REFUSED(space_snapshot(scene.ctx, space, UINT64_MAX, &child), CLEAVE_DYING, "parent");
+    REFUSED(space_snapshot(scene.ctx, space, UINT64_MAX, &child), CLEAVE_DYING, "space");
     space->state = SPACE_ALIVE;
     scene_end();
 }

@@ -493,3 +493,21 @@ TEST_TABLE(lookup_and_usage, usages)
     CHECK_EQ(memcmp(&again, &whole, sizeof(whole)), 0);
     scene_end();
 }
+
+/* A quota that has no room for a block still has room for pages: a leaf falls back to 4 KiB for it
+ * as it does where the pool has no block. */
+TEST(a_quota_below_a_block_is_used_up_by_pages)
+{
+    scene_start(0);
+    struct space *space = scene_space();
+    uint32_t account = space->payer.account;
+    scene_memory(space, BLOCK, 1, 0); /* its path is there */
+    scene_region(space, 0, BLOCK, REGION_PRIVATE, RIGHT_ALL, 1);
+    uint64_t zeroed = space->stats.zeroed;
+    uint64_t limit = account_of(scene.pool, account)->charged + 1 + 2; /* a table, two pages */
+    REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, account, limit));
+    CHECK_STATUS(space_populate(scene.ctx, space, gpa(0), BYTES(BLOCK)), CLEAVE_QUOTA);
+    CHECK_EQ(space->stats.zeroed, zeroed + 2);
+    CHECK_EQ(account_of(scene.pool, account)->charged, limit);
+    scene_end();
+}

@@ -767,3 +767,162 @@ TEST(moved_entries_are_not_the_bases)
     }
     check_audit();
 }
+
+/* --- READ taken away -------------------------------------------------------------------------- */
+
+static void protect(struct space *in, uint64_t page, uint64_t pages, unsigned rights)
+{
+    REQUIRE_OK(space_protect(ctx, in, gpa(page * PAGE_SIZE), pages * PAGE_SIZE, rights));
+    check_audit();
+}
+
+/* A load that is under way when READ goes is not lost: nobody reads the page before READ is back,
+ * and then it is there. */
+TEST(hidden_during_the_load)
+{
+    struct load_request request;
+    start();
+    struct space *a = fork_of(space);
+    CHECK_STATUS(access_page(a, 2, ACCESS_READ, 0), CLEAVE_WAIT);
+    REQUIRE(take(&request));
+    protect(space, 0, PAGES, 0);
+    fill(&request);
+    CHECK_OK(pager_done(ctx, pager, request.id, true));
+    check_audit();
+    CHECK_STATUS(access_page(space, 2, ACCESS_READ, 1), CLEAVE_FAULT);
+    check_reads(a, 2);
+    protect(space, 0, PAGES, RIGHT_READ);
+    bool there = looked_up(space, 2).frame.v != 0;
+    CHECK_STATUS(access_page(space, 2, ACCESS_READ, 1), there ? CLEAVE_OK : CLEAVE_WAIT);
+    CHECK_EQ(serve(), there ? 0 : 1);
+    check_reads(space, 2);
+    check_audit();
+}
+
+/* The same in the table of the one space that has it: the leaf comes parked. */
+TEST(hidden_alone_during_the_load)
+{
+    struct load_request request;
+    start();
+    CHECK_STATUS(access_page(space, 2, ACCESS_WRITE, 0), CLEAVE_WAIT);
+    REQUIRE(take(&request));
+    protect(space, 1, 4, 0);
+    CHECK_EQ(looked_up(space, 2).kind, PTE_KIND_PARKED);
+    fill(&request);
+    CHECK_OK(pager_done(ctx, pager, request.id, true));
+    check_audit();
+    CHECK_EQ(looked_up(space, 2).kind, PTE_KIND_PARKED);
+    CHECK_STATUS(access_page(space, 2, ACCESS_READ, 1), CLEAVE_FAULT);
+    protect(space, 1, 4, RIGHT_READ | RIGHT_WRITE);
+    CHECK_EQ(serve(), 0);
+    check_reads(space, 2);
+    guest_write(space, 2, 9);
+    check_audit();
+}
+
+/* Parked paged entries in a table that a fork shares: the fork that may read loads them, and the
+ * other one still does not see them. */
+TEST(a_fork_loads_what_its_parent_may_not_read)
+{
+    start();
+    protect(space, 1, 4, 0);
+    struct space *a = fork_of(space), *b = fork_of(space);
+    protect(a, 1, 4, RIGHT_READ | RIGHT_WRITE);
+    CHECK_STATUS(access_page(a, 2, ACCESS_READ, 0), CLEAVE_WAIT);
+    CHECK_EQ(serve(), 1);
+    check_reads(a, 2);
+    CHECK_STATUS(access_page(space, 2, ACCESS_READ, 1), CLEAVE_FAULT);
+    CHECK_STATUS(access_page(b, 2, ACCESS_READ, 1), CLEAVE_FAULT);
+    CHECK_OK(pager_prefetch(ctx, pager, space, gpa(2 * PAGE_SIZE)));
+    CHECK_EQ(serve(), 1); /* where nobody looked again it is loaded, too, and stays parked */
+    CHECK_STATUS(access_page(b, 2, ACCESS_READ, 1), CLEAVE_FAULT);
+    protect(b, 1, 4, RIGHT_READ);
+    check_reads(b, 2);
+    CHECK_EQ(b->stats.loads, 0);
+    check_audit();
+}
+
+/* A fork of a snapshot whose pages may not be read: what it loads through its base is parked there.
+ */
+TEST(loaded_through_a_base_that_is_hidden)
+{
+    struct space *still;
+    start();
+    protect(space, 1, 4, 0);
+    REQUIRE_OK(space_snapshot(ctx, space, UINT64_MAX, &still));
+    struct space *a = fork_of(still), *b = fork_of(still);
+    protect(a, 1, 4, RIGHT_READ | RIGHT_WRITE);
+    protect(b, 1, 4, RIGHT_READ | RIGHT_WRITE);
+    CHECK_STATUS(access_page(a, 3, ACCESS_READ, 0), CLEAVE_WAIT);
+    CHECK_EQ(serve(), 1);
+    check_reads(a, 3);
+    CHECK_EQ(looked_up(still, 3).kind, PTE_KIND_PARKED);
+    check_reads(b, 3);
+    CHECK_EQ(serve(), 0);
+    CHECK_EQ(b->stats.loads, 0);
+    guest_write(b, 3, 7);
+    check_reads(a, 3);
+    check_audit();
+}
+
+/* What may be read again but was not yet is loaded for the hypervisor's own read of it, also in a
+ * snapshot. */
+TEST(read_of_what_was_given_back)
+{
+    unsigned char found[PAGE_SIZE], expected[PAGE_SIZE];
+    struct space *still;
+    start();
+    protect(space, 1, 4, 0);
+    protect(space, 1, 4, RIGHT_READ);
+    REQUIRE_OK(space_snapshot(ctx, space, UINT64_MAX, &still));
+    CHECK_STATUS(space_read(ctx, still, gpa(PAGE_SIZE), found, PAGE_SIZE, &waits[0]), CLEAVE_WAIT);
+    CHECK_EQ(serve(), 1);
+    REQUIRE_OK(space_read(ctx, still, gpa(PAGE_SIZE), found, PAGE_SIZE, &waits[0]));
+    store_page(expected, OFFSET + 1);
+    CHECK_BYTES(found, expected, PAGE_SIZE);
+    check_reads(space, 1);
+    CHECK_EQ(serve(), 0);
+    check_audit();
+}
+
+/* A parked paged entry that is split stays parked in all its parts: who shares the table later and
+ * loads one shows it to nobody else. */
+TEST(huge_entry_split_while_hidden)
+{
+    start_huge();
+    uint64_t page = huge_at * level_pages(1);
+    protect(space, page, level_pages(1), 0);
+    host_fail_allocation(1); /* of a block */
+    CHECK_OK(pager_prefetch(ctx, pager, space, gpa((page + 1) * PAGE_SIZE)));
+    host_fail_allocation(0);
+    CHECK_EQ(looked_up(space, page).level, 0);
+    struct space *a = fork_of(space);
+    protect(a, page, level_pages(1), RIGHT_ALL);
+    CHECK_STATUS(access_page(a, page + 2, ACCESS_READ, 0), CLEAVE_WAIT);
+    (void)serve();
+    check_reads(a, page + 2);
+    CHECK_STATUS(access_page(space, page + 2, ACCESS_READ, 1), CLEAVE_FAULT);
+    CHECK_EQ(looked_up(space, page + 3).kind, PTE_KIND_PARKED);
+    check_audit();
+}
+
+/* As moved_entries_are_not_the_bases, of an entry that is parked while it moves. */
+TEST(moved_while_hidden)
+{
+    uint64_t copies;
+    struct load_request request;
+    start_with_base();
+    REQUIRE_OK(pager_prefetch(ctx, pager, snapshot, gpa(2 * PAGE_SIZE)));
+    CHECK_EQ(serve(), 1);
+    REQUIRE_OK(space_unmap(ctx, first, gpa(2 * PAGE_SIZE), PAGE_SIZE));
+    protect(first, 3, 1, 0);
+    REQUIRE_OK(space_move(ctx, first, gpa(3 * PAGE_SIZE), gpa(2 * PAGE_SIZE), PAGE_SIZE, &copies));
+    CHECK_STATUS(access_page(first, 2, ACCESS_READ, 0), CLEAVE_FAULT);
+    protect(first, 2, 1, RIGHT_READ);
+    CHECK_STATUS(access_page(first, 2, ACCESS_READ, 0), CLEAVE_WAIT);
+    if (CHECK(take(&request))) {
+        CHECK_EQ(request.offset, OFFSET + 3);
+        CHECK_OK(pager_done(ctx, pager, request.id, true));
+    }
+    check_audit();
+}

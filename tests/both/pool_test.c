@@ -457,6 +457,45 @@ TEST(account_numbers_end)
     CHECK_EQ(account, last);
 }
 
+/* --- What two CPUs would take from each other
+ * ----------------------------------------------------- */
+
+#define LINE 64u /* bytes of a cache line */
+
+static uint64_t line_of(const void *at) { return (uint64_t)(uintptr_t)at / LINE; }
+
+/* Spaces made one after the other: their accounts, and the descriptors of the frames that they take
+ * in turn, share no cache line. In the scaled geometry a run's descriptors all lie in one. */
+TEST(successive_accounts_share_no_line)
+{
+    start(0, UINT64_MAX);
+    struct payer other = {.pool = scene.pool};
+    REQUIRE_OK(account_create(scene.ctx, scene.pool, UINT64_MAX, &other.account));
+    const struct account *mine = account_of(scene.pool, payer.account);
+    const struct account *theirs = account_of(scene.pool, other.account);
+    uint64_t bytes = mine < theirs ? (uint64_t)((uintptr_t)theirs - (uintptr_t)mine)
+                                   : (uint64_t)((uintptr_t)mine - (uintptr_t)theirs);
+    CHECK(bytes >= LINE);
+    struct payer *const turn[] = {&payer, &other};
+    if (TABLE_ENTRIES > 64) {
+        pfn_t f[8];
+        for (unsigned i = 0; i < 8; i++) {
+            REQUIRE_OK(pool_alloc(scene.ctx, turn[i % 2], 0, FRAME_DATA, &f[i]));
+        }
+        for (unsigned i = 0; i < 8; i += 2) {
+            for (unsigned k = 1; k < 8; k += 2) {
+                CHECK_NE(line_of(frame_of(f[i], 0)), line_of(frame_of(f[k], 0)));
+            }
+        }
+        for (unsigned i = 0; i < 8; i++) {
+            frame_put(scene.ctx, f[i], 0);
+        }
+    }
+    account_release(scene.ctx, scene.pool, other.account);
+    account_release(scene.ctx, scene.pool, payer.account);
+    scene_end();
+}
+
 /* --- What is set aside
  * ---------------------------------------------------------------------------- */
 

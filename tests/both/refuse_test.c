@@ -90,7 +90,7 @@ TEST(bad_orders_rights_and_policies_are_refused)
     }
     REFUSED(space_collapse(ctx, victim, gpa(0), 0), CLEAVE_ORDER, "level");
     for (unsigned rights = 0; rights < 256; rights++) {
-        bool legal = rights == 1 || rights == 3 || rights == 5 || rights == 7;
+        bool legal = rights == 0 || rights == 1 || rights == 3 || rights == 5 || rights == 7;
         struct region region = {.policy = REGION_PRIVATE, .rights = (uint8_t)rights};
         if (!legal) {
             REFUSED(space_protect(ctx, victim, gpa(0), PAGE_SIZE, rights), CLEAVE_RIGHTS, "rights");
@@ -130,6 +130,8 @@ TEST(bad_orders_rights_and_policies_are_refused)
             CLEAVE_EXISTS, "frame");
     REFUSED(space_map_device(ctx, victim, free, 2 * PAGE_SIZE, pfn(UINT32_MAX), RIGHT_READ, false),
             CLEAVE_RANGE, "frame");
+    REFUSED(space_map_device(ctx, victim, free, PAGE_SIZE, pfn(0), RIGHT_READ, false), CLEAVE_RANGE,
+            "frame");
     REFUSED(space_map_device(ctx, victim, free, PAGE_SIZE, pfn(1), RIGHT_ALL, false), CLEAVE_RIGHTS,
             "rights");
     scene_end();

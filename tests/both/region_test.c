@@ -7,6 +7,7 @@
 
 #include "frame.h"
 #include "host.h"
+#include "table.h"
 #include "test.h"
 
 #define TREES 5u
@@ -107,6 +108,7 @@ static unsigned expected_summary(const struct region *r)
     }
     bits |= r->armed || !(r->rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u;
     bits |= r->rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC;
+    bits |= r->rights & RIGHT_READ ? 0u : REGION_HAS_NO_READ;
     bits |= r->policy == REGION_WIPE || r->policy == REGION_ABSENT || r->policy == REGION_DEVICE ||
                     r->policy == REGION_FOREIGN
                 ? REGION_HAS_FORK
@@ -216,9 +218,19 @@ static bool count_node(void *arg, pfn_t node, unsigned level)
     return true;
 }
 
+/* Frees what changes have deferred. */
+static void reap(void)
+{
+    uint64_t budget = ctx->budget;
+    ctx->budget = UINT64_MAX;
+    REQUIRE(table_reap(ctx, pool));
+    ctx->budget = budget;
+}
+
 /* Every count equals what points to the node, and no node is lost. */
 static void check_counts(void)
 {
+    reap();
     references = calloc(machine.frames, sizeof(*references));
     nodes = 0;
     for (unsigned t = 0; t < TREES; t++) {
@@ -348,6 +360,7 @@ static void drop_everything(void)
     for (unsigned t = 0; t < TREES; t++) {
         CHECK(region_drop(ctx, &model[t].tree));
     }
+    reap();
     CHECK_EQ(pool->kind[FRAME_REGION], 0);
 }
 
@@ -456,6 +469,7 @@ TEST(exclusive_change_takes_no_memory)
         region_set(ctx, &pool->payer, &tree, pages(0, 4), &(struct region){.policy = REGION_NONE}));
     host_fail_allocation(0);
     CHECK_EQ(tree, REGION_WORD_NONE);
+    reap();
     CHECK_EQ(pool->kind[FRAME_REGION], 0);
 }
 
@@ -480,6 +494,7 @@ TEST(shared_change_to_one_leaf_takes_no_memory)
     CHECK_EQ(region_get(tree, gfn(2)).policy, REGION_PRIVATE);
     ctx->budget = 100;
     CHECK(region_drop(ctx, &tree));
+    reap();
     CHECK_EQ(pool->kind[FRAME_REGION], 0);
 }
 
@@ -498,6 +513,7 @@ TEST(whole_leaves_at_each_level)
         CHECK_EQ(extent.end.v, at.v + level_pages(level));
         CHECK_OK(region_set(ctx, &pool->payer, &tree, pages(0, GUEST_PAGES), &plain));
         CHECK_EQ(tree, region_pack(&plain));
+        reap();
         CHECK_EQ(pool->kind[FRAME_REGION], 0);
     }
 }
@@ -582,6 +598,7 @@ TEST(drop_stops_and_goes_on)
         do_model(&step);
     }
     uint64_t calls = 0;
+    reap();
     uint64_t before = pool->kind[FRAME_REGION];
     memset(model[0].at, 0, sizeof(model[0].at));
     dropping = true;
@@ -631,5 +648,6 @@ TEST(ten_thousand_regions)
     ctx->budget = UINT64_MAX;
     CHECK(region_drop(ctx, &tree));
     CHECK(region_drop(ctx, &fork));
+    reap();
     CHECK_EQ(pool->kind[FRAME_REGION], 0);
 }

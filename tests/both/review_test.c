@@ -3,7 +3,9 @@
  * Errors that a review found in the core, one test each: what a caller, a guest or another CPU had
  * to do at the wrong moment, and what must come of it.
  */
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "collapse.h"
 #include "notify.h"
@@ -93,8 +95,7 @@ TEST(a_pagers_space_is_not_reset)
     scene_end();
 }
 
-/* --- Memory granted by another tenant's pool
- * ------------------------------------------------------ */
+/* --- Memory granted by another tenant's pool -------------------------------------------------- */
 
 /* A writer through a foreign map waited for the owner's pool. What it is granted is not for its own
  * memory. */
@@ -125,8 +126,7 @@ TEST(a_grant_is_spent_in_its_own_pool)
     scene_end();
 }
 
-/* --- Shared memory made private
- * -------------------------------------------------------------------- */
+/* --- Shared memory made private --------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -182,8 +182,7 @@ TEST(pinned_memory_is_not_unshared)
     scene_end();
 }
 
-/* --- Reset that keeps pages
- * ------------------------------------------------------------------------- */
+/* --- Reset that keeps pages ------------------------------------------------------------------- */
 
 static struct channel *new_channel(void)
 {
@@ -239,8 +238,7 @@ TEST(reset_with_keep_restricts_what_it_brings_back)
     scene_end();
 }
 
-/* --- Reservations and lost races
- * --------------------------------------------------------------------- */
+/* --- Reservations and lost races -------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -283,8 +281,7 @@ TEST(a_reservation_outlasts_lost_races)
     scene_end();
 }
 
-/* --- Two collapses of one block
- * ------------------------------------------------------------------------ */
+/* --- Two collapses of one block --------------------------------------------------------------- */
 
 static struct {
     struct space *space;
@@ -355,8 +352,7 @@ TEST(two_collapses_lose_no_write)
     CHECK(host_sched_explore(&sched));
 }
 
-/* --- Spaces that end while they are in use
- * ---------------------------------------------------------------- */
+/* --- Spaces that end while they are in use ---------------------------------------------------- */
 
 static struct space *ending;
 
@@ -414,8 +410,7 @@ TEST(a_space_outlives_its_faults)
     CHECK(host_sched_explore(&sched));
 }
 
-/* --- Paged memory over tables that are left
- * ------------------------------------------------------------------ */
+/* --- Paged memory over tables that are left --------------------------------------------------- */
 
 /* What a processor does that walks there at that moment. */
 static void mark_accessed(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
@@ -444,4 +439,492 @@ TEST(paged_entries_over_an_accessed_table)
     host_on_point(NULL, NULL);
     REQUIRE_OK(pager_destroy(scene.ctx, pager));
     scene_end();
+}
+
+/* --- A leaf that is split while rights are taken from its table ------------------------------- */
+
+static struct space *hidden;
+
+/* The space's large leaf has its write bit, which a cleared one above it hides, and lies over a
+ * page that is armed. */
+static void hidden_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    struct channel *channel = new_channel();
+    hidden = scene_space();
+    scene_memory(hidden, 0, 2 * BLOCK, 1);
+    struct space *child = scene_fork(hidden);
+    REQUIRE_OK(channel_arm(scene.ctx, channel, hidden, PAGE(1), BYTES(1)));
+    REQUIRE_OK(space_destroy(scene.ctx, child));
+    REQUIRE_OK(host_cpu_run(0, hidden));
+    REQUIRE_OK(host_cpu_run(1, hidden));
+}
+
+static void hidden_fetch(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    if (host_cpu_access(ctx->cpu, PAGE(0), ACCESS_EXEC, NULL, 1) != CLEAVE_OK) {
+        host_fail("the fetch failed");
+    }
+}
+
+static void hidden_write(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 1;
+    (void)arg;
+    if (host_cpu_write(ctx->cpu, PAGE(BLOCK), &word, 8) != CLEAVE_OK) {
+        host_fail("the write failed");
+    }
+}
+
+static bool hidden_check(void *arg)
+{
+    (void)arg;
+    host_cpu_stop(0);
+    host_cpu_stop(1);
+    return !guest_may_write(hidden, 1);
+}
+
+/* One vcpu fetches from a block, which is split for that; another writes beside it, and the table
+ * of both gets its write bit back. The armed page between them stays read-only. */
+TEST(a_split_keeps_no_right_that_is_taken)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = hidden_setup,
+                               .cpus = 2,
+                               .body = {hidden_fetch, hidden_write},
+                               .check = hidden_check,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
+
+/* --- A base whose tables change while a fork goes back to it ---------------------------------- */
+
+static struct {
+    struct space *parent, *base, *fork;
+    enum cleave_status reset;
+} back;
+
+/* Private blocks with a paged one between them; the fork has written to both. */
+static void back_setup(void *arg)
+{
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    const struct fork_options options = {.limit = UINT64_MAX};
+    (void)arg;
+    scene_start(0);
+    struct space *control = scene_space();
+    back.parent = scene_space();
+    REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+    scene_memory(back.parent, 0, BLOCK, 0);
+    scene_memory(back.parent, 2 * BLOCK, BLOCK, 0);
+    REQUIRE_OK(
+        space_map_paged(scene.ctx, back.parent, PAGE(BLOCK), BYTES(BLOCK), pager, 1, 1, 0, &paged));
+    scene_write(back.parent, 2 * BLOCK, 1);
+    back.base = scene_snapshot(back.parent);
+    REQUIRE_OK(space_fork(scene.ctx, back.base, 1, &options, &back.fork));
+    scene_write(back.fork, 0, 2);
+    scene_write(back.fork, 2 * BLOCK, 2);
+    for (unsigned i = 0; i < machine.cpus; i++) {
+        host_cpu_stop(i);
+    }
+}
+
+static void back_reset(struct mm_ctx *ctx, void *arg)
+{
+    const struct gfn_range keep = {gfn(0), gfn(1)};
+    (void)arg;
+    back.reset = space_reset(ctx, back.fork, &keep, 1);
+}
+
+/* There is no block to load: the base's paged entry is split, for which its tables are copied. The
+ * parent, which shared them, has them for itself then. */
+static void back_prefetch(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 3, done;
+    (void)arg;
+    host_fail_allocation(1);
+    if (pager_prefetch(ctx, pager, back.base, PAGE(BLOCK)) != CLEAVE_OK ||
+        space_write(ctx, back.parent, PAGE(2 * BLOCK), &word, 8, NULL, &done) != CLEAVE_OK) {
+        host_fail("nothing was split, or written");
+    }
+}
+
+static bool back_check(void *arg)
+{
+    (void)arg;
+    scene_look(back.fork, 2 * BLOCK, 1);
+    scene_look(back.base, 2 * BLOCK, 1);
+    scene_audit();
+    return back.reset == CLEAVE_OK && pager_destroy(scene.ctx, pager) == CLEAVE_OK;
+}
+
+/* A fork goes back to its base while a paged entry of that is split: it gets what the base has, not
+ * what the parent has written since. */
+TEST(a_base_stays_while_forks_go_back_to_it)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = back_setup,
+                               .cpus = 2,
+                               .body = {back_reset, back_prefetch},
+                               .check = back_check,
+                               .max_preemptions = 2};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
+
+/* --- A map that comes while a whole block is copied ------------------------------------------- */
+/* --- Foreign maps of a block that is copied whole --------------------------------------------- */
+
+static struct {
+    struct space *owner, *mapper;
+    bool mapped;
+} late;
+
+static void map_late(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+{
+    (void)a, (void)b, (void)arg;
+    if (point == POINT_COPIED && ctx->cpu == 1 && !late.mapped) {
+        late.mapped = true;
+        REQUIRE_OK(foreign_map(host_ctx(2), late.owner, PAGE(2), late.mapper, PAGE(GIGA)));
+    }
+}
+
+/* Another space maps a page of a block that is just being copied as a whole: it goes on seeing what
+ * the owner has. */
+TEST(a_map_follows_the_copy_of_its_block)
+{
+    TEST_NEEDS_HOOKS();
+    const struct region whole = {
+        .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1, .whole = true};
+    uint64_t word = 7, found = 0, done;
+
+    scene_start(0);
+    late.owner = scene_space();
+    late.mapper = scene_space();
+    late.mapped = false;
+    REQUIRE_OK(space_map(scene.ctx, late.owner, PAGE(0), 1, &whole));
+    (void)scene_fork(late.owner);
+    host_on_point(map_late, NULL);
+    REQUIRE_OK(space_fault(host_ctx(1), late.owner, PAGE(0), ACCESS_WRITE, NULL));
+    host_on_point(NULL, NULL);
+    REQUIRE(late.mapped);
+    REQUIRE_OK(space_write(scene.ctx, late.owner, PAGE(2), &word, 8, NULL, &done));
+    REQUIRE_OK(space_read(scene.ctx, late.mapper, PAGE(GIGA), &found, 8, NULL));
+    CHECK_EQ(found, 7);
+    scene_audit();
+    REQUIRE_OK(foreign_unmap(scene.ctx, late.mapper, PAGE(GIGA)));
+    scene_end();
+}
+/* --- Frames of tables that an operation gave up ----------------------------------------------- */
+
+/* A table that a mapping takes the place of is the frame that somebody waits for. */
+TEST(who_waits_gets_the_frames_of_dead_tables)
+{
+    struct vcpu_wait wait = {.vcpu = 0};
+    scene_start(0);
+    pfn_t device = host_take(BLOCK, 1);
+    struct space *space = scene_space(), *other = scene_space();
+    scene_region(space, 0, BLOCK, REGION_PRIVATE, RIGHT_ALL, 0);
+    scene_write(space, 0, 1);
+    scene_memory(other, 0, 1, 0);
+    REQUIRE_OK(space_unmap(scene.ctx, other, PAGE(0), BYTES(1)));
+    REQUIRE_OK(pool_reserve(scene.ctx, &other->payer, 8)); /* for the regions */
+    scene_drain(0);
+    REQUIRE_EQ(space_fault(scene.ctx, space, PAGE(1), ACCESS_WRITE, &wait), CLEAVE_WAIT);
+    REQUIRE_EQ(wait.need, 1);
+    REQUIRE_OK(space_map_device(scene.ctx, other, PAGE(0), BYTES(BLOCK), device,
+                                RIGHT_READ | RIGHT_WRITE, false));
+    CHECK_EQ(wait.grant.reserved, 1);
+    scene_give_back(UINT64_MAX);
+    CHECK_OK(space_fault(scene.ctx, space, PAGE(1), ACCESS_WRITE, &wait));
+    scene_end();
+}
+
+/* --- The last account ------------------------------------------------------------------------- */
+
+struct maker {
+    unsigned cpu;
+    enum cleave_status status;
+    uint32_t account;
+};
+
+static void *make_account(void *arg)
+{
+    struct maker *m = arg;
+    host_cpu_attach(m->cpu);
+    m->status = account_create(host_ctx(m->cpu), scene.pool, 1, &m->account);
+    host_cpu_detach(m->cpu);
+    return NULL;
+}
+
+/* Two CPUs stand at the pool's lock for the last account there can be: no more are made. */
+TEST(the_last_account_is_made_once)
+{
+    struct maker maker[2] = {{.cpu = 1}, {.cpu = 2}};
+    pthread_t thread[2];
+    enum cleave_status status;
+    uint32_t account;
+
+    scene_start(TABLE_ENTRIES > 4 ? 0 : 256);
+    do {
+        status = account_create(scene.ctx, scene.pool, 1, &account);
+    } while (status == CLEAVE_OK);
+    CHECK_STATUS(status, CLEAVE_COUNT);
+    const uint32_t made = scene.pool->accounts;
+    account_release(scene.ctx, scene.pool, 1);
+    for (unsigned round = 0; round < 50; round++) {
+        spin_lock(scene.ctx, &scene.pool->lock, RANK_POOL);
+        for (unsigned i = 0; i < 2; i++) {
+            REQUIRE(pthread_create(&thread[i], NULL, make_account, &maker[i]) == 0);
+        }
+        (void)usleep(1000); /* both wait by then, or the round shows nothing */
+        spin_unlock(scene.ctx, &scene.pool->lock, RANK_POOL);
+        for (unsigned i = 0; i < 2; i++) {
+            REQUIRE(pthread_join(thread[i], NULL) == 0);
+        }
+        REQUIRE_EQ(scene.pool->accounts, made);
+        REQUIRE((maker[0].status == CLEAVE_OK) + (maker[1].status == CLEAVE_OK) == 1);
+        account_release(scene.ctx, scene.pool, maker[maker[0].status == CLEAVE_OK ? 0 : 1].account);
+    }
+    for (uint32_t i = 2; i <= made; i++) {
+        account_release(scene.ctx, scene.pool, i);
+    }
+    scene_end();
+}
+
+/* --- A threshold that copies step over -------------------------------------------------------- */
+
+/* Two pages are copied at a time, and the block asks for collapse at an odd number. */
+TEST(a_grain_steps_over_the_threshold_of_collapse)
+{
+    const struct region large = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1};
+    scene_start(0);
+    struct space *parent = scene_space();
+    scene_memory(parent, 0, BLOCK, 0);
+    REQUIRE_OK(space_set_region(scene.ctx, parent, PAGE(0), BYTES(BLOCK), &large));
+    struct space *child = scene_fork(parent);
+    child->grain = 1;
+    child->collapse_at = 3;
+    scene_write(child, 0, 1);
+    CHECK_EQ(child->stats.collapsed, 0);
+    scene_write(child, 2, 1);
+    CHECK_EQ(child->stats.collapsed, 1);
+    CHECK_EQ(scene_lookup(child, 0).level, 1);
+    scene_end();
+}
+
+/* --- A frame that comes back to the entry it was taken from ----------------------------------- */
+
+static struct {
+    struct space *space;
+    bool shared;
+} again;
+
+static void again_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    again.space = scene_space();
+    again.shared = false;
+    scene_memory(again.space, 0, 4, 0);
+    (void)scene_fork(again.space);
+    REQUIRE_OK(host_cpu_run(3, again.space));
+}
+
+/* What it has written, every vcpu reads. */
+static void again_write(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t word = 9, found = 0, done;
+    (void)arg;
+    if (space_write(ctx, again.space, PAGE(0), &word, 8, NULL, &done) != CLEAVE_OK) {
+        return; /* there is no memory for it, in some schedules */
+    }
+    if (host_cpu_read(3, PAGE(0), &found, 8) != CLEAVE_OK || found != 9) {
+        host_fail("another vcpu reads %llu", (unsigned long long)found);
+    }
+}
+
+/* Forks share the page again, one of them goes with the frame that the writer copied to, and that
+ * frame is the only one left. */
+static void again_share(struct mm_ctx *ctx, void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX};
+    struct space *fork[2];
+    struct mapping copy;
+    pfn_t taken;
+    uint64_t found;
+    (void)arg;
+    if (space_lookup(ctx, again.space, PAGE(0), &copy) != CLEAVE_OK ||
+        space_fork(ctx, again.space, 1, &options, &fork[0]) != CLEAVE_OK ||
+        space_fault(ctx, again.space, PAGE(0), ACCESS_WRITE, NULL) != CLEAVE_OK ||
+        space_destroy(ctx, fork[0]) != CLEAVE_OK) {
+        host_fail("not shared");
+    }
+    bool kept = pool_alloc_at(ctx, &scene.pool->payer, copy.frame, FRAME_OBJECT) == CLEAVE_OK;
+    if (space_fork(ctx, again.space, 1, &options, &fork[1]) != CLEAVE_OK ||
+        space_fault(ctx, again.space, PAGE(1), ACCESS_WRITE, NULL) != CLEAVE_OK ||
+        host_cpu_read(3, PAGE(0), &found, 8) != CLEAVE_OK) {
+        host_fail("not shared again");
+    }
+    while (pool_alloc(ctx, &scene.pool->payer, 0, FRAME_OBJECT, &taken) == CLEAVE_OK) {
+    }
+    if (kept && node_put(ctx, copy.frame)) {
+        pool_free(ctx, copy.frame, 0);
+    }
+    again.shared = true;
+}
+
+static void again_copy(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    while (!again.shared) {
+        port_relax(ctx);
+    }
+    (void)!space_fault(ctx, again.space, PAGE(0), ACCESS_WRITE, NULL);
+}
+
+static bool again_check(void *arg)
+{
+    (void)arg;
+    host_cpu_stop(3);
+    return true;
+}
+
+/* The hypervisor's own write to a page stands between its flush and the write bit, while the page
+ * is shared and copied anew into the same frame: it does not take that copy, which some vcpu may
+ * not know of yet, for its own. */
+TEST(a_frame_that_comes_back_is_not_written_before_the_flush)
+{
+    TEST_NEEDS_HOOKS();
+    if (TABLE_ENTRIES > 4) {
+        TEST_SKIP("schedules of the small geometry");
+    }
+    struct host_sched sched = {.setup = again_setup,
+                               .cpus = 3,
+                               .body = {again_write, again_share, again_copy},
+                               .check = again_check,
+                               .max_preemptions = 2,
+                               .points = 1u << POINT_FLUSH | 1u << POINT_FLUSHED};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
+}
+
+/* --- Pins and notification -------------------------------------------------------------------- */
+
+/* Through a pin a device writes without a fault: what is pinned for that is not armed, before the
+ * write was told or after. */
+TEST(nothing_is_armed_beneath_a_device_that_writes)
+{
+    uint32_t id;
+    scene_start(0);
+    struct channel *channel = new_channel();
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id));
+    struct scene_state before = scene_state();
+    CHECK_STATUS(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(4)), CLEAVE_BUSY);
+    CHECK_EQ(scene.ctx->error.value, id);
+    SCENE_CHECK_SAME(scene_state(), before);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    REQUIRE_OK(channel_arm(scene.ctx, channel, space, PAGE(0), BYTES(4)));
+    REQUIRE_OK(space_pin(scene.ctx, space, PAGE(1), BYTES(1), true, &id)); /* this is told */
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 1);
+    CHECK_STATUS(channel_rearm(scene.ctx, channel, space, PAGE(0), BYTES(4)), CLEAVE_BUSY);
+    CHECK_OK(channel_rearm(scene.ctx, channel, space, PAGE(2), BYTES(1)));
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 1);
+    REQUIRE_OK(space_unpin(scene.ctx, space, id));
+    CHECK_OK(channel_rearm(scene.ctx, channel, space, PAGE(0), BYTES(4)));
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 0);
+    scene_end();
+}
+
+/* --- How long a fork takes -------------------------------------------------------------------- */
+
+/* What the parent reports is about its last fork or snapshot that was made, and no longer than the
+ * call took. */
+TEST(a_fork_says_how_long_its_parent_stood_still)
+{
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true};
+    struct space *child;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    CHECK_EQ(space->stats.stood_still, 0);
+    uint64_t began = port_now();
+    child = scene_fork(space);
+    uint64_t took = port_now() - began;
+    CHECK_LE(1, space->stats.stood_still);
+    CHECK_LE(space->stats.stood_still, took);
+    CHECK_EQ(child->stats.stood_still, 0);
+    space->stats.stood_still = 0;
+    CHECK_STATUS(space_fork(scene.ctx, space, 1, &options, &child), CLEAVE_COUNT);
+    CHECK_EQ(space->stats.stood_still, 0);
+    began = port_now();
+    (void)scene_snapshot(space);
+    took = port_now() - began;
+    CHECK_LE(1, space->stats.stood_still);
+    CHECK_LE(space->stats.stood_still, took);
+    scene_end();
+}
+
+static struct {
+    struct space *space, *child;
+    uint64_t let_go, done;
+} still;
+
+static void still_setup(void *arg)
+{
+    (void)arg;
+    scene_start(0);
+    still.space = scene_space();
+    scene_memory(still.space, 0, 4, 0);
+}
+
+static void still_walks(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    read_lock(ctx, &still.space->lock, RANK_SPACE);
+    host_sched_yield();
+    uint64_t until = port_now() + UINT64_C(2000000);
+    while (port_now() < until) {
+    }
+    still.let_go = port_now();
+    read_unlock(ctx, &still.space->lock, RANK_SPACE);
+}
+
+static void still_forks(struct mm_ctx *ctx, void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX};
+    (void)arg;
+    if (space_fork(ctx, still.space, 1, &options, &still.child) != CLEAVE_OK) {
+        host_fail("no fork");
+    }
+    still.done = port_now();
+}
+
+static bool still_check(void *arg)
+{
+    (void)arg;
+    return still.done < still.let_go || still.space->stats.stood_still <= still.done - still.let_go;
+}
+
+/* While the call waits for walks that are under way, the parent does not stand still. */
+TEST(waiting_for_the_parent_is_not_standing_still)
+{
+    TEST_NEEDS_HOOKS();
+    struct host_sched sched = {.setup = still_setup,
+                               .cpus = 2,
+                               .body = {still_walks, still_forks},
+                               .check = still_check,
+                               .max_preemptions = 1};
+    CHECK(host_sched_explore(&sched));
+    CHECK(sched.complete);
 }

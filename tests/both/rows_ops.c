@@ -39,6 +39,9 @@ STEP(protect_exec,
      space_protect(ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_READ | RIGHT_WRITE))
 STEP(protect_all, space_protect(ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), RIGHT_READ))
 STEP(unprotect, space_protect(ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_ALL))
+STEP(hide, space_protect(ctx, scene.space, PAGE(AT), BYTES(PART), 0))
+STEP(hide_all, space_protect(ctx, scene.space, PAGE(scene.base), BYTES(scene.pages), 0))
+STEP(look_again, space_fault(ctx, scene.space, PAGE(AT), ACCESS_READ, NULL))
 STEP(populate, space_populate(ctx, scene.space, PAGE(ELSEWHERE), BYTES(BLOCK + 1)))
 STEP(map, space_map(ctx, scene.space, PAGE(ELSEWHERE), 1, &private_region))
 STEP(unshare, space_set_region(ctx, scene.space, PAGE(ELSEWHERE), BYTES(3), &private_region))
@@ -111,6 +114,14 @@ static void prepare_protected(void)
     REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_READ));
 }
 
+/* What may be read again and nobody has looked at; a fork of it may, and its parent may not. */
+static void prepare_hidden(void)
+{
+    REQUIRE_OK(step_hide_all(scene.ctx, NULL));
+    rows.made[0] = scene_fork(scene.space);
+    REQUIRE_OK(space_protect(scene.ctx, scene.space, PAGE(AT), BYTES(BLOCK), RIGHT_ALL));
+}
+
 static void prepare_mapper(void) { rows.mapper = scene_space(); }
 
 static void prepare_channel(void)
@@ -136,6 +147,9 @@ const struct row_op row_ops[ROW_OPS] = {
     {"protect-exec", NULL, step_protect_exec},
     {"protect-all", NULL, step_protect_all},
     {"unprotect", prepare_protected, step_unprotect},
+    {"hide", NULL, step_hide},
+    {"hide-all", NULL, step_hide_all},
+    {"look-again", prepare_hidden, step_look_again},
     {"populate", prepare_hole, step_populate},
     {"map", NULL, step_map},
     {"wipe", NULL, step_wipe},
@@ -249,7 +263,7 @@ static void each_below(pfn_t table, unsigned char *seen, rows_entry_t *visit, vo
         if (e != 0) {
             visit(arg, table, level, e);
         }
-        if (pte_is_table(e, level)) {
+        if (pte_holds_table(e, level)) {
             each_below(pte_pfn(e), seen, visit, arg);
         }
     }

@@ -29,7 +29,7 @@ struct row_op {
     void (*prepare)(void); /* null: nothing more than rows_start() does */
     host_step_t *step;     /* may return CLEAVE_AGAIN; `arg` is null */
 };
-#define ROW_OPS 28u
+#define ROW_OPS 31u
 extern const struct row_op row_ops[ROW_OPS];
 
 /* Makes the scene and prepares `op` (null: none). */

@@ -295,7 +295,7 @@ TEST_TABLE(t_t5_t6_every_stop_is_flushed_and_sound, row_ops)
 static void check_owned(void *arg, pfn_t table, unsigned level, pte_t e)
 {
     (void)table;
-    if (pte_is_leaf(e, level)) {
+    if (pte_holds_leaf(e, level)) {
         bool ram = pte_pfn(e).v >= scene.pool->start.v && pte_pfn(e).v < scene.pool->end.v;
         CHECK_EQ(ram, pte_counted(e));
         CHECK(!ram || audit_references(pte_pfn(e), level) > 0 ||

@@ -38,6 +38,9 @@ static bool legal_entry(pte_t e, unsigned level)
         return e == 0;
     case PTE_KIND_PAGED:
         return (e & PTE_PAGED_FAR) != 0 && level < LEAF_ORDERS - 1;
+    case PTE_KIND_PARKED:
+        return (e >> 51 & 1) != 0 && !pte_is_parked(pte_unpark(e)) &&
+               legal_entry(pte_unpark(e), level);
     case PTE_KIND_TABLE:
         return (e & ~(allowed | pt_format.table_bits)) == 0 && !(e & pt_format.reserved_table);
     case PTE_KIND_LEAF:
@@ -482,9 +485,9 @@ static void census_entry(void *arg, pfn_t table, unsigned level, pte_t e)
 {
     struct census *census = arg;
     (void)table;
-    if (pte_is_table(e, level)) {
+    if (pte_holds_table(e, level)) {
         census->tables[pte_pfn(e).v]++;
-    } else if (pte_is_leaf(e, level) && pte_counted(e) && !(e & PTE_FOREIGN)) {
+    } else if (pte_holds_leaf(e, level) && pte_counted(e) && !(e & PTE_FOREIGN)) {
         for (uint64_t i = 0; i < level_pages(level); i++) {
             census->leaves[pte_pfn(e).v + i]++;
         }

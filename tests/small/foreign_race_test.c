@@ -122,7 +122,7 @@ static bool check_writes(void *arg)
 static void explore(struct host_sched *sched)
 {
     sched->setup = sched->setup != NULL ? sched->setup : setup;
-    sched->max_preemptions = 2;
+    sched->max_preemptions = test_preemptions(2);
     CHECK(host_sched_explore(sched));
     CHECK(sched->complete);
     sched->random = test_steps(100);

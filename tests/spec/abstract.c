@@ -14,6 +14,13 @@
 
 static bool is_ept(void) { return pt_format.name[0] == 'E'; }
 
+/* Bits of an entry that is not present: what it would be, set aside with its address inverted; and
+ * a page of a store. */
+#define ENTRY_PARKED (UINT64_C(1) << 57)
+#define ENTRY_PAGED (UINT64_C(1) << 55)
+
+static uint64_t entry_frame(uint64_t e) { return (e & ENTRY_PARKED ? ~e : e) >> 12 & FRAME_BITS; }
+
 static bool entry_present(uint64_t e) { return is_ept() ? (e & 7) != 0 : (e & 1) != 0; }
 
 static unsigned entry_rights(uint64_t e)
@@ -27,6 +34,7 @@ static unsigned entry_rights(uint64_t e)
 struct abs_page abs_walk(const struct space *space, uint64_t page)
 {
     struct abs_page found = {.rights = 7, .level = TABLE_LEVELS - 1};
+    bool parked = false;
     uint64_t table = space->root.v;
 
     for (;; found.level--) {
@@ -34,15 +42,19 @@ struct abs_page abs_walk(const struct space *space, uint64_t page)
         const uint64_t *slots = (const uint64_t *)(const void *)abs_bytes(table);
         found.pages = (UINT64_C(1) << shift) - (page & ((UINT64_C(1) << shift) - 1));
         found.entry = slots[page >> shift & ((1u << LEVEL_BITS) - 1)];
-        found.present = entry_present(found.entry);
-        if (!found.present) {
+        bool present = entry_present(found.entry);
+        bool set_aside = !present && (found.entry & ENTRY_PARKED);
+        parked |= set_aside;
+        found.rights = parked ? 0 : found.rights & (present ? entry_rights(found.entry) : 0);
+        if (!present && (!set_aside || (found.entry & ENTRY_PAGED))) {
             found.paged = found.entry != 0;
-            found.rights = 0;
+            found.parked = parked && found.paged;
             return found;
         }
-        found.rights &= entry_rights(found.entry);
-        found.frame = found.entry >> 12 & FRAME_BITS;
+        found.frame = entry_frame(found.entry);
         if (found.level == 0 || found.entry >> 7 & 1) {
+            found.present = !parked;
+            found.parked = parked;
             found.frame += page & ((UINT64_C(1) << shift) - 1);
             return found;
         }
@@ -88,18 +100,19 @@ static const char *compare_entry(const struct ref *ref, const struct ref_page *p
     bool write = (found->rights & REF_WRITE) != 0;
 
     if (page->policy == REF_NONE) {
-        return found->present || found->paged ? "an entry where no memory is" : NULL;
+        return found->present || found->paged || found->parked ? "an entry where no memory is"
+                                                               : NULL;
     }
     if (taken) {
         return found->present ? "a page that was taken back" : NULL;
     }
-    if (!found->present) {
+    if (found->paged) {
+        return page->policy == REF_PAGED ? NULL : "a paged entry in no paged region";
+    }
+    if (!found->present && !found->parked) {
         bool zeros = page->policy != REF_DEVICE && page->policy != REF_FOREIGN &&
                      all_zero(ref_bytes(ref, page), ref->page_bytes);
-        if (found->paged) {
-            return page->policy == REF_PAGED ? NULL : "a paged entry in no paged region";
-        }
-        return zeros || !(page->rights & REF_READ) ? NULL : "content is gone";
+        return zeros ? NULL : "content is gone";
     }
     if (found->rights & ~(unsigned)page->rights) {
         return "the entry allows more than the region";
@@ -124,7 +137,7 @@ static void describe(const struct ref *ref, const struct ref_page *page,
     const unsigned char *expected = ref_bytes(ref, page);
     uint64_t offset = 0;
 
-    if (found->present && page->policy != REF_DEVICE) {
+    if (!found->paged && found->frame != 0 && page->policy != REF_DEVICE) {
         const unsigned char *bytes = abs_bytes(found->frame);
         while (offset < ref->page_bytes - 1 && bytes[offset] == expected[offset]) {
             offset++;
@@ -172,7 +185,7 @@ bool abs_compare(const struct ref *ref, unsigned which, const struct space *spac
         }
         /* Holes that are alike on both sides need one look. */
         uint64_t alike = least(ref_next_change(ref, which, at + 1), least(found_end, region_end));
-        uint64_t step = found.present || alike <= at ? 1 : least(alike, end) - at;
+        uint64_t step = found.present || found.parked || alike <= at ? 1 : least(alike, end) - at;
         at += step;
         found.frame += step;
     }

@@ -12,10 +12,11 @@
 /* What the tables in RAM say about a page. */
 struct abs_page {
     bool present;    /* the hardware would use the entry */
-    bool paged;      /* not present, but not zero either */
+    bool paged;      /* the entry names a page of a store */
+    bool parked;     /* neither is used, but kept: this entry or one above is parked */
     unsigned level;  /* of the entry that decides */
     unsigned rights; /* AND over all levels */
-    uint64_t frame;  /* of the page itself */
+    uint64_t frame;  /* of the page itself, present or parked */
     uint64_t entry;
     uint64_t pages; /* that the entry still covers, this page included */
 };

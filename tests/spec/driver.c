@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "audit.h"
 #include "ops.h"
 #include "test.h"
@@ -121,7 +122,7 @@ unsigned spec_pick_space(struct world *w, unsigned lives)
 
 static uint64_t any_page(struct world *w)
 {
-    uint64_t page = spec_below(w, WINDOW_PAGES);
+    uint64_t page = spec_below(w, w->shard->ragged ? 4 * level_pages(2) : WINDOW_PAGES);
 
     if (WINDOW_PAGES > 4096) { /* near the borders of 2 MiB and 1 GiB blocks, mostly low */
         static const uint32_t areas[] = {0, 0, 0, 512, 1024, 262144 - 512, 262144, 524288};
@@ -148,7 +149,13 @@ struct spec_range spec_pick_range(struct world *w, unsigned space)
     uint64_t at = spec_pick_page(w, space);
     uint64_t pages = 1 + spec_below(w, 4);
 
-    switch (spec_below(w, 8)) {
+    switch (spec_below(w, w->shard->ragged ? 32 : 8)) {
+    case 8:
+    case 9: /* many blocks */
+        at &= ~(level_pages(2) - 1);
+        pages = level_pages(2) * (1 + spec_below(w, 3)) - spec_below(w, 3);
+        at += spec_below(w, 3);
+        break;
     case 0: /* whole blocks */
         at &= ~(level_pages(1) - 1);
         pages = level_pages(1) * (1 + spec_below(w, 2));
@@ -167,6 +174,7 @@ struct spec_range spec_pick_range(struct world *w, unsigned space)
         pages = 1 + spec_below(w, 16);
         break;
     default:
+        pages = w->shard->ragged ? 1 : pages;
         break;
     }
     if (pages > WINDOW_PAGES - at) {
@@ -233,7 +241,29 @@ bool spec_injected(const struct world *w) { return w->injected || host_allocatio
 bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_t need)
 {
     const struct account *account = payer ? account_of(w->pool, payer->payer.account) : NULL;
-    return account && account->charged + need > account->limit;
+    bool out = account && account->charged + need > account->limit;
+    for (unsigned i = 0; i < REF_MAPS && payer && !out; i++) {
+        const struct ref_map *map = &w->ref->map[i];
+        if (map->live && w->space[map->mapper] == payer) {
+            /* What a write through a map takes, the owner of the page pays. */
+            account = account_of(w->pool, w->space[map->owner]->payer.account);
+            out = account->charged + need > account->limit;
+        }
+    }
+    return out;
+}
+
+/* A write through a foreign map breaks the copy in the mapped space, whose account pays. */
+static bool owner_out_of_quota(const struct world *w, const struct space *mapper, uint64_t need)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        const struct ref_map *map = &w->ref->map[i];
+        if (map->live && !map->detached && w->space[map->mapper] == mapper &&
+            spec_out_of_quota(w, w->space[map->owner], need)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expected,
@@ -245,6 +275,11 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
         *(got == CLEAVE_OK ? &w->applied : &w->refused) += 1;
         return got == CLEAVE_OK;
     }
+    if (got == CLEAVE_BUSY && w->stopped && w->stopped->op != OP_NONE &&
+        w->ctx->error.value == w->stopped->op) {
+        w->refused++;
+        return false;
+    }
     if (got == CLEAVE_NO_MEMORY || got == CLEAVE_RESERVE) {
         bool promised = false;
         for (unsigned s = 0; s < REF_SPACES; s++) {
@@ -252,7 +287,7 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
         }
         dry = spec_injected(w) || (!promised && (w->free_before < need || spec_free(w) < need));
     } else if (got == CLEAVE_QUOTA) {
-        dry = spec_out_of_quota(w, payer, need);
+        dry = spec_out_of_quota(w, payer, need) || owner_out_of_quota(w, payer, need);
     }
     if (expected != CLEAVE_OK || !dry) {
         spec_fail(w,
@@ -298,7 +333,8 @@ static void look(struct world *w, unsigned s, uint64_t at)
     enum cleave_status status = space_lookup(w->ctx, w->space[s], gfn_to_gpa(gfn(at)), &found);
 
     if (status != CLEAVE_OK || (found.kind == PTE_KIND_LEAF) != walk.present ||
-        (found.kind == PTE_KIND_PAGED) != walk.paged ||
+        (found.kind == PTE_KIND_PAGED) != (walk.paged && !walk.parked) ||
+        (found.kind == PTE_KIND_PARKED) != walk.parked ||
         (walk.present && (found.frame.v != walk.frame || found.level != walk.level ||
                           found.rights != walk.rights))) {
         spec_fail(w, "space %u page 0x%" PRIx64 ": lookup disagrees with the tables", s, at);
@@ -391,15 +427,20 @@ static void run_op(struct world *w)
 
 void spec_preempted(struct world *w, unsigned space)
 {
-    if (spec_chance(w, 4) && !w->nested) {
+    if (spec_chance(w, w->shard->ragged ? 2 : 4) && !w->nested) {
         bool injected = spec_injected(w);
         uint64_t free_before = w->free_before;
-        w->changing[space] = true;
+        /* Where nothing is to be seen of it, others go on in that space as if it had not begun, but
+         * for what is refused. */
+        bool hidden = w->space[space]->op >= OP_REGION;
+        w->stopped = hidden ? w->space[space] : NULL;
+        w->changing[space] = !hidden;
         w->nested = true;
         w->ctx->budget = UINT64_MAX;
         run_op(w);
         spec_compare(w, WINDOW_PAGES < 4096);
         w->nested = false;
+        w->stopped = NULL;
         w->changing[space] = false;
         w->injected = injected;
         w->free_before = free_before < spec_free(w) ? free_before : spec_free(w);
@@ -588,9 +629,12 @@ static void choose_steps(unsigned steps)
     }
 }
 
+#define ALLOC_STEPS 600u /* each is run once for every allocation before it */
+
 void spec_run(const struct spec_shard *shard, unsigned whole)
 {
-    uint64_t steps = test_steps((uint64_t)shard->steps * 10 * share());
+    uint64_t steps =
+        alloc_running() ? ALLOC_STEPS : test_steps((uint64_t)shard->steps * 10 * share());
     uint64_t seed = test_seed() ^ hash(TEST_VARIANT) ^ hash(shard->label);
     const char *one = getenv("CLEAVE_EPISODE");
     bool here = getenv("CLEAVE_TEST_NOFORK") != NULL;

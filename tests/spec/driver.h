@@ -27,6 +27,7 @@ struct spec_shard {
     unsigned least_blocks; /* the pool's size in 2 MiB blocks: at least ... */
     unsigned most_blocks;  /* ... and at most */
     unsigned spaces;       /* alive at a time */
+    bool ragged;           /* ranges are single pages or long, so that regions have many words */
 };
 
 #define SPEC_LOG 40
@@ -79,6 +80,7 @@ struct world {
     struct spec_vcpu vcpu[SPEC_VCPUS]; /* by CPU; CPU 0 is the one that operates */
     pfn_t device;                      /* level_pages(1) frames that are not in the pool */
     bool nested;                       /* in a call between two parts of a preempted one */
+    struct space *stopped;             /* its space, where nothing of it is to be seen yet */
     void *scratch;
     uint64_t scratch_bytes;
     uint64_t free_before; /* unreserved frames before the call */

@@ -30,7 +30,9 @@ struct ref_region ops_pick_region(struct world *w)
     if (region.policy == REF_READ_ONLY) {
         region.rights &= (unsigned)~REF_WRITE;
     }
-    if (spec_chance(w, 30)) {
+    if (spec_chance(w, 12)) {
+        region.rights = 0;
+    } else if (spec_chance(w, 30)) {
         region.rights = (unsigned)spec_below(w, 9);
     }
     if (spec_chance(w, 60)) {
@@ -54,7 +56,7 @@ struct region ops_core_region(struct world *w, const struct ref_region *region)
 
 void ops_budget(struct world *w)
 {
-    w->ctx->budget = spec_chance(w, 2) ? UINT64_MAX : 1 + spec_below(w, 40);
+    w->ctx->budget = spec_chance(w, 2) ? UINT64_MAX : 1 + spec_below(w, w->shard->ragged ? 8 : 40);
 }
 
 bool ops_again(struct world *w, enum cleave_status status, unsigned space, unsigned *calls)
@@ -181,16 +183,30 @@ bool ops_maps_uncertain(const struct world *w, unsigned s)
 }
 
 /* The first call makes the space dying; it may stay so for some steps. */
+/* Grains that are dirty in all spaces. */
+static uint64_t all_dirty(const struct world *w)
+{
+    uint64_t dirty = 0;
+    for (unsigned i = 0; i < REF_CHANNELS; i++) {
+        dirty += w->ref->channel[i] ? ref_dirty(w->ref, i, 1) : 0;
+    }
+    return dirty;
+}
+
 static void op_destroy(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
-    if (s == REF_SPACES || (ops_alive(w) <= 2 && w->ref->space[s].life != REF_DYING)) {
+    if (s == REF_SPACES || w->stopped ||
+        (ops_alive(w) <= 2 && w->ref->space[s].life != REF_DYING)) {
         return;
     }
     spec_say(w, "destroy %u", s);
     w->ref->commit = true;
+    uint64_t dirty = all_dirty(w);
     enum cleave_status expected = ref_destroy_begin(w->ref, s);
-    bool leave = spec_chance(w, 6);
+    /* Dirty grains go step by step and count until they are gone, which the reference does not
+     * know. */
+    bool leave = spec_chance(w, 6) && all_dirty(w) == dirty;
     ops_forget_space(w, s);
     enum cleave_status got;
     unsigned calls = 0;
@@ -221,15 +237,45 @@ static void op_set_region(struct world *w)
              range.at, range.size, region.policy, region.rights, region.order);
     w->ref->commit = false;
     enum cleave_status expected = ref_set_region(w->ref, s, range.at, range.size, &region);
+    enum cleave_status got;
+    unsigned calls = 0;
     ops_before(w);
-    enum cleave_status got =
-        space_set_region(w->ctx, w->space[s], gpa(range.at), range.size, &core);
+    do {
+        ops_budget(w);
+        got = space_set_region(w->ctx, w->space[s], gpa(range.at), range.size, &core);
+    } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40 + 3 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_set_region(w->ref, s, range.at, range.size, &region);
     }
+}
+
+/* Gives neighbouring pages other rights each, so that the regions have many words. */
+static void op_ragged(struct world *w)
+{
+    unsigned s = spec_pick_space(w, SPEC_ALIVE);
+    if (s == REF_SPACES || !w->shard->ragged || w->nested || ops_maps_uncertain(w, s)) {
+        return;
+    }
+    spec_say(w, "ragged %u", s);
+    host_fail_allocation(0);
+    for (uint64_t page = 0; page < 4 * level_pages(2); page++) {
+        const struct ref_region region = {.policy = REF_PRIVATE, .rights = page % 2 ? 3 : 1};
+        const struct region core = {.policy = REGION_PRIVATE, .rights = region.rights};
+        gpa_t at = gfn_to_gpa(gfn(page));
+        w->ref->commit = false;
+        if (ref_set_region(w->ref, s, at.v, PAGE_SIZE, &region) != CLEAVE_OK ||
+            space_set_region(w->ctx, w->space[s], at, PAGE_SIZE, &core) != CLEAVE_OK) {
+            continue; /* other memory, or none left */
+        }
+        w->ref->commit = true;
+        (void)ref_set_region(w->ref, s, at.v, PAGE_SIZE, &region);
+        w->applied++;
+    }
+    spec_touch(w, 0, 4 * level_pages(2));
+    w->promised[s] = false;
 }
 
 static void op_protect(struct world *w)
@@ -239,14 +285,20 @@ static void op_protect(struct world *w)
         return;
     }
     struct spec_range range = spec_pick_any_range(w, s);
-    unsigned rights =
-        spec_chance(w, 20) ? (unsigned)spec_below(w, 9) : 1 + 2 * (unsigned)spec_below(w, 4);
+    unsigned rights = spec_chance(w, 20)  ? (unsigned)spec_below(w, 9)
+                      : spec_chance(w, 4) ? 0
+                                          : 1 + 2 * (unsigned)spec_below(w, 4);
     spec_say(w, "protect %u 0x%" PRIx64 "+0x%" PRIx64 " rights %u", s, range.at, range.size,
              rights);
     w->ref->commit = false;
     enum cleave_status expected = ref_protect(w->ref, s, range.at, range.size, rights);
+    enum cleave_status got;
+    unsigned calls = 0;
     ops_before(w);
-    enum cleave_status got = space_protect(w->ctx, w->space[s], gpa(range.at), range.size, rights);
+    do {
+        ops_budget(w);
+        got = space_protect(w->ctx, w->space[s], gpa(range.at), range.size, rights);
+    } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
     if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
@@ -336,12 +388,17 @@ static void op_map_device(struct world *w)
     w->ref->commit = false;
     enum cleave_status expected =
         ref_map_device(w->ref, s, range.at, range.size, w->device.v, rights, refuse);
+    enum cleave_status got;
+    unsigned calls = 0;
     ops_before(w);
-    enum cleave_status got =
-        space_map_device(w->ctx, w->space[s], gpa(range.at), range.size, w->device, rights, refuse);
+    do {
+        ops_budget(w);
+        got = space_map_device(w->ctx, w->space[s], gpa(range.at), range.size, w->device, rights,
+                               refuse);
+    } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
-    if (spec_agree(w, got, expected, w->space[s], 40)) {
+    if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_map_device(w->ref, s, range.at, range.size, w->device.v, rights, refuse);
     }
@@ -379,6 +436,7 @@ const struct spec_op ops_space[] = {
     {"set_region", 8, true, op_set_region}, {"protect", 5, true, op_protect},
     {"populate", 5, true, op_populate},     {"map", 8, true, op_map},
     {"map_device", 1, true, op_map_device}, {"unmap", 6, true, op_unmap},
+    {"ragged", 5, true, op_ragged},
 };
 const unsigned ops_space_count = sizeof(ops_space) / sizeof(ops_space[0]);
 

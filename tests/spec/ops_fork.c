@@ -69,6 +69,11 @@ static void op_snapshot(struct world *w)
     enum cleave_status expected = ref_snapshot(w->ref, s, child);
     ops_before(w);
     enum cleave_status got = space_snapshot(w->ctx, w->space[s], UINT64_MAX, &w->space[child]);
+    bool renews = w->space[s]->reserve_goal > 0;
+    if (expected == CLEAVE_OK && renews && (got == CLEAVE_RESERVE || got == CLEAVE_QUOTA)) {
+        w->exhausted++;
+        return;
+    }
     struct space *payer = got == CLEAVE_QUOTA ? w->space[s] : NULL; /* for its pins' tables */
     if (spec_agree(w, got, expected, payer, 60 + 8 * ops_pinned_pages(w, s))) {
         w->ref->commit = true;
@@ -210,6 +215,10 @@ static void op_move(struct world *w)
     ops_touch(w, &range);
     ops_touch(w, &(struct spec_range){to, range.size});
     w->promised[s] = false;
+    if (got == CLEAVE_COUNT && ops_pages(&range) > MOVE_MAX_LEAVES) {
+        w->refused++; /* words, leaves and holes, of which the reference counts none */
+        return;
+    }
     if (spec_agree(w, got, expected, w->space[s], 60 + 3 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_move(w->ref, s, range.at, to, range.size);
@@ -250,7 +259,8 @@ static void op_usage(struct world *w)
     uint64_t mapped[LEAF_ORDERS] = {0};
     for (uint64_t at = 0; at < w->ref->pages;) {
         struct abs_page page = abs_walk(w->space[s], at);
-        if (page.present && ref_page(w->ref, s, at).policy != REF_DEVICE) {
+        bool mapped_here = page.present || (page.parked && !page.paged);
+        if (mapped_here && ref_page(w->ref, s, at).policy != REF_DEVICE) {
             mapped[page.level] += page.pages << PAGE_SHIFT;
         }
         at += page.pages;

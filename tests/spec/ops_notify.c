@@ -3,6 +3,7 @@
  * Random operations of subscribers and pagers, and what the driver keeps about their events. Events
  * are taken as soon as they are there, and decided at random later.
  */
+#include "change.h"
 #include "ops.h"
 
 #include <inttypes.h>
@@ -83,6 +84,9 @@ enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page
     if (!c || !ref_armed(w->ref, &found)) {
         return CLEAVE_OK;
     }
+    if (w->stopped == w->space[s] && change_building(w->stopped)) {
+        return CLEAVE_WAIT;
+    }
     return c->asynchronous &&
                    (c->max_dirty == 0 || ref_dirty(w->ref, c->number, grain_of(c)) < c->max_dirty)
                ? CLEAVE_OK
@@ -100,8 +104,9 @@ void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status g
     }
     uint64_t start = page / grain_of(c) * grain_of(c);
     uint64_t dirty = ref_dirty(w->ref, c->number, grain_of(c));
+    bool changing = w->stopped == w->space[s] && change_building(w->stopped) && c->asynchronous;
     bool room = c->max_dirty == 0 || dirty + (c->asynchronous ? 0 : c->events) < c->max_dirty;
-    room = room && c->events < CHANNEL_EVENTS;
+    room = room && c->events < CHANNEL_EVENTS && !changing;
     take_events(w, c);
     bool sent = has_event(c, w->space[s]->id, page);
     if (room && !sent && (got == CLEAVE_OK || got == CLEAVE_WAIT)) {
@@ -121,7 +126,7 @@ static void op_channel(struct world *w)
     struct spec_channel *c = &w->channel[i];
 
     if (c->core) {
-        if (spec_chance(w, 3)) {
+        if (spec_chance(w, 3) && !w->stopped) {
             spec_say(w, "channel_destroy %u", c->number);
             channel_destroy(w->ctx, c->core);
             w->ref->channel[c->number] = false;
@@ -192,11 +197,16 @@ static void op_arm(struct world *w)
             break;
         }
         w->promised[s] = false;
+        enum cleave_status got;
+        unsigned calls = 0;
         ops_before(w);
-        enum cleave_status got =
-            what < 2   ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
-            : what < 4 ? channel_rearm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
-                       : channel_disarm(w->ctx, c->core, w->space[s], gpa(range.at), range.size);
+        do {
+            ops_budget(w);
+            got = what < 2 ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
+                  : what < 4
+                      ? channel_rearm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
+                      : channel_disarm(w->ctx, c->core, w->space[s], gpa(range.at), range.size);
+        } while (ops_again(w, got, s, &calls));
         ops_touch(w, &range);
         if (!spec_agree(w, got, expected, w->space[s], 60 + 2 * ops_pages(&range))) {
             return;
@@ -318,6 +328,13 @@ static void start_pager(struct world *w)
     enum cleave_status status = space_create(w->ctx, w->pool, UINT64_MAX, &w->control);
     if (status == CLEAVE_OK) {
         status = pager_create(w->ctx, w->pool, w->control, gpa(0), &w->pager);
+    }
+    if (status == CLEAVE_NO_MEMORY && spec_injected(w)) {
+        if (w->control != NULL && space_destroy(w->ctx, w->control) != CLEAVE_OK) {
+            spec_fail(w, "a space that is empty is not destroyed");
+        }
+        w->control = NULL;
+        return;
     }
     if (status != CLEAVE_OK) {
         spec_fail(w, "status %u of a pager's start", status);

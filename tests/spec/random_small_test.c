@@ -8,10 +8,12 @@
 #include "test.h"
 
 static const struct spec_shard shards[] = {
-    {"ept roomy", 250, 2000, false, true, 96, 160, 6},
-    {"npt roomy", 250, 2000, true, false, 96, 160, 6},
-    {"ept tight", 250, 1000, false, false, 24, 64, 5},
-    {"npt tight", 250, 1000, true, true, 24, 64, 5},
+    {"ept roomy", 250, 2000, false, true, 96, 160, 6, false},
+    {"npt roomy", 250, 2000, true, false, 96, 160, 6, false},
+    {"ept tight", 250, 1000, false, false, 24, 64, 5, false},
+    {"npt tight", 250, 1000, true, true, 24, 64, 5, false},
+    {"ept ragged", 150, 2000, false, true, 96, 200, 4, true},
+    {"npt ragged", 100, 1000, true, false, 32, 96, 3, true},
 };
 
 TEST_TABLE(shard, shards) { spec_run(row, 1); }

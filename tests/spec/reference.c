@@ -156,7 +156,8 @@ static enum cleave_status region_check(const struct ref_region *region, unsigned
     if (region->policy >= REF_POLICIES || !(policies >> region->policy & 1)) {
         return CLEAVE_POLICY;
     }
-    if (region->rights > 7 || !(region->rights & REF_READ) ||
+    bool none = region->rights == 0 && region->policy != REF_PAGED;
+    if (region->rights > 7 || (!none && !(region->rights & REF_READ)) ||
         (region->policy == REF_READ_ONLY && region->rights & REF_WRITE)) {
         return CLEAVE_RIGHTS;
     }
@@ -234,7 +235,7 @@ enum cleave_status ref_protect(struct ref *ref, unsigned space, uint64_t at, uin
                                unsigned rights)
 {
     enum cleave_status status = ref_range(ref, at, size);
-    if (!status && (rights > 7 || !(rights & REF_READ))) {
+    if (!status && (rights > 7 || (rights != 0 && !(rights & REF_READ)))) {
         status = CLEAVE_RIGHTS;
     }
     status = status ? status : ref_changeable(ref, space);
@@ -248,6 +249,9 @@ enum cleave_status ref_protect(struct ref *ref, unsigned space, uint64_t at, uin
     }
     if (rights & REF_WRITE && ref_count_policies(memory, span, BIT(REF_READ_ONLY)) > 0) {
         return CLEAVE_RIGHTS;
+    }
+    if (rights == 0 && ref_count_policies(memory, span, BIT(REF_FOREIGN)) > 0) {
+        return CLEAVE_POLICY;
     }
     if (ref->commit) {
         uint8_t set = (uint8_t)rights;
@@ -426,7 +430,8 @@ enum cleave_status ref_read(const struct ref *ref, unsigned space, uint64_t at, 
             ref_memory_read(ref->space[space].memory, (at + *done) / ref->page_size);
         bool gone =
             page.policy == REF_FOREIGN && !ref_look_map(ref, space, (at + *done) / ref->page_size);
-        if (page.policy == REF_NONE || page.policy == REF_DEVICE || gone) {
+        bool denied = page.policy == REF_NONE || !(page.rights & REF_READ);
+        if (denied || page.policy == REF_DEVICE || gone) {
             return CLEAVE_FAULT;
         }
         *done += step < size - *done ? step : size - *done;

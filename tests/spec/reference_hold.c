@@ -77,6 +77,19 @@ bool ref_pinned(const struct ref *ref, unsigned space, uint64_t start, uint64_t 
     return false;
 }
 
+/* May a device write to a page of the range? Then nobody would be told of it. */
+static bool device_writes(const struct ref *ref, unsigned space, struct ref_span span)
+{
+    for (unsigned i = 0; i < REF_PINS; i++) {
+        const struct ref_pin *pin = &ref->pin[i];
+        if (pin->live && pin->write && pin->space == space && pin->start < span.end &&
+            span.start < pin->end) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What a pin of one page answers. */
 static enum cleave_status pin_page(const struct ref *ref, unsigned space, uint64_t at, bool write)
 {
@@ -270,6 +283,9 @@ enum cleave_status ref_arm(struct ref *ref, unsigned space, uint64_t at, uint64_
             return CLEAVE_EXISTS;
         }
     }
+    if (device_writes(ref, space, span)) {
+        return CLEAVE_BUSY;
+    }
     if (ref->commit) {
         struct notice notice = {(uint16_t)(channel + 1)};
         ref_edit_pages(ref, memory, span, true, edit_arm, &notice);
@@ -291,10 +307,13 @@ static enum cleave_status change_notified(struct ref *ref, unsigned space, uint6
     if (count_notified(ref, memory, span, channel, false) == 0) {
         return CLEAVE_NOT_MAPPED;
     }
+    span.start = span.start / grain * grain;
+    span.end = (span.end + grain - 1) / grain * grain;
+    if (edit == edit_rearm && device_writes(ref, space, span)) {
+        return CLEAVE_BUSY;
+    }
     if (ref->commit) {
         struct notice notice = {(uint16_t)(channel + 1)};
-        span.start = span.start / grain * grain;
-        span.end = (span.end + grain - 1) / grain * grain;
         ref_edit_pages(ref, memory, span, true, edit, &notice);
     }
     return CLEAVE_OK;

@@ -356,9 +356,9 @@ static uint64_t hash_table(uint64_t sum, pfn_t table)
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         pte_t e = pte_read(&table_slots(table)[i]);
         sum = mix(sum, e & ~(pt_format.accessed | pt_format.dirty));
-        if (pte_is_table(e, level)) {
+        if (pte_holds_table(e, level)) {
             sum = hash_table(sum, pte_pfn(e));
-        } else if (pte_is_leaf(e, level) && pte_counted(e)) {
+        } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
             sum = mix(sum, frame_of(pte_pfn(e), level)->count);
         }
     }
@@ -369,8 +369,9 @@ static uint64_t hash_table(uint64_t sum, pfn_t table)
 static uint64_t hash_page(uint64_t sum, struct space *space, uint64_t page)
 {
     struct mapping m = scene_lookup(space, page);
-    uint64_t kept = m.kind == PTE_KIND_PAGED ? m.entry : 0;
-    if (m.kind == PTE_KIND_LEAF && m.frame.v < machine.frames) {
+    pte_t paged = pte_unpark(m.entry) & PTE_PAGED ? pte_unpark(m.entry) : 0;
+    uint64_t kept = paged;
+    if (m.frame.v != 0 && m.frame.v < machine.frames) { /* parked or not */
         kept = hash_bytes(0, m.frame);
     } else if (m.kind == PTE_KIND_ABSENT) {
         for (uint64_t i = 0; i < PAGE_SIZE / 8; i++) {

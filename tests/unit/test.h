@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "calls.h"
+
 #define TEST_SECONDS 60u /* time limit of a test that does not ask for more */
 
 /* One test, or one table of them. Tests are kept in the order of their definition. */
@@ -114,7 +116,7 @@ void test_register(struct test *test);
 /* A status, printed by name. */
 #define CHECK_STATUS(call, expected)                                                               \
     test_check_status((unsigned)(call), (unsigned)(expected), false, __FILE__, __LINE__, #call)
-#define CHECK_OK(call) CHECK_STATUS(call, 0)
+#define CHECK_OK(call) test_check_status((unsigned)(call), 0, false, __FILE__, __LINE__, #call)
 #define REQUIRE_OK(call)                                                                           \
     ((void)test_check_status((unsigned)(call), 0, true, __FILE__, __LINE__, #call))
 
@@ -134,6 +136,9 @@ uint64_t test_seed(void);
 uint64_t test_random(uint64_t *state);
 /* `normal` iterations, ten times as many when CLEAVE_LONG is set. */
 uint64_t test_steps(uint64_t normal);
+/* Preemptions of an exploration of schedules: `most`, or one less where that takes long (under a
+ * sanitizer, in a plain check). */
+unsigned test_preemptions(unsigned most);
 
 /* --- Behind the macros ------------------------------------------------------------------------ */
 

@@ -6,6 +6,9 @@
  *     space_test                     all tests
  *     space_test map fork/2M         those of these names
  *     space_test --list              prints the names
+ *     space_test -a [map...]         each with every allocation refused in turn; see alloc.h
+ *     space_test map.alloc           the same
+ *     space_test -k 17 map           with allocation 17 refused
  *
  *     CLEAVE_TEST_NOFORK=1           in this process, without a time limit (for a debugger)
  *     CLEAVE_TEST_SECONDS=n          another time limit for every test
@@ -30,6 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "cleave/status.h"
 
 #ifndef TEST_VARIANT
@@ -75,12 +79,16 @@ static _Noreturn void end_child(void)
     _exit(0);
 }
 
-/* Counts a check; returns `held`, does not return when a fatal one did not hold. */
-static bool count_check(bool held, bool fatal)
+/* Counts a check; returns `held`, does not return when a fatal one did not hold. `bytes`: what a
+ * guest reads was checked. */
+static bool count_check(bool held, bool fatal, bool bytes)
 {
     __atomic_fetch_add(&found->checks, 1, __ATOMIC_RELAXED);
     if (held) {
         return true;
+    }
+    if (alloc_excuses(fatal, bytes)) {
+        return false;
     }
     unsigned failures = __atomic_add_fetch(&found->failures, 1, __ATOMIC_RELAXED);
     test_failed();
@@ -109,7 +117,7 @@ bool test_check(bool held, bool fatal, const char *file, int line, const char *w
         say_where(file, line);
         printf("does not hold: %s\n", what);
     }
-    return count_check(held, fatal);
+    return count_check(held, fatal, false);
 }
 
 bool test_compare(uint64_t a, uint64_t b, enum test_relation relation, bool fatal, const char *file,
@@ -135,7 +143,7 @@ bool test_compare(uint64_t a, uint64_t b, enum test_relation relation, bool fata
         printf("    left  %" PRId64 " (0x%" PRIx64 ")\n", (int64_t)a, a);
         printf("    right %" PRId64 " (0x%" PRIx64 ")\n", (int64_t)b, b);
     }
-    return count_check(held, fatal);
+    return count_check(held, fatal, false);
 }
 
 static const char *status_name(unsigned status)
@@ -162,7 +170,7 @@ bool test_check_status(unsigned actual, unsigned expected, bool fatal, const cha
         printf("%s\n    returned %s (%u)\n    not      %s (%u)\n", call, status_name(actual),
                actual, status_name(expected), expected);
     }
-    return count_check(actual == expected, fatal);
+    return count_check(actual == expected, fatal, false);
 }
 
 bool test_check_bytes(const void *actual, const void *expected, size_t size, const char *file,
@@ -180,7 +188,7 @@ bool test_check_bytes(const void *actual, const void *expected, size_t size, con
         say_where(file, line);
         printf("%s: byte %zu of %zu is 0x%02x, not 0x%02x\n", what, at, size, a[at], b[at]);
     }
-    return count_check(held, false);
+    return count_check(held, false, true);
 }
 
 void test_skip(const char *why)
@@ -219,6 +227,12 @@ uint64_t test_random(uint64_t *state)
 }
 
 uint64_t test_steps(uint64_t normal) { return getenv("CLEAVE_LONG") ? normal * 10 : normal; }
+
+unsigned test_preemptions(unsigned most)
+{
+    bool slow = strstr(TEST_VARIANT, "asan") != NULL && getenv("CLEAVE_LONG") == NULL;
+    return slow ? most - 1 : most;
+}
 
 /* --- Names ------------------------------------------------------------------------------------ */
 
@@ -294,10 +308,25 @@ static unsigned long milliseconds(void)
     return (unsigned long)now.tv_sec * 1000 + (unsigned long)now.tv_nsec / 1000000;
 }
 
+#define ALLOC_SECONDS 600u /* for all runs of a test without an allocation */
+#define ALLOC_MOST 32u     /* of these */
+#define ALLOC_LONG 4000u   /* in a long check */
+
+/* How tests are run, and with allocation `only` refused, or 0. */
+struct way {
+    enum alloc_run run;
+    uint64_t only;
+};
+
 /* In the child, or with CLEAVE_TEST_NOFORK in the only process. */
-static _Noreturn void run_here(const struct test *test, const void *row)
+static _Noreturn void run_here(const struct test *test, const void *row, struct way way)
 {
-    test->run(row);
+    uint64_t most = getenv("CLEAVE_LONG") ? ALLOC_LONG : ALLOC_MOST;
+
+    if (alloc_begin(way.run, way.only, most, test->panics)) {
+        test->run(row);
+        alloc_finish();
+    }
     found->finished = true;
     end_child();
 }
@@ -392,19 +421,16 @@ static void report(const char *name, enum outcome outcome)
     }
 }
 
-static enum outcome run_test(const struct test *test, const void *row, const char *name)
+/* Runs the test in a process of its own. How that ended; `why`, and its output is in `output`. */
+static enum outcome run_process(const struct test *test, const void *row, struct way way,
+                                FILE *output, char *why, size_t size)
 {
     const char *limit = getenv("CLEAVE_TEST_SECONDS");
     unsigned seconds = limit ? (unsigned)strtoul(limit, NULL, 10) : test->seconds;
+    seconds = way.run == ALLOC_OFF || way.run == ALLOC_COUNT ? seconds : ALLOC_SECONDS;
     seconds = getenv("CLEAVE_LONG") ? seconds * 20 : seconds;
-    FILE *output = tmpfile();
-    if (!output) {
-        perror("tmpfile");
-        exit(1);
-    }
     memset(found, 0, sizeof(*found));
 
-    unsigned long start = milliseconds();
     pid_t parent = getpid();
     fflush(NULL);
     pid_t child = fork();
@@ -423,30 +449,151 @@ static enum outcome run_test(const struct test *test, const void *row, const cha
         }
         dup2(fileno(output), STDOUT_FILENO);
         dup2(fileno(output), STDERR_FILENO);
-        run_here(test, row);
+        run_here(test, row, way);
     }
     setpgid(child, child); /* as the child does: whoever is first */
 
-    char why[160];
     int status = 0;
     bool killed = wait_child(child, seconds, &status);
-    enum outcome outcome = judge(test, status, killed, output, why, sizeof(why));
-    printf("%s  %s  %lu ms%s%s\n", outcome_line[outcome], name, milliseconds() - start,
-           why[0] ? "  " : "", why);
+    return judge(test, status, killed, output, why, size);
+}
+
+static FILE *open_output(void)
+{
+    FILE *output = tmpfile();
+    if (!output) {
+        perror("tmpfile");
+        exit(1);
+    }
+    return output;
+}
+
+static void end_test(enum outcome outcome, const char *name, FILE *output)
+{
     if (outcome != OUTCOME_PASS || getenv("CLEAVE_TEST_VERBOSE")) {
         show_output(output);
     }
     fclose(output);
     fflush(stdout);
     report(name, outcome);
+}
+
+static enum outcome run_test(const struct test *test, const void *row, const char *name)
+{
+    char why[160];
+    FILE *output = open_output();
+    unsigned long start = milliseconds();
+    enum outcome outcome =
+        run_process(test, row, (struct way){ALLOC_OFF, 0}, output, why, sizeof(why));
+
+    printf("%s  %s  %lu ms%s%s\n", outcome_line[outcome], name, milliseconds() - start,
+           why[0] ? "  " : "", why);
+    end_test(outcome, name, output);
     return outcome;
+}
+
+/* The seed of a randomized test: the same in all its runs. */
+static void fix_seed(void)
+{
+    char text[32];
+
+    if (getenv("CLEAVE_LONG") && !getenv("CLEAVE_SEED")) {
+        snprintf(text, sizeof(text), "0x%" PRIx64, test_seed());
+        setenv("CLEAVE_SEED", text, 1);
+    }
+}
+
+/* The test once for each allocation that it makes, all together one test suite.name.alloc. */
+static enum outcome run_alloc(const struct test *test, const void *row, const char *name,
+                              uint64_t only)
+{
+    char why[160];
+    char full[260];
+    bool threads;
+    FILE *output = open_output();
+    unsigned long start = milliseconds();
+    enum outcome outcome =
+        run_process(test, row, (struct way){ALLOC_COUNT, 0}, output, why, sizeof(why));
+    uint64_t count = alloc_counted(&threads);
+
+    snprintf(full, sizeof(full), "%s.alloc", name);
+    if (outcome == OUTCOME_PASS && count == 0) {
+        printf("      %s makes no allocation\n", name);
+        fclose(output);
+        return outcome; /* not a test */
+    }
+    if (outcome == OUTCOME_PASS) {
+        outcome =
+            run_process(test, row, (struct way){ALLOC_REFUSE, only}, output, why, sizeof(why));
+    }
+    struct alloc_tally tally = alloc_tally();
+    printf("%s  %s  %lu ms  %" PRIu64 " of %" PRIu64 " allocations refused: %" PRIu64
+           " went through, %" PRIu64 " ended by it, %" PRIu64 " blind; %" PRIu64 " compared%s%s\n",
+           outcome_line[outcome], full, milliseconds() - start, tally.runs, count, tally.through,
+           tally.ended, tally.blind, tally.compared, why[0] ? "  " : "", why);
+    end_test(outcome, full, output);
+    return outcome;
+}
+
+/* What the command line asks for; what is left of it are names. */
+struct request {
+    bool list, alloc;
+    uint64_t only;
+    int count;
+    char **names;
+};
+
+static struct request read_request(int argc, char **argv)
+{
+    struct request request = {.count = argc - 1, .names = argv + 1};
+    int options = 0;
+
+    if (argc > 1 && strcmp(argv[1], "--list") == 0) {
+        request.list = true;
+        options = 1;
+    } else if (argc > 1 && strcmp(argv[1], "-a") == 0) {
+        request.alloc = true;
+        options = 1;
+    } else if (argc > 2 && strcmp(argv[1], "-k") == 0) {
+        request.alloc = true;
+        request.only = strtoull(argv[2], NULL, 0);
+        options = 2;
+    }
+    request.count -= options;
+    request.names += options;
+    for (int i = 0; i < request.count; i++) {
+        static const char suffix[] = ".alloc";
+        size_t size = strlen(request.names[i]);
+        if (size >= sizeof(suffix) &&
+            strcmp(request.names[i] + size - (sizeof(suffix) - 1), suffix) == 0) {
+            request.names[i][size - (sizeof(suffix) - 1)] = '\0';
+            request.alloc = true;
+        }
+    }
+    return request;
+}
+
+/* Runs one test, or lists it; true when it failed. */
+static bool serve(const struct request *request, const struct test *test, const void *row,
+                  const char *name)
+{
+    if (request->list) {
+        puts(name);
+        return false;
+    }
+    if (getenv("CLEAVE_TEST_NOFORK")) {
+        printf("running %s\n", name);
+        run_here(test, row,
+                 (struct way){request->only != 0 ? ALLOC_ONE : ALLOC_OFF, request->only});
+    }
+    enum outcome outcome =
+        request->alloc ? run_alloc(test, row, name, request->only) : run_test(test, row, name);
+    return outcome == OUTCOME_FAIL;
 }
 
 int main(int argc, char **argv)
 {
-    bool list = argc > 1 && strcmp(argv[1], "--list") == 0;
-    bool no_fork = getenv("CLEAVE_TEST_NOFORK") != NULL;
-    int wanted = list ? argc - 2 : argc - 1;
+    struct request request = read_request(argc, argv);
     unsigned failed = 0;
     unsigned run = 0;
     sigset_t signals;
@@ -457,7 +604,11 @@ int main(int argc, char **argv)
         perror("mmap");
         return 1;
     }
-    if (!no_fork) {
+    alloc_prepare();
+    if (request.alloc) {
+        fix_seed();
+    }
+    if (!getenv("CLEAVE_TEST_NOFORK")) {
         sigemptyset(&signals);
         sigaddset(&signals, SIGCHLD);
         sigprocmask(SIG_BLOCK, &signals, NULL);
@@ -466,21 +617,13 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < (test->rows ? test->row_count : 1); i++) {
             char name[240];
             write_name(name, sizeof(name), test, test_row(test, i));
-            if (!name_wanted(name, wanted, argv + argc - wanted)) {
-                continue;
-            }
-            run++;
-            if (list) {
-                puts(name);
-            } else if (no_fork) {
-                printf("running %s\n", name);
-                run_here(test, test_row(test, i));
-            } else if (run_test(test, test_row(test, i), name) == OUTCOME_FAIL) {
-                failed++;
+            if (name_wanted(name, request.count, request.names)) {
+                run++;
+                failed += serve(&request, test, test_row(test, i), name);
             }
         }
     }
-    if (run == 0 && !list) {
+    if (run == 0 && !request.list) {
         fprintf(stderr, "%s: no such test\n", argv[0]);
     }
     return failed > 0 || run == 0;

@@ -16,6 +16,7 @@
 const struct pt_format npt_format = {
     .name = "NPT",
     .present = NPT_PRESENT,
+    .read = NPT_PRESENT,
     .write = NPT_WRITE,
     .exec = NPT_NO_EXECUTE,
     .exec_invert = NPT_NO_EXECUTE,
@@ -35,3 +36,5 @@ _Static_assert((NPT_ADDRESS & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED
                "software bits lie outside the address");
 _Static_assert((PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED | PTE_PENDING) >> 52 <= 0x7f,
                "software bits are in 58:52, available to software");
+_Static_assert((PTE_PARKED & (NPT_ADDRESS | NPT_NO_EXECUTE)) == 0,
+               "parking touches neither the address nor no-execute");

@@ -16,6 +16,7 @@
 const struct pt_format ept_format = {
     .name = "EPT",
     .present = EPT_READ | EPT_WRITE | EPT_EXECUTE,
+    .read = EPT_READ,
     .write = EPT_WRITE,
     .exec = EPT_EXECUTE,
     .exec_invert = 0,
@@ -35,4 +36,6 @@ _Static_assert((EPT_ADDRESS & (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED
                "software bits lie outside the address");
 _Static_assert((PTE_SHARED | PTE_DEVICE | PTE_FOREIGN | PTE_PAGED | PTE_PENDING) >> 52 <= 0x1f,
                "software bits are in 56:52, ignored by EPT");
+_Static_assert(PTE_PARKED > EPT_ADDRESS && PTE_PARKED >> 63 == 0,
+               "an entry that is not present may have any bit of 62:3");
 _Static_assert(PTE_PAGED_BITS + 12 <= 51, "a paged entry's payload stays below its far bit");
