@@ -8,10 +8,8 @@ static unsigned ended;
 
 static void note(uint64_t histogram[32], uint64_t ns)
 {
-    unsigned bucket = 0;
-    while (bucket < 31 && ns >> (bucket + 1) != 0) {
-        bucket++;
-    }
+    unsigned bucket = 63u - (unsigned)__builtin_clzll(ns | 1);
+    bucket = bucket < 31 ? bucket : 31;
     __atomic_fetch_add(&histogram[bucket], 1, __ATOMIC_RELAXED);
 }
 
