@@ -29,8 +29,9 @@ struct percpu {
     uint64_t hvm_frame[2];      /* host-physical: VMXON region or host save area; its spare */
     uint64_t doing[2];          /* what a crash report says: an enum cpu_doing and an argument */
     uint64_t interrupts, exits; /* counted since boot */
-    uint64_t words_copied, words_zeroed; /* by port_copy_pages() and port_zero_pages(), of 8 bytes */
-    uintptr_t stack_top;        /* of the stack on which this CPU runs the hypervisor */
+    uint64_t words_copied,
+        words_zeroed;    /* by port_copy_pages() and port_zero_pages(), of 8 bytes */
+    uintptr_t stack_top; /* of the stack on which this CPU runs the hypervisor */
 };
 
 enum cpu_doing { CPU_BOOT, CPU_IDLE, CPU_GUEST, CPU_EXIT, CPU_HYPERCALL, CPU_CONSOLE };

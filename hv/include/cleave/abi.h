@@ -22,8 +22,9 @@
 #include "status.h"
 
 #define CLEAVE_ABI_REVISION 1u
-#define CLEAVE_HYPERCALL 55u /* __HYPERVISOR_arch_7 of Xen's public/xen.h, which Xen leaves free   \
-                              */
+#define CLEAVE_HYPERCALL                                                                           \
+    55u /* __HYPERVISOR_arch_7 of Xen's public/xen.h, which Xen leaves free                        \
+         */
 
 #define CLEAVE_DOMAIN_SELF UINT32_C(0x7ff0) /* DOMID_SELF */
 #define CLEAVE_NAME_SIZE 64u                /* with the zero byte that ends a name */
