@@ -37,7 +37,8 @@ console=$(mktemp)
 trap 'rm -f "$console"' EXIT
 
 set -- "$image" "tests/guests/$story/boot.conf"
-for kernel in $(sed -n 's/^domain .*kernel=\([^ ]*\).*/\1/p' "tests/guests/$story/boot.conf" | sort -u); do
+kernels=$(sed -n 's/^domain .*kernel=\([^ ]*\).*/\1/p' "tests/guests/$story/boot.conf" | sort -u)
+for kernel in $kernels; do
     set -- "$@" "build/guests/$kernel"
 done
 status=0
