@@ -5,17 +5,18 @@
 # or a disc (.iso). Its console goes to standard output.
 #   -i  console on COM1, which reads standard input too; else it is port 0xE9, and there is no COM1
 #   -u  UEFI instead of BIOS, for a disc
-#   -a  accelerator (tcg,thread=multi); with kvm the CPU is the host's own
+#   -a  accelerator (tcg,thread=single; with a thread for each CPU, QEMU 7.2 now and then takes a fetch of the
+#       host for one of the guest right after an exit); with kvm the CPU is the host's own
 #   -c  the command line      -m  memory (512M)      -s  CPUs (1); -smp N is the same
 #   -t  time limit (60)       -x  an option for QEMU, more than one with several -x
 # The status is the code with which the hypervisor stopped the machine (99: it crashed), 124 when the
 # time was up, 125 when QEMU ended in another way.
 set -eu
 
-usage() { sed -n '3,12s/^# //p' "$0"; }
+usage() { sed -n '3,13s/^# //p' "$0"; }
 interactive=
 uefi=
-accel=tcg,thread=multi
+accel=tcg,thread=single
 words=
 memory=512M
 cpus=1

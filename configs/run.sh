@@ -34,7 +34,7 @@ choose_accel() {
     accel=kvm
     why="$flag, nested"
 }
-accel=tcg,thread=multi
+accel=tcg,thread=single
 choose_accel
 if [ "${1:-}" = --accel ]; then
     echo "${accel%%,*}: $why"
