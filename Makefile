@@ -112,7 +112,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach m,$(CHECK_MUTANTS),"mutant.$m: tests/mutants.sh --one $m") \
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
-          $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") \
+          $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
