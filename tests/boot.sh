@@ -72,7 +72,7 @@ crashes() {
     return $failed
 }
 
-qemu() { configs/qemu.sh -a tcg,thread=multi -c "some words" "$@" $image "$module some words"; }
+qemu() { configs/qemu.sh -c "some words" "$@" $image "$module some words"; }
 disc() { configs/iso.sh -c "some words" "$disc" $image "$module some words"; }
 
 run_case() {
@@ -86,24 +86,24 @@ run_case() {
         wants '^random: no RDRAND'
         ;;
     com1)
-        ends_with 0 configs/qemu.sh -a tcg,thread=multi -i $image
+        ends_with 0 configs/qemu.sh -i $image
         wants '^boottest: 0 failed.$' # a carriage return
         ;;
     no-acpi)
-        ends_with 0 configs/qemu.sh -a tcg,thread=multi -smp 2 -x -no-acpi $image
+        ends_with 0 configs/qemu.sh -smp 2 -x -no-acpi $image
         wants '^acpi: no tables found$'
         wants '^cpus: 1$'
         ;;
     old-cpu)
-        ends_with 124 configs/qemu.sh -a tcg,thread=multi -t 3 -x "-cpu qemu32" $image
+        ends_with 124 configs/qemu.sh -t 3 -x "-cpu qemu32" $image
         wants '^Cleave: this CPU has no 64-bit mode\.$'
         ;;
     no-nx)
-        ends_with 124 configs/qemu.sh -a tcg,thread=multi -t 3 -x "-cpu max,nx=off" $image
+        ends_with 124 configs/qemu.sh -t 3 -x "-cpu max,nx=off" $image
         wants '^Cleave: this CPU has no NX bit'
         ;;
-    grub-bios) disc && passes 2 multiboot2 configs/qemu.sh -a tcg,thread=multi -smp 2 -m 1G "$disc" ;;
-    grub-uefi) disc && passes 2 multiboot2 configs/qemu.sh -a tcg,thread=multi -u -smp 2 -m 1G "$disc" ;;
+    grub-bios) disc && passes 2 multiboot2 configs/qemu.sh -smp 2 -m 1G "$disc" ;;
+    grub-uefi) disc && passes 2 multiboot2 configs/qemu.sh -u -smp 2 -m 1G "$disc" ;;
     bochs) passes 1 multiboot2 configs/bochs.sh -t 300 -c "some words" $image $module ;;
     bochs-x2apic)
         ends_with 0 configs/bochs.sh -t 300 -smp 2 -c x2apic $image
@@ -119,7 +119,7 @@ run_case() {
     crash-alias) crashes write-alias '#PF page fault, error 3, write of ffff800000100000$' ;;
     crash-data) crashes execute-data '#PF page fault, error 11, execution of ffffffff' ;;
     crash-stack)
-        ends_with 99 configs/qemu.sh -a tcg,thread=multi -c stack $image
+        ends_with 99 configs/qemu.sh -c stack $image
         wants '#DF double fault' && wants ' overflow\+0x'
         ;;
     crash-opcode) crashes ud '#UD invalid opcode' ;;

@@ -6,7 +6,8 @@
 # guests.sh --list: all of them, as MACHINE.STORY.
 #
 # A story's boot.conf may begin with a line "#: KEY=VALUE ..." for the machine that it needs:
-#   memory=MIB (512)  cpus=N (2)  seconds=N (120)  machines=qemu,bochs (both)
+#   memory=MIB (512)  cpus=N (2)  seconds=N (120)  machines=qemu,bochs (both; none: another
+#   check boots it)
 # CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; its console is printed when the
 # story fails, or with V=1.
 set -eu
@@ -21,7 +22,7 @@ if [ "${1:-}" = --list ]; then
     for conf in tests/guests/*/boot.conf; do
         story=$(basename "$(dirname "$conf")")
         for machine in $(setting "$story" machines qemu,bochs | tr , ' '); do
-            echo "$machine.$story"
+            [ "$machine" = none ] || echo "$machine.$story"
         done
     done
     exit 0

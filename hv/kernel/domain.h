@@ -32,6 +32,13 @@ enum vcpu_state {
 /* What a vcpu of a parent waits for besides the core's queues. */
 enum vcpu_sleep { SLEEP_NONE, SLEEP_HALT, SLEEP_CORE, SLEEP_CHILD, SLEEP_EVENT, SLEEP_QUOTA };
 
+/* How far the walk of a domain's tables has come, and what it found. */
+struct stat_walk {
+    uint32_t domain; /* 0: none is under way */
+    gfn_t at;
+    struct space_usage usage;
+};
+
 struct vcpu {
     struct vcpu_wait wait; /* the core's: first, so that port_wake() finds the vcpu */
     struct domain *domain;
@@ -56,6 +63,7 @@ struct vcpu {
     struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
     pfn_t saved_xsave;      /* PFN_NONE: none is kept */
     uint8_t saved_halted;   /* `halted` then */
+    struct stat_walk walk;  /* of a CLEAVE_OP_STAT that was stopped */
     union {
         struct cleave_stat stat; /* the largest */
     } result;

@@ -15,13 +15,14 @@ static void list(struct mm_ctx *ctx)
 {
     static const char *const states[] = {"?", "running", "paused", "starved", "frozen", "ended"};
     struct cleave_stat s;
+    struct stat_walk walk = {.domain = 0};
     struct domain *domain = domain_next(0);
 
     print("   id parent name             state    vcpus  charged KiB   faults  copied KiB\n");
     while (domain != NULL) {
         uint32_t id = domain->id;
         if (klock_try(&domain->busy)) {
-            if (stat_domain(ctx, domain, &s) == CLEAVE_OK) {
+            if (stat_domain(ctx, domain, &walk, &s) == CLEAVE_OK) {
                 print("%5u %6u %-16s %-8s %5u %12lu %8lu %11lu\n", s.domain, s.parent, s.name,
                       states[s.state], s.vcpus, s.charged >> 10, s.faults, s.copied >> 10);
             }
@@ -35,13 +36,14 @@ static void list(struct mm_ctx *ctx)
 static void stat(struct mm_ctx *ctx, uint32_t id)
 {
     struct cleave_stat s;
+    struct stat_walk walk = {.domain = 0};
     struct domain *domain = domain_get(id);
     if (domain == NULL) {
         print("no domain %u\n", id);
         return;
     }
     if (klock_try(&domain->busy)) {
-        if (stat_domain(ctx, domain, &s) == CLEAVE_OK) {
+        if (stat_domain(ctx, domain, &walk, &s) == CLEAVE_OK) {
             print("domain %u %s, parent %u, %u vcpus: %lu exits, %lu hypercalls\n", s.domain,
                   s.name, s.parent, s.vcpus, s.exits, s.hypercalls);
             print(

@@ -178,10 +178,7 @@ enum cleave_status op_stat(struct call *call)
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
-    uint64_t budget = call->ctx->budget;
-    call->ctx->budget = UINT64_MAX;
-    enum cleave_status status = stat_domain(call->ctx, domain, &call->args.stat);
-    call->ctx->budget = budget;
+    enum cleave_status status = stat_domain(call->ctx, domain, &call->vcpu->walk, &call->args.stat);
     klock_release(&domain->busy);
     return status;
 }

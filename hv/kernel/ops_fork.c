@@ -288,6 +288,7 @@ static void reset_vcpus(struct call *call)
         vcpu_cancel_waits(call->ctx, vcpu);
         vcpu->wait.outcome = WAIT_RETRY;
         vcpu->result_size = 0;
+        vcpu->walk.domain = 0;
         vcpu->ending = CLEAVE_RUNNING;
         vcpu->halted = vcpu->saved_halted;
         vcpu->started = vcpu->saved_xsave.v != 0;

@@ -81,10 +81,9 @@ static uint32_t state_of(const struct domain *domain)
     return CLEAVE_STATE_RUNNING;
 }
 
-enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct cleave_stat *stat)
+enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct stat_walk *walk,
+                               struct cleave_stat *stat)
 {
-    struct space_usage usage = {.tables = 0};
-    gfn_t from = gfn(0);
     struct space *space = domain->space;
     struct pool *pool = domain->pool;
 
@@ -112,7 +111,15 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
     if (space == NULL || space->state == SPACE_DYING || space->state == SPACE_DEAD) {
         return CLEAVE_OK;
     }
-    enum cleave_status status = space_usage(ctx, space, &from, &usage);
+    if (walk->domain != domain->id) {
+        *walk = (struct stat_walk){.domain = domain->id};
+    }
+    enum cleave_status status = space_usage(ctx, space, &walk->at, &walk->usage);
+    if (status == CLEAVE_AGAIN) {
+        return status;
+    }
+    struct space_usage usage = walk->usage;
+    walk->domain = 0;
     if (status != CLEAVE_OK) {
         return status;
     }

@@ -20,8 +20,9 @@ uint32_t stat_worst(void);
 unsigned stat_ended_at_boot(void);
 const char *stat_reason(uint32_t reason);
 
-/* Fills what CLEAVE_OP_STAT reports of `domain`. CLEAVE_AGAIN: out of budget. */
-enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain,
+/* Fills what CLEAVE_OP_STAT reports of `domain`. CLEAVE_AGAIN: out of budget; called again with the
+ * same `walk`, which is zeroed at first, it goes on. */
+enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct stat_walk *walk,
                                struct cleave_stat *stat) MUST_CHECK;
 
 #endif

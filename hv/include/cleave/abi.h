@@ -116,7 +116,7 @@ struct cleave_map {
 #define CLEAVE_MAP_POPULATE 1u /* fill it with zeroed memory in this call */
 #define CLEAVE_MAP_WHOLE 2u    /* a shared 2 MiB leaf is copied whole, not split */
 
-/* COPY: between the caller's memory and another domain's, at most 1 MiB. */
+/* COPY: between the caller's memory and another domain's, at most 64 KiB. */
 struct cleave_copy {
     uint32_t domain;
     uint32_t write;  /* 0: from the domain into `buffer`; 1: from `buffer` into the domain */
@@ -124,7 +124,7 @@ struct cleave_copy {
     uint64_t buffer; /* guest-linear, the caller's */
     uint64_t size;
 };
-#define CLEAVE_COPY_MAX UINT64_C(0x100000)
+#define CLEAVE_COPY_MAX UINT64_C(0x10000)
 
 /* START: a vcpu begins at `entry` in 32-bit flat mode without paging, `argument` in EBX. */
 struct cleave_start {
