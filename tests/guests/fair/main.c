@@ -17,8 +17,10 @@ void guest_story(void)
     CHECK_EQ(CLEAVE(CLEAVE_OP_VERSION, &version), CLEAVE_OK);
     CHECK_EQ(map(CLEAVE_DOMAIN_SELF, COUNTERS, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
     uint32_t index = fork_self(CHILDREN, 0, ids);
-    while (index != 0) {
-        *word(COUNTERS + index * PAGE) += 1;
+    if (index != 0) {
+        for (;;) {
+            *word(COUNTERS + index * PAGE) += 1;
+        }
     }
     for (uint64_t begin = cycles(); cycles() - begin < version.tsc_per_second / 2;) {
         yield();
