@@ -21,7 +21,7 @@ enum { GATE_INTERRUPT = 0x8e }; /* present, DPL 0, 64-bit interrupt gate */
 
 static struct gate gates[256] __attribute__((aligned(16)));
 
-extern const char trap_stubs[][16];
+extern const char trap_entries[][16];
 
 /* Instructions that may raise #GP, and where to go on. Made by rdmsr_safe() and its like. */
 struct extable_entry {
@@ -69,12 +69,12 @@ const char *trap_name(uint64_t vector) { return names[vector]; }
 void trap_init(bool stacks)
 {
     for (unsigned i = 0; i < 256; i++) {
-        uint64_t stub = (uint64_t)trap_stubs[i];
-        gates[i] = (struct gate){.offset_low = (uint16_t)stub,
+        uint64_t entry = (uint64_t)trap_entries[i];
+        gates[i] = (struct gate){.offset_low = (uint16_t)entry,
                                  .selector = SELECTOR_CODE,
                                  .type = GATE_INTERRUPT,
-                                 .offset_middle = (uint16_t)(stub >> 16),
-                                 .offset_high = (uint32_t)(stub >> 32)};
+                                 .offset_middle = (uint16_t)(entry >> 16),
+                                 .offset_high = (uint32_t)(entry >> 32)};
     }
     gates[TRAP_NMI].ist = stacks ? 1 : 0;
     gates[TRAP_DF].ist = stacks ? 2 : 0;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One stub of 16 bytes for each of the 256 vectors, and the common path to trap_handle(). The layout
+ * One entry of 16 bytes for each of the 256 vectors, and the common path to trap_handle(). The layout
  * is struct trap_frame's.
  */
     .text
     .balign 16
-    .globl trap_stubs
-trap_stubs:
+    .globl trap_entries
+trap_entries:
     .set vector, 0
     .rept 256
     .balign 16
