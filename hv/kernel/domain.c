@@ -249,6 +249,7 @@ static enum cleave_status vcpu_make(struct mm_ctx *ctx, struct domain *domain, u
     vcpu->wait.space = domain->space;
     vcpu->wait.vcpu = number;
     vcpu->hvm.apic_id = 2 * number;
+    lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, number == 0);
     vcpu->hvm.loaded_on = -1;
     vcpu->hvm.root = (uint64_t)domain->space->root.v << PAGE_SHIFT;
     domain->vcpu[number] = vcpu;

@@ -16,6 +16,7 @@
 #include "fork.h"
 #include "hvm.h"
 #include "klock.h"
+#include "lapic.h"
 #include "notify.h"
 #include "space.h"
 
@@ -30,7 +31,15 @@ enum vcpu_state {
 };
 
 /* What a vcpu of a parent waits for besides the core's queues. */
-enum vcpu_sleep { SLEEP_NONE, SLEEP_HALT, SLEEP_CORE, SLEEP_CHILD, SLEEP_EVENT, SLEEP_QUOTA };
+enum vcpu_sleep {
+    SLEEP_NONE,
+    SLEEP_HALT,
+    SLEEP_SIPI, /* a start-up after INIT */
+    SLEEP_CORE,
+    SLEEP_CHILD,
+    SLEEP_EVENT,
+    SLEEP_QUOTA
+};
 
 /* How far the walk of a domain's tables has come, and what it found. */
 struct stat_walk {
@@ -49,21 +58,25 @@ struct vcpu {
     uint8_t woken; /* sched_wake() came before it was blocked */
     unsigned cpu;
     struct vcpu *next, *previous;
+    uint8_t attention; /* atomic: see vcpu_attend() */
     /* The vcpu's own CPU's: */
     uint8_t sleep;        /* enum vcpu_sleep: what it is to be blocked for after this exit */
-    uint8_t halted;       /* HLT with interrupts off; siblings read it */
+    uint8_t halted;       /* HLT with interrupts off, or waits for a start-up; siblings read it */
     uint8_t ending;       /* enum cleave_reason with which its domain is to end, code in end_code */
-    uint8_t started;      /* its state was set: by a start, a fork or a boot configuration */
+    uint8_t started;      /* its state was set: by a start, a fork or a boot configuration; not
+                             after INIT */
     uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
     uint32_t end_code;
     uint64_t exits, hypercalls;
     uint64_t slice_end;
     struct cleave_error error;
     struct hvm_vcpu hvm;
+    struct lapic lapic;     /* of a snapshot, too */
     struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
     pfn_t saved_xsave;      /* PFN_NONE: none is kept */
     uint8_t saved_halted;   /* `halted` then */
-    struct stat_walk walk;  /* of a CLEAVE_OP_STAT that was stopped */
+    struct lapic saved_lapic;
+    struct stat_walk walk; /* of a CLEAVE_OP_STAT that was stopped */
     union {
         struct cleave_stat stat; /* the largest */
     } result;

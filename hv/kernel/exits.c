@@ -48,13 +48,15 @@ static void msr_access(struct vcpu *vcpu, const struct hvm_exit *exit)
     bool done;
 
     if (exit->kind == HVM_EXIT_RDMSR) {
-        done = hvm_guest_rdmsr(&vcpu->hvm, msr, &value);
+        done = lapic_has(msr) ? lapic_rdmsr(vcpu, msr, &value)
+                              : hvm_guest_rdmsr(&vcpu->hvm, msr, &value);
         if (done) {
             regs->rax = (uint32_t)value;
             regs->rdx = value >> 32;
         }
     } else {
-        done = hvm_guest_wrmsr(&vcpu->hvm, msr, value);
+        done = lapic_has(msr) ? lapic_wrmsr(vcpu, msr, value)
+                              : hvm_guest_wrmsr(&vcpu->hvm, msr, value);
     }
     if (done) {
         hvm->skip(&vcpu->hvm, exit);
@@ -120,22 +122,25 @@ static void try_end(struct mm_ctx *ctx, struct vcpu *vcpu)
     }
 }
 
+/* Sleeps or goes on at once: vcpu_attention() finds out. */
 static void halt(struct vcpu *vcpu, const struct hvm_exit *exit)
+{
+    hvm->skip(&vcpu->hvm, exit);
+    vcpu->lapic.activity = LAPIC_HLT;
+    __atomic_store_n(&vcpu->attention, 1, __ATOMIC_RELAXED);
+}
+
+void vcpu_halted(struct vcpu *vcpu)
 {
     struct domain *domain = vcpu->domain;
     bool all = true;
 
-    hvm->skip(&vcpu->hvm, exit);
-    sched_expect(vcpu);
-    vcpu->sleep = SLEEP_HALT;
-    if (vcpu->hvm.regs.rflags & 0x200) {
-        return;
-    }
     /* Of two that halt at the same time, one at least sees the other. */
     __atomic_store_n(&vcpu->halted, 1, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
-        all &= __atomic_load_n(&domain->vcpu[i]->halted, __ATOMIC_SEQ_CST) ||
-               domain->vcpu[i]->state == VCPU_OFF;
+        const struct vcpu *v = domain->vcpu[i];
+        bool halts = __atomic_load_n(&v->halted, __ATOMIC_SEQ_CST) || v->state == VCPU_OFF;
+        all &= halts && !lapic_wakes(&v->lapic);
     }
     if (all) {
         end_with(vcpu, CLEAVE_HALTED, 0);
@@ -161,6 +166,7 @@ static void handle(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit 
         break;
     case HVM_EXIT_WINDOW:
         hvm->window(&vcpu->hvm, false);
+        __atomic_store_n(&vcpu->attention, 1, __ATOMIC_RELAXED);
         break;
     case HVM_EXIT_NESTED:
         nested_fault(ctx, vcpu, exit);
@@ -227,6 +233,10 @@ void vcpu_run(struct vcpu *vcpu)
         }
         if (flush_running(cpu->id) == NULL) {
             break; /* it left a dying space while it waited for a lock */
+        }
+        if (__atomic_exchange_n(&vcpu->attention, 0, __ATOMIC_SEQ_CST) &&
+            !vcpu_attention(&cpu->ctx, vcpu)) {
+            continue;
         }
         cpu->doing[0] = CPU_GUEST;
         hvm->run(&vcpu->hvm, &exit);

@@ -49,6 +49,8 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
 {
     struct hvm_state state;
     hvm_state_start(&state, start->entry, start->argument);
+    lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, vcpu->number == 0);
+    vcpu->lapic.activity = LAPIC_ACTIVE;
     port_zero_pages(vcpu->hvm.xsave, 1);
     hvm->vcpu_init(&vcpu->hvm, &state);
     vcpu->halted = 0;
@@ -68,6 +70,7 @@ enum cleave_status op_start(struct call *call)
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
+    domain_stop(call->ctx, domain, call->vcpu); /* no sibling sends a start-up meanwhile */
     if (domain->state == CLEAVE_STATE_ENDED) {
         status = mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0);
     } else if (start->vcpu >= domain->vcpu_count) {
@@ -77,6 +80,7 @@ enum cleave_status op_start(struct call *call)
     } else {
         start_vcpu(domain->vcpu[start->vcpu], start);
     }
+    domain_resume(domain);
     klock_release(&domain->busy);
     return status;
 }

@@ -31,17 +31,12 @@ static const void *xsave_of(const struct vcpu *vcpu)
     return vcpu->domain->snapshot ? frame_address(vcpu->saved_xsave) : vcpu->hvm.xsave;
 }
 
-/* Was it running, or waiting for something that its child will find out by itself? */
-static bool child_runs(const struct vcpu *vcpu)
-{
-    return vcpu->domain->snapshot ? vcpu->started : vcpu->state != VCPU_OFF && !vcpu->halted;
-}
-
 static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct vcpu *to,
                                     uint32_t index)
 {
     struct hvm_state state;
-    if (!child_runs(from) && !from->halted) {
+    to->lapic = from->lapic;
+    if (!from->started) {
         return CLEAVE_OK;
     }
     state_of(from, call->vcpu, call->exit, index, &state);
@@ -61,6 +56,7 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     enum cleave_status status = CLEAVE_OK;
     for (unsigned i = 0; i < child->vcpu_count && status == CLEAVE_OK; i++) {
         struct vcpu *vcpu = child->vcpu[i];
+        vcpu->saved_lapic = vcpu->lapic;
         if (vcpu->started) {
             struct hvm_state state;
             hvm->vcpu_save(&vcpu->hvm, &state);
@@ -105,9 +101,7 @@ static void start_child(struct domain *child, bool paused)
         sched_pause(child);
     }
     for (unsigned i = 0; i < child->vcpu_count; i++) {
-        if (child->vcpu[i]->started && !child->vcpu[i]->halted) {
-            sched_start(child->vcpu[i]);
-        }
+        sched_resume(child->vcpu[i]);
     }
     klock_release(&child->busy); /* from here on another may destroy it */
 }
@@ -291,14 +285,13 @@ static void reset_vcpus(struct call *call)
         vcpu->walk.domain = 0;
         vcpu->ending = CLEAVE_RUNNING;
         vcpu->halted = vcpu->saved_halted;
+        vcpu->lapic = vcpu->saved_lapic;
         vcpu->started = vcpu->saved_xsave.v != 0;
         if (vcpu->started) {
             port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
             hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
         }
-        if (vcpu->started && !vcpu->halted) {
-            sched_start(vcpu);
-        }
+        sched_resume(vcpu);
     }
 }
 

@@ -136,6 +136,34 @@ void sched_wake_sleepers(struct domain *domain, enum vcpu_sleep sleep)
     klock_release(&queue.lock);
 }
 
+void vcpu_attend(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
+    klock_take(&queue.lock);
+    uint8_t sleep = __atomic_load_n(&vcpu->sleep, __ATOMIC_SEQ_CST);
+    bool waits = sleep == SLEEP_HALT || sleep == SLEEP_SIPI;
+    if (vcpu->state == VCPU_RUNNING) {
+        vcpu->woken |= waits;
+        if (vcpu->cpu != this_cpu()->id) {
+            cpu_send(vcpu->cpu, VECTOR_KICK);
+        }
+    } else if ((vcpu->state == VCPU_BLOCKED && waits) ||
+               (vcpu->state == VCPU_OFF && lapic_wakes(&vcpu->lapic) &&
+                vcpu->domain->state != CLEAVE_STATE_ENDED)) {
+        vcpu->state = VCPU_READY;
+        enqueue(vcpu);
+    }
+    klock_release(&queue.lock);
+}
+
+void sched_resume(struct vcpu *vcpu)
+{
+    if (vcpu->started && !vcpu->halted) {
+        sched_start(vcpu);
+    }
+    vcpu_attend(vcpu);
+}
+
 uint32_t sched_forget(struct domain *domain)
 {
     klock_take(&queue.lock);

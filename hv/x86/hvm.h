@@ -147,7 +147,9 @@ struct hvm_ops {
     /* Puts an event in front of the next entry: as hvm_state.pending. An exception takes the place
      * of an event that waits there, or becomes a double fault with it (SDM 3A table 6-5). */
     void (*inject)(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
-    bool (*can_take_interrupt)(struct hvm_vcpu *vcpu);  /* IF set, no shadow, nothing pending */
+    bool (*can_take_interrupt)(struct hvm_vcpu *vcpu); /* IF set, no shadow, nothing pending */
+    bool (*can_take_nmi)(
+        struct hvm_vcpu *vcpu); /* none is in service, no shadow, nothing pending */
     void (*window)(struct hvm_vcpu *vcpu, bool wanted); /* exit as soon as it can */
     /* Invalidates on this CPU everything cached for the nested root at host-physical `root`, before
      * any guest runs here again. */

@@ -93,7 +93,7 @@ _Noreturn void machine_stop(uint8_t code);
 
 enum interrupt_vector {
     VECTOR_TIMER = 0xf0,
-    VECTOR_KICK,    /* port_kick(): acknowledge a flush */
+    VECTOR_KICK,    /* look up from the guest: port_kick(), vcpu_attend() */
     VECTOR_RESCHED, /* look at the run queue */
     VECTOR_HALT,    /* a crash: stop */
     VECTOR_SPURIOUS = 0xff

@@ -315,6 +315,11 @@ static bool svm_can_take_interrupt(struct hvm_vcpu *vcpu)
            !(vcpu->pending & HVM_EVENT_VALID);
 }
 
+static bool svm_can_take_nmi(struct hvm_vcpu *vcpu)
+{
+    return !vcpu->nmi_masked && !(svm_vmcb(vcpu)->shadow & 1) && !(vcpu->pending & HVM_EVENT_VALID);
+}
+
 /* A virtual interrupt that nothing masks and that is intercepted when it would be taken. */
 void svm_window(struct hvm_vcpu *vcpu, bool wanted)
 {
@@ -450,6 +455,7 @@ const struct hvm_ops svm_ops = {
     .run = svm_run,
     .inject = hvm_inject,
     .can_take_interrupt = svm_can_take_interrupt,
+    .can_take_nmi = svm_can_take_nmi,
     .window = svm_window,
     .flush_root = svm_flush_root,
     .get = svm_get,
