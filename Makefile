@@ -34,6 +34,7 @@ PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
 BOOT_TEST := $(wildcard tests/boot/*.c)
 # What of it needs no machine and has unit tests in a process.
 PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c
+PURE_real := hv/kernel/lapic.c hv/kernel/mtrr.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
@@ -63,7 +64,8 @@ CORE_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -ffreestanding -fno-stack-prot
               -fno-omit-frame-pointer -mno-red-zone -mgeneral-regs-only -I hv/include -I hv/mm
 X86_FLAGS := -I hv/x86 $(CORE_FLAGS) -I hv/kernel
 HOSTED_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -pthread -I hv/include -I hv/mm -I hv/host
-TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/spec -I tests/bench
+TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/spec -I tests/bench \
+              -iquote hv/x86 -iquote hv/kernel
 export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS
 
 # flags(source): by the folder it lies in
@@ -214,7 +216,7 @@ build/$1/$2/%.o: %.c Makefile
 		-I $(GEOMETRY_$2) -DTEST_VARIANT='"$1/$2"' -MMD -MP -c -o $$@ $$<
 
 build/$1/$2/libcleave.a: $(patsubst %.c,build/$1/$2/%.o,$(CORE) $(HOSTED))
-build/$1/$2/libtest.a: $(patsubst %.c,build/$1/$2/%.o,$(TEST_SHARED))
+build/$1/$2/libtest.a: $(patsubst %.c,build/$1/$2/%.o,$(TEST_SHARED) $(PURE_$2))
 build/$1/$2/libbench.a: $(patsubst %.c,build/$1/$2/%.o,$(BENCH))
 build/$1/$2/lib%.a:
 	mkdir -p $$(@D)

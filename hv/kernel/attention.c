@@ -71,6 +71,7 @@ static void inject(struct vcpu *vcpu)
     int vector = lapic_pending(lapic);
     if (vector >= 0 && hvm->can_take_interrupt(&vcpu->hvm)) {
         lapic_take(lapic, vector);
+        hvm->window(&vcpu->hvm, false);
         hvm->inject(&vcpu->hvm, HVM_EVENT_INTERRUPT(vector), 0);
     } else if (vector >= 0) {
         hvm->window(&vcpu->hvm, true);

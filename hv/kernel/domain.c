@@ -235,7 +235,7 @@ static void vcpu_free(struct mm_ctx *ctx, struct vcpu *vcpu)
 }
 
 static enum cleave_status vcpu_make(struct mm_ctx *ctx, struct domain *domain, uint32_t number,
-                                    bool record)
+                                    uint32_t vcpus, bool record)
 {
     struct payer *payer = &domain->space->payer;
     pfn_t object, control, xsave;
@@ -249,7 +249,9 @@ static enum cleave_status vcpu_make(struct mm_ctx *ctx, struct domain *domain, u
     vcpu->wait.space = domain->space;
     vcpu->wait.vcpu = number;
     vcpu->hvm.apic_id = 2 * number;
+    vcpu->hvm.cpus = vcpus;
     lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, number == 0);
+    mtrr_init(&vcpu->mtrr);
     vcpu->hvm.loaded_on = -1;
     vcpu->hvm.root = (uint64_t)domain->space->root.v << PAGE_SHIFT;
     domain->vcpu[number] = vcpu;
@@ -319,7 +321,7 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
         domain->name[i] = name[i];
     }
     for (uint32_t i = 0; i < vcpus && status == CLEAVE_OK; i++) {
-        status = vcpu_make(ctx, domain, i, records);
+        status = vcpu_make(ctx, domain, i, vcpus, records);
     }
     if (status != CLEAVE_OK) {
         domain_discard(ctx, domain);

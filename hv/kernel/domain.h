@@ -17,6 +17,7 @@
 #include "hvm.h"
 #include "klock.h"
 #include "lapic.h"
+#include "mtrr.h"
 #include "notify.h"
 #include "space.h"
 
@@ -71,11 +72,13 @@ struct vcpu {
     uint64_t slice_end;
     struct cleave_error error;
     struct hvm_vcpu hvm;
-    struct lapic lapic;     /* of a snapshot, too */
+    struct lapic lapic; /* these two of a snapshot, too */
+    struct mtrr mtrr;
     struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
     pfn_t saved_xsave;      /* PFN_NONE: none is kept */
     uint8_t saved_halted;   /* `halted` then */
     struct lapic saved_lapic;
+    struct mtrr saved_mtrr;
     struct stat_walk walk; /* of a CLEAVE_OP_STAT that was stopped */
     union {
         struct cleave_stat stat; /* the largest */

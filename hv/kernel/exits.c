@@ -40,6 +40,27 @@ static void nested_fault(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm
     }
 }
 
+static bool read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
+{
+    if (lapic_has(msr)) {
+        return lapic_rdmsr(vcpu, msr, value);
+    }
+    if (mtrr_has(msr)) {
+        *value = mtrr_read(&vcpu->mtrr, msr);
+        return true;
+    }
+    return hvm_guest_rdmsr(&vcpu->hvm, msr, value);
+}
+
+static bool write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
+{
+    if (lapic_has(msr)) {
+        return lapic_wrmsr(vcpu, msr, value);
+    }
+    return mtrr_has(msr) ? mtrr_write(&vcpu->mtrr, msr, value)
+                         : hvm_guest_wrmsr(&vcpu->hvm, msr, value);
+}
+
 static void msr_access(struct vcpu *vcpu, const struct hvm_exit *exit)
 {
     struct hvm_registers *regs = &vcpu->hvm.regs;
@@ -48,15 +69,13 @@ static void msr_access(struct vcpu *vcpu, const struct hvm_exit *exit)
     bool done;
 
     if (exit->kind == HVM_EXIT_RDMSR) {
-        done = lapic_has(msr) ? lapic_rdmsr(vcpu, msr, &value)
-                              : hvm_guest_rdmsr(&vcpu->hvm, msr, &value);
+        done = read_msr(vcpu, msr, &value);
         if (done) {
             regs->rax = (uint32_t)value;
             regs->rdx = value >> 32;
         }
     } else {
-        done = lapic_has(msr) ? lapic_wrmsr(vcpu, msr, value)
-                              : hvm_guest_wrmsr(&vcpu->hvm, msr, value);
+        done = write_msr(vcpu, msr, value);
     }
     if (done) {
         hvm->skip(&vcpu->hvm, exit);

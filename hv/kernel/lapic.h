@@ -34,12 +34,12 @@ struct lapic {
     uint32_t error, errors_since; /* ESR, and what its next write puts there */
     uint32_t lvt[LAPIC_LVTS];
     uint32_t timer_initial, timer_divide;
-    uint64_t command;
-    uint64_t sipi_tsc_offset; /* of who asked for the start-up; written before the request */
-    uint8_t priority;         /* TPR; bits 7:4 are CR8, see lapic_set_cr8() */
+    uint8_t priority; /* TPR; bits 7:4 are CR8, see lapic_set_cr8() */
     uint8_t bsp;
     uint8_t nmi;      /* one was accepted and is to be injected */
     uint8_t activity; /* enum lapic_activity */
+    uint64_t command;
+    uint64_t sipi_tsc_offset; /* of who asked for the start-up; written before the request */
 };
 
 /* As after power-up, with x2APIC mode on. The first vcpu is active, others wait for a start-up. */

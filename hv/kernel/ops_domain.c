@@ -51,6 +51,7 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
     hvm_state_start(&state, start->entry, start->argument);
     lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, vcpu->number == 0);
     vcpu->lapic.activity = LAPIC_ACTIVE;
+    mtrr_init(&vcpu->mtrr);
     port_zero_pages(vcpu->hvm.xsave, 1);
     hvm->vcpu_init(&vcpu->hvm, &state);
     vcpu->halted = 0;

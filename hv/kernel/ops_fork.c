@@ -36,6 +36,7 @@ static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct
 {
     struct hvm_state state;
     to->lapic = from->lapic;
+    to->mtrr = from->mtrr;
     if (!from->started) {
         return CLEAVE_OK;
     }
@@ -57,6 +58,7 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     for (unsigned i = 0; i < child->vcpu_count && status == CLEAVE_OK; i++) {
         struct vcpu *vcpu = child->vcpu[i];
         vcpu->saved_lapic = vcpu->lapic;
+        vcpu->saved_mtrr = vcpu->mtrr;
         if (vcpu->started) {
             struct hvm_state state;
             hvm->vcpu_save(&vcpu->hvm, &state);
@@ -286,6 +288,7 @@ static void reset_vcpus(struct call *call)
         vcpu->ending = CLEAVE_RUNNING;
         vcpu->halted = vcpu->saved_halted;
         vcpu->lapic = vcpu->saved_lapic;
+        vcpu->mtrr = vcpu->saved_mtrr;
         vcpu->started = vcpu->saved_xsave.v != 0;
         if (vcpu->started) {
             port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);

@@ -103,6 +103,8 @@ struct hvm_vcpu {
     uint64_t root;    /* host-physical address of the nested root table */
     void *xsave;      /* its XSAVE area, a zeroed page of its own; valid after vcpu_save() */
     uint32_t apic_id; /* that CPUID tells */
+    uint32_t cpus;    /* of its machine, 1 or more; CPUID shows them as cores of one package, their
+                         APIC ids two apart */
 
     /* Valid between exits and entries; change freely. */
     struct hvm_registers regs;
@@ -179,8 +181,8 @@ void hvm_state_start(struct hvm_state *state, uint32_t eip, uint32_t ebx);
 void hvm_state_sipi(struct hvm_state *state, uint8_t vector);
 
 /* CPUID as a guest sees it; leaves from 0x40000000 are the kernel's and are zero here. MSRs that a
- * guest may use, but the local APIC's (0x1b, 0x800..0x8ff), which are the kernel's. False: inject
- * #GP. */
+ * guest may use, but those of the local APIC and of memory types, which are the kernel's. False:
+ * inject #GP. */
 void hvm_guest_cpuid(struct hvm_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct cpuid *out);
 bool hvm_guest_rdmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool hvm_guest_wrmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t value);

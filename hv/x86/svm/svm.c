@@ -309,10 +309,14 @@ void svm_intercept(struct hvm_vcpu *vcpu, unsigned word, uint32_t bits, bool wan
     }
 }
 
+static bool svm_may_interrupt(const struct hvm_vcpu *vcpu)
+{
+    return vcpu->regs.rflags & RFLAGS_IF && !(svm_vmcb(vcpu)->shadow & 1);
+}
+
 static bool svm_can_take_interrupt(struct hvm_vcpu *vcpu)
 {
-    return vcpu->regs.rflags & RFLAGS_IF && !(svm_vmcb(vcpu)->shadow & 1) &&
-           !(vcpu->pending & HVM_EVENT_VALID);
+    return svm_may_interrupt(vcpu) && !(vcpu->pending & HVM_EVENT_VALID);
 }
 
 static bool svm_can_take_nmi(struct hvm_vcpu *vcpu)
@@ -355,6 +359,31 @@ static void prepare_translations(struct percpu *cpu, struct hvm_vcpu *vcpu, stru
     }
 }
 
+/* An interrupt goes in as a virtual one, which the guest takes at once, unless those are in use for
+ * a window: there is an emulator that may deliver an injected one twice (APM 2 15.21.4). */
+static bool prepare_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
+{
+    if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) != HVM_EVENT_VALID || vcpu->window ||
+        !svm_may_interrupt(vcpu)) {
+        return false;
+    }
+    vmcb->interrupt_control |= V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(vcpu->pending & 0xff);
+    vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
+    return true;
+}
+
+/* Takes a virtual interrupt back after an exit; true when the guest did not take it. */
+static bool withdraw_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
+{
+    uint64_t left = vmcb->interrupt_control & V_IRQ;
+    if (vcpu->window || !(vmcb->interrupt_control & V_PRIORITY)) {
+        return false;
+    }
+    vmcb->interrupt_control &= ~(V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(0xff));
+    vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
+    return left != 0;
+}
+
 static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 {
     vmcb->rax = vcpu->regs.rax;
@@ -370,8 +399,12 @@ static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
         vmcb->interrupt_control = (vmcb->interrupt_control & ~V_TPR) | (vcpu->cr8 & V_TPR);
         vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
     }
-    vmcb->event = vmcb->cr0 & CR0_PE ? vcpu->pending : vcpu->pending & ~HVM_EVENT_ERROR;
-    vmcb->event_error = vcpu->pending_error;
+    if (prepare_interrupt(vcpu, vmcb)) {
+        vmcb->event = 0;
+    } else {
+        vmcb->event = vmcb->cr0 & CR0_PE ? vcpu->pending : vcpu->pending & ~HVM_EVENT_ERROR;
+        vmcb->event_error = vcpu->pending_error;
+    }
     if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) == (HVM_EVENT_VALID | 2u << 8)) {
         vcpu->nmi_masked = 1;
         svm_intercept(vcpu, 0, VMCB_INTERCEPT0_IRET, true);
@@ -380,7 +413,7 @@ static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 }
 
 /* Takes over what the guest left, and an event whose delivery the exit broke off. */
-static void after_exit(struct hvm_vcpu *vcpu, const struct vmcb *vmcb)
+static void after_exit(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 {
     vcpu->regs.rax = vmcb->rax;
     vcpu->regs.rsp = vmcb->rsp;
@@ -388,8 +421,10 @@ static void after_exit(struct hvm_vcpu *vcpu, const struct vmcb *vmcb)
     vcpu->regs.rflags = vmcb->rflags;
     vcpu->cr2 = vmcb->cr2;
     vcpu->cr8 = vmcb->interrupt_control & V_TPR;
-    vcpu->pending = vcpu->pending_error = 0;
     vcpu->clean = VMCB_CLEAN_ALL;
+    if (!withdraw_interrupt(vcpu, vmcb)) {
+        vcpu->pending = vcpu->pending_error = 0;
+    }
     if (vmcb->exit_event & HVM_EVENT_VALID && !hvm_event_is_software(vmcb->exit_event)) {
         vcpu->pending = vmcb->exit_event;
         vcpu->pending_error = vmcb->exit_event_error;
@@ -412,6 +447,7 @@ static void svm_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     prepare_registers(vcpu, vmcb);
     svm_enter(&vcpu->regs, vcpu->control, cpu->hvm_frame[1]);
     if ((uint32_t)vmcb->exit_code == (uint32_t)VMEXIT_INVALID) {
+        (void)withdraw_interrupt(vcpu, vmcb);
         vcpu->clean = 0;
         vcpu->flush = 1; /* what was asked for with this entry may not have been done */
         *exit = (struct hvm_exit){

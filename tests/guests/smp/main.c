@@ -8,10 +8,15 @@ const char guest_name[] = "smp";
 #define VCPUS 3u
 #define TRAMPOLINE UINT64_C(0x8000)
 #define TSC_AHEAD (UINT64_C(1) << 44)
+#define SHARED_AT (32 * MIB)
+#define RESETS 5u
 
 enum {
     MSR_TSC = 0x10,
     MSR_APIC_BASE = 0x1b,
+    MSR_MTRR_CAPABILITY = 0xfe,
+    MSR_MTRR_BASE = 0x200,
+    MSR_MTRR_DEF_TYPE = 0x2ff,
     MSR_ID = 0x802,
     MSR_EOI = 0x80b,
     MSR_LOGICAL = 0x80d,
@@ -21,7 +26,7 @@ enum {
     MSR_COMMAND = 0x830,
     MSR_SELF = 0x83f
 };
-enum { NMI = 2, LOW = 0x40, HIGH = 0x51, CALL = 0x60, ANSWER = 0x70 };
+enum { NMI = 2, GP = 13, LOW = 0x40, HIGH = 0x51, CALL = 0x60, ANSWER = 0x70 };
 #define TO(i) ((uint64_t)(2 * (i)) << 32) /* APIC ids are two apart */
 #define OTHERS (UINT64_C(3) << 18)
 #define ALL (UINT64_C(2) << 18)
@@ -89,6 +94,8 @@ static volatile uint64_t deep[VCPUS], answers, spins;
 static volatile uint64_t order[4], taken;
 static volatile uint64_t spin[VCPUS], stop[VCPUS]; /* what the next start, or call, is to do */
 
+static volatile uint64_t faults;
+
 static unsigned self(void) { return (unsigned)rdmsr(MSR_ID) / 2; }
 
 /* --- Interrupts ------------------------------------------------------------------------------- */
@@ -99,12 +106,14 @@ struct gate {
 };
 extern struct gate guest_idt[32];
 static struct gate idt[256];
-struct frame;
+struct frame {
+    uint64_t ip, cs, flags, sp, ss;
+};
 
 __attribute__((interrupt)) static void on_low(struct frame *frame)
 {
     (void)frame;
-    order[taken++] = LOW;
+    order[taken++ & 3] = LOW;
     wrmsr(MSR_EOI, 0);
 }
 
@@ -115,7 +124,7 @@ __attribute__((interrupt)) static void on_high(struct frame *frame)
     CHECK_EQ(rdmsr(MSR_ISR + 2), 1u << (HIGH - 64));
     interrupts_on();
     interrupts_off();
-    order[taken++] = HIGH;
+    order[taken++ & 3] = HIGH;
     wrmsr(MSR_EOI, 0);
 }
 
@@ -142,7 +151,15 @@ __attribute__((interrupt)) static void on_nmi(struct frame *frame)
     nmis[self()]++;
 }
 
-static void set_gate(unsigned vector, void (*handler)(struct frame *))
+/* Past RDMSR or WRMSR. */
+__attribute__((interrupt)) static void on_gp(struct frame *frame, uint64_t error)
+{
+    CHECK_EQ(error, 0);
+    frame->ip += 2;
+    faults++;
+}
+
+static void set_gate(unsigned vector, const void *handler)
 {
     uint64_t at = (uint64_t)handler;
     idt[vector] = (struct gate){.low = (uint16_t)at,
@@ -165,6 +182,7 @@ static void prepare(void)
 {
     __builtin_memcpy(idt, guest_idt, sizeof(guest_idt));
     set_gate(NMI, on_nmi);
+    set_gate(GP, on_gp);
     set_gate(LOW, on_low);
     set_gate(HIGH, on_high);
     set_gate(CALL, on_call);
@@ -172,6 +190,37 @@ static void prepare(void)
     set_gate(ANSWER + 2, on_answer);
     load_idt();
     wrmsr(MSR_SPURIOUS, 0x1ff);
+}
+
+/* --- What a vcpu is told ---------------------------------------------------------------------- */
+
+static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(subleaf));
+}
+
+/* One package of as many cores as there are vcpus, by each way that CPUID tells it. */
+static void topology(void)
+{
+    uint32_t r[4];
+    cpuid(1, 0, r);
+    CHECK_EQ(r[1] >> 24, 2 * self());
+    CHECK_EQ(r[1] >> 16 & 0xff, 8);
+    CHECK_EQ(r[2] >> 21 & 1, 1); /* x2APIC */
+    CHECK_EQ(r[3] >> 28 & 1, 1);
+    CHECK_EQ(r[3] >> 12 & 1, 1);
+    cpuid(0xb, 0, r);
+    CHECK_EQ(r[0], 1);
+    CHECK_EQ(r[1], 1);
+    CHECK_EQ(r[3], 2 * self());
+    cpuid(0xb, 1, r);
+    CHECK_EQ(r[0], 3);
+    CHECK_EQ(r[1], VCPUS);
+    CHECK_EQ(r[2] >> 8, 2);
+    cpuid(0x80000008, 0, r);
+    CHECK_EQ(r[2], guest_amd ? 3u << 12 | (VCPUS - 1) : 0);
 }
 
 /* --- Other vcpus ------------------------------------------------------------------------------ */
@@ -182,6 +231,7 @@ static void other(uint64_t number)
     wrmsr(MSR_SPURIOUS, 0x1ff);
     ids[number] = rdmsr(MSR_ID);
     times[number] = cycles();
+    topology();
     started[number]++;
     while (spin[number]) {
         spins++; /* with interrupts off */
@@ -229,6 +279,22 @@ static void call_and_wait(uint64_t command, uint64_t count)
 
 /* --- The story -------------------------------------------------------------------------------- */
 
+static void msrs(void)
+{
+    CHECK_EQ(rdmsr(MSR_MTRR_CAPABILITY), 0x508);
+    CHECK_EQ(rdmsr(MSR_MTRR_DEF_TYPE), 0x806);
+    wrmsr(MSR_MTRR_BASE, 0x40000001);
+    CHECK_EQ(rdmsr(MSR_MTRR_BASE), 0x40000001);
+    CHECK_EQ(faults, 0);
+    wrmsr(MSR_MTRR_BASE, 0x40000002); /* no such type */
+    CHECK_EQ(faults, 1);
+    wrmsr(MSR_APIC_BASE, 0xfee00900); /* x2APIC mode is not left */
+    CHECK_EQ(faults, 2);
+    (void)rdmsr(MSR_EOI);
+    CHECK_EQ(faults, 3);
+    CHECK_EQ(rdmsr(MSR_MTRR_BASE), 0x40000001);
+}
+
 static void alone(void)
 {
     CHECK_EQ(rdmsr(MSR_APIC_BASE), 0xfee00d00);
@@ -255,6 +321,7 @@ static void alone(void)
         relax();
     }
     interrupts_off();
+    __asm__ volatile("mov %0, %%cr8" : : "r"(UINT64_C(0)));
 }
 
 static void calls(void)
@@ -317,10 +384,55 @@ static void deep_sleep(void)
     call_and_wait(TO(2), 1);
 }
 
+/* What runs between two resets: APICs and vcpus are each time as at the fork. */
+static void round(void)
+{
+    uint64_t before = taken;
+    CHECK_EQ(rdmsr(MSR_IRR + 2), 1u << (LOW - 64));
+    CHECK_EQ(rdmsr(MSR_MTRR_BASE), 0x40000001);
+    wrmsr(MSR_MTRR_BASE, 0);
+    interrupts_on();
+    interrupts_off();
+    CHECK_EQ(taken, before + 1);
+    call_and_wait(TO(1), 1);
+    start(2);
+    calls();
+    wrmsr(MSR_COMMAND, TO(1) | COMMAND_INIT);
+    *word(SHARED_AT) += 1;
+    for (;;) {
+        yield();
+    }
+}
+
+static void resets(void)
+{
+    uint32_t id;
+    wrmsr(MSR_COMMAND, TO(2) | COMMAND_INIT);
+    wrmsr(MSR_SELF, LOW);
+    if (fork_self(1, CLEAVE_FORK_BASE, &id) == 1) {
+        round();
+    }
+    for (uint64_t n = 1; n <= RESETS; n++) {
+        while (*word(SHARED_AT) < n) {
+            CHECK_EQ(stat_of(id)->state, CLEAVE_STATE_RUNNING);
+            yield();
+        }
+        CHECK_EQ(*word(SHARED_AT), n);
+        on_domain(CLEAVE_OP_RESET, id);
+    }
+    destroy(id);
+    interrupts_on();
+    interrupts_off();
+    start(2);
+}
+
 void guest_story(void)
 {
     uint32_t id;
+    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
     prepare();
+    topology();
+    msrs();
     alone();
     wrmsr(MSR_TSC, cycles() + TSC_AHEAD);
     start(1);
@@ -344,6 +456,7 @@ void guest_story(void)
     calls();
     CHECK_EQ(wait_for(id, 7), id);
     destroy(id);
+    resets();
     calls();
     audit_clean();
 }
