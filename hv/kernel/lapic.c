@@ -117,7 +117,7 @@ static int service_class(const struct lapic *lapic)
 static int processor_priority(const struct lapic *lapic)
 {
     int service = service_class(lapic);
-    return (lapic->priority & 0xf0) >= service ? lapic->priority : service;
+    return lapic->priority > service ? lapic->priority : service;
 }
 
 void lapic_set_cr8(struct lapic *lapic, uint64_t cr8)

@@ -208,6 +208,14 @@ TEST(highest_first_and_nested)
     CHECK_EQ(lapic_pending(lapic), 0x31);
     CHECK(write(EOI, 0)); /* none is in service */
     CHECK_EQ(lapic_pending(lapic), 0x31);
+    lapic_take(lapic, 0x31);
+    lapic_post(&vcpu[0], 0x45);
+    lapic_take(lapic, 0x45);
+    lapic_post(&vcpu[0], 0x55);
+    lapic_take(lapic, 0x55);
+    CHECK(write(EOI, 0));
+    CHECK_EQ(read(ISR + 2), 1u << 5); /* 0x45 still is */
+    CHECK_EQ(read(ISR + 1), 1u << 17);
 }
 
 /* TPR and CR8 are one register; TPR holds back its own class and those below. */
@@ -313,7 +321,8 @@ TEST(illegal_vector)
     CHECK(write(SELF, 16));
     CHECK_EQ(vcpu[0].lapic.irr[0], 1u << 16);
     setup();
-    CHECK(write(SELF, 0)); /* the LVT is masked */
+    CHECK(write(LVT_ERROR, 0x100fe)); /* masked */
+    CHECK(write(SELF, 0));
     CHECK_EQ(lapic_pending(&vcpu[0].lapic), -1);
 }
 
