@@ -9,7 +9,7 @@
 static void sleep_for(struct vcpu *vcpu, enum vcpu_sleep sleep)
 {
     sched_expect(vcpu);
-    __atomic_store_n(&vcpu->sleep, sleep, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&vcpu->sleep, (uint8_t)sleep, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&vcpu->attention, __ATOMIC_SEQ_CST)) {
         vcpu->sleep = SLEEP_NONE;
     }

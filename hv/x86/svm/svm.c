@@ -372,16 +372,19 @@ static bool prepare_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
     return true;
 }
 
-/* Takes a virtual interrupt back after an exit; true when the guest did not take it. */
+/* Takes a virtual interrupt back after an exit; true when it is still to be delivered: the guest
+ * did not take it, or the exit broke that off, which the same emulator tells as of an exception. */
 static bool withdraw_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 {
     uint64_t left = vmcb->interrupt_control & V_IRQ;
+    uint32_t event = vmcb->exit_event;
     if (vcpu->window || !(vmcb->interrupt_control & V_PRIORITY)) {
         return false;
     }
     vmcb->interrupt_control &= ~(V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(0xff));
     vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
-    return left != 0;
+    return left != 0 || (event & HVM_EVENT_VALID && !hvm_event_is_software(event) &&
+                         (event & 0xff) == (vcpu->pending & 0xff));
 }
 
 static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
@@ -422,9 +425,10 @@ static void after_exit(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
     vcpu->cr2 = vmcb->cr2;
     vcpu->cr8 = vmcb->interrupt_control & V_TPR;
     vcpu->clean = VMCB_CLEAN_ALL;
-    if (!withdraw_interrupt(vcpu, vmcb)) {
-        vcpu->pending = vcpu->pending_error = 0;
+    if (withdraw_interrupt(vcpu, vmcb)) {
+        return;
     }
+    vcpu->pending = vcpu->pending_error = 0;
     if (vmcb->exit_event & HVM_EVENT_VALID && !hvm_event_is_software(vmcb->exit_event)) {
         vcpu->pending = vmcb->exit_event;
         vcpu->pending_error = vmcb->exit_event_error;
