@@ -110,7 +110,7 @@ struct frame {
     uint64_t ip, cs, flags, sp, ss;
 };
 
-__attribute__((interrupt)) static void on_low(struct frame *frame)
+__attribute__((used)) static void on_low(struct frame *frame)
 {
     (void)frame;
     order[taken++ & 3] = LOW;
@@ -118,7 +118,7 @@ __attribute__((interrupt)) static void on_low(struct frame *frame)
 }
 
 /* The lower one comes only after the EOI, even with interrupts on. */
-__attribute__((interrupt)) static void on_high(struct frame *frame)
+__attribute__((used)) static void on_high(struct frame *frame)
 {
     (void)frame;
     CHECK_EQ(rdmsr(MSR_ISR + 2), 1u << (HIGH - 64));
@@ -128,7 +128,7 @@ __attribute__((interrupt)) static void on_high(struct frame *frame)
     wrmsr(MSR_EOI, 0);
 }
 
-__attribute__((interrupt)) static void on_call(struct frame *frame)
+__attribute__((used)) static void on_call(struct frame *frame)
 {
     (void)frame;
     called[self()]++;
@@ -138,28 +138,44 @@ __attribute__((interrupt)) static void on_call(struct frame *frame)
     }
 }
 
-__attribute__((interrupt)) static void on_answer(struct frame *frame)
+__attribute__((used)) static void on_answer(struct frame *frame)
 {
     (void)frame;
     __atomic_fetch_add(&answers, 1, __ATOMIC_RELAXED);
     wrmsr(MSR_EOI, 0);
 }
 
-__attribute__((interrupt)) static void on_nmi(struct frame *frame)
+__attribute__((used)) static void on_nmi(struct frame *frame)
 {
     (void)frame;
     nmis[self()]++;
 }
 
 /* Past RDMSR or WRMSR. */
-__attribute__((interrupt)) static void on_gp(struct frame *frame, uint64_t error)
+__attribute__((used)) static void on_gp(struct frame *frame)
 {
-    CHECK_EQ(error, 0);
     frame->ip += 2;
     faults++;
 }
 
-static void set_gate(unsigned vector, const void *handler)
+/* What the gates lead to: `pop` drops an error code. */
+#define ENTRY(name, pop)                                                                           \
+    extern const char name##_entry[];                                                              \
+    __asm__(#name "_entry:\n" pop "push %rax; push %rcx; push %rdx; push %rsi; push %rdi\n"        \
+                  "push %r8; push %r9; push %r10; push %r11\n"                                     \
+                  "lea 72(%rsp), %rdi\n"                                                           \
+                  "cld; call " #name "\n"                                                          \
+                  "pop %r11; pop %r10; pop %r9; pop %r8\n"                                         \
+                  "pop %rdi; pop %rsi; pop %rdx; pop %rcx; pop %rax\n"                             \
+                  "iretq\n")
+ENTRY(on_low, "");
+ENTRY(on_high, "");
+ENTRY(on_call, "");
+ENTRY(on_answer, "");
+ENTRY(on_nmi, "");
+ENTRY(on_gp, "add $8, %rsp\n");
+
+static void set_gate(unsigned vector, const char *handler)
 {
     uint64_t at = (uint64_t)handler;
     idt[vector] = (struct gate){.low = (uint16_t)at,
@@ -181,13 +197,13 @@ static void load_idt(void)
 static void prepare(void)
 {
     __builtin_memcpy(idt, guest_idt, sizeof(guest_idt));
-    set_gate(NMI, on_nmi);
-    set_gate(GP, on_gp);
-    set_gate(LOW, on_low);
-    set_gate(HIGH, on_high);
-    set_gate(CALL, on_call);
-    set_gate(ANSWER + 1, on_answer);
-    set_gate(ANSWER + 2, on_answer);
+    set_gate(NMI, on_nmi_entry);
+    set_gate(GP, on_gp_entry);
+    set_gate(LOW, on_low_entry);
+    set_gate(HIGH, on_high_entry);
+    set_gate(CALL, on_call_entry);
+    set_gate(ANSWER + 1, on_answer_entry);
+    set_gate(ANSWER + 2, on_answer_entry);
     load_idt();
     wrmsr(MSR_SPURIOUS, 0x1ff);
 }
