@@ -11,6 +11,7 @@
 #   build/gcc-release/scenario, .../bench         what `make scenario` and `make bench` start
 #   build/gcc-release/cleave.elf, .../cleave.iso  the hypervisor, and a disc that boots it
 #   build/gcc-debug/boottest.elf                  the platform alone, with tests/boot/ as its kernel
+#   build/linux/vmlinux, .../initrd.cpio          Debian's kernel as a guest, and what it starts
 
 VARIANTS := clang-asan gcc-debug gcc-release clang-debug clang-release
 SHIPPED := gcc-release
@@ -284,6 +285,26 @@ build/guests/%.elf: tests/guests/%/main.c $(wildcard tests/guests/lib/*) \
 	gcc $(GUEST_FLAGS) -static -no-pie -nostdlib -Wl,-T,tests/guests/lib/link.lds \
 		-Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ \
 		tests/guests/lib/start.S tests/guests/lib/guest.c $<
+
+# Linux as a guest: Debian's kernel as plain ELF, and what it starts. Files of Debian's packages are below
+# build/debian/PACKAGE/.
+.PHONY: linux-tools
+linux-tools:
+	configs/install.sh linux
+
+build/debian/%.version: configs/unpack.sh | linux-tools
+	configs/unpack.sh $* build/debian/$*
+	touch $@
+
+build/linux/vmlinux: build/debian/linux-image-cloud-amd64.version configs/vmlinux.sh | linux-tools
+	echo "  LINUX $@"
+	configs/vmlinux.sh build/debian/linux-image-cloud-amd64/boot/vmlinuz-* $@
+
+build/linux/initrd.cpio: configs/initrd.sh tests/system/linux/init.sh \
+                         $(addprefix build/debian/,linux-image-cloud-amd64.version busybox-static.version) | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh -k build/debian/linux-image-cloud-amd64 -m xen-privcmd $@ \
+		init=tests/system/linux/init.sh bin/busybox=build/debian/busybox-static/bin/busybox
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \
