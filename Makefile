@@ -300,11 +300,28 @@ build/linux/vmlinux: build/debian/linux-image-cloud-amd64.version configs/vmlinu
 	echo "  LINUX $@"
 	configs/vmlinux.sh build/debian/linux-image-cloud-amd64/boot/vmlinuz-* $@
 
-build/linux/initrd.cpio: configs/initrd.sh tests/system/linux/init.sh \
-                         $(addprefix build/debian/,linux-image-cloud-amd64.version busybox-static.version) | linux-tools
+# The programs of tests/system/linux/ that run in the guest.
+build/linux/cleave-guest: tests/system/linux/cleave_guest.c
+build/linux/cleave-load: $(addprefix tests/system/linux/,cleave_load.c content.c redis.c sha1.c)
+build/linux/cleave-%: tests/system/linux/identity.c $(wildcard tests/system/linux/*.h) \
+                      $(wildcard hv/include/cleave/*.h) Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -O2 -static -o $@ $(filter %.c,$^)
+
+# initrd.cpio is small; initrd-redis.cpio has what the workload needs too.
+INITRD := init=tests/system/linux/init.sh bin/cleave-guest=build/linux/cleave-guest \
+          bin/busybox=build/debian/busybox-static/bin/busybox
+REDIS := bin/cleave-load=build/linux/cleave-load \
+         bin/redis-server=build/debian/redis-tools/usr/bin/redis-check-rdb
+WORKLOAD := $(shell awk '$$2 == "unpack" && $$3 == "workload" { print $$1 }' configs/packages.txt)
+build/linux/initrd-redis.cpio: build/linux/cleave-load $(WORKLOAD:%=build/debian/%.version)
+build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/system/linux/init.sh \
+		build/linux/cleave-guest $(addprefix build/debian/,linux-image-cloud-amd64.version \
+		busybox-static.version) | linux-tools
 	echo "  INITRD $@"
-	configs/initrd.sh -k build/debian/linux-image-cloud-amd64 -m xen-privcmd $@ \
-		init=tests/system/linux/init.sh bin/busybox=build/debian/busybox-static/bin/busybox
+	configs/initrd.sh -k build/debian/linux-image-cloud-amd64 -m xen-privcmd \
+		$(if $(findstring redis,$@),-l build/debian) $@ $(INITRD) $(if $(findstring redis,$@),$(REDIS))
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \
