@@ -96,6 +96,8 @@ NEEDS_mutant := objects
 NEEDS_boot := build/gcc-debug/boottest.elf
 NEEDS_qemu := build/gcc-debug/cleave.elf guests
 NEEDS_bochs := $(NEEDS_qemu)
+NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
+               build/guests/hello.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
@@ -114,6 +116,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
+          $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -151,7 +154,7 @@ check:
 	configs/install.sh check
 ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
-		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests || \
+		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests $(NEEDS_linux) || \
 		broken='build.all: echo see the messages of the compilers; false'; \
 	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(ALLOC_JOBS) $(CHECKS)
 else

@@ -13,7 +13,7 @@
 #   whole=COUNT     the first children that check the whole set (4); the others check a random MiB each
 #   check=scan      how the whole set is checked (also: digest, which redis makes of it, and takes much longer)
 #   writes=COUNT    that a child does of its own, to be found again in what it checks next (1000)
-#   flip=RECORD     one bit of that record is flipped before the check, which must find it
+#   flip=RECORD     one bit of that record is flipped between a first check and a last, which must find it
 #   pretend=INDEX   there is no hypervisor: the fork is only pretended, and this one is that child
 #   shell           a shell on the console instead of the end
 # shellcheck disable=SC2154  # the words' values are set by eval
@@ -68,10 +68,7 @@ start_writer() {
     writer=$!
 }
 
-check_whole() {
-    [ -z "$flip" ] || load flip "$flip" 1234
-    check "$check"
-}
+flip_bit() { say "$role: flips a bit of record $flip $(load flip "$flip" 1234)"; }
 
 as_parent() {
     role=$1
@@ -79,12 +76,16 @@ as_parent() {
     kill -TERM "$writer"
     wait "$writer" || code=1
     say "$role: $(cat /tmp/writer)"
-    check_whole
+    check "$check"
+    if [ -n "$flip" ]; then
+        flip_bit
+        check "$check"
+    fi
 }
 
 check_part() {
     if [ "$index" -le "$whole" ]; then
-        check_whole
+        check "$check"
     else
         check sample "$index"
     fi
@@ -96,9 +97,9 @@ as_child() {
     say "$role: $(cleave-guest info)"
     say "$role: $(cat /tmp/writer) when it was forked"
     check_part
-    flip=
     domain=$(cleave-guest info | sed 's/.* domain \([0-9]*\) .*/\1/')
     check write "$writes" "$domain"
+    [ -z "$flip" ] || flip_bit
     check_part
 }
 
