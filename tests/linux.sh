@@ -146,6 +146,19 @@ case_sample() {
     wants 'init: done, code 0.$'
 }
 
+case_job() {
+    plays pretend=3 job=1
+    ended 'child 3' 'job with salt 7, records .* after [1-9][0-9]* writes: right' 'job .*: right'
+    wants 'init: done, code 0.$'
+}
+
+# A fork that is refused is a failure.
+case_no_fork() {
+    plays forks=1
+    wants 'no fork: cleave-guest: no identity page.$'
+    wants 'init: done, code 1.$'
+}
+
 if [ "${1:-}" = --list ]; then
     sed -n 's/^case_\([a-z_]*\)().*/\1/p' "$0" | tr _ -
     exit 0

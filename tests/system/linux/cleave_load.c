@@ -25,6 +25,8 @@ static const char usage[] =
     "cleave-load SOCKET scan                reads and compares the whole set, which nobody may "
     "write to meanwhile\n"
     "cleave-load SOCKET sample NUMBER       compares a random MiB, another for each NUMBER\n"
+    "cleave-load SOCKET job SALT             writes once, and compares 64 KiB that begin with that "
+    "record\n"
     "cleave-load SOCKET flip RECORD BYTE    flips a bit of that byte of that record\n";
 
 #define MIB (UINT64_C(1) << 20)
@@ -137,6 +139,15 @@ static void write_once(struct content *content)
     redis_reply(&redis, ignored, sizeof(ignored));
 }
 
+/* The state, with this salt for the writes that come now. */
+static void start_writing(struct content *content, uint32_t salt)
+{
+    read_state(content);
+    if (!content_use_salt(content, salt)) {
+        redis_fail("the set has been written to with %u salts", CONTENT_SALTS);
+    }
+}
+
 /* Whether this is the same domain as that with this generation. */
 static bool same_domain(const volatile struct cleave_identity *identity, const uint8_t *generation)
 {
@@ -153,10 +164,7 @@ static int write_records(uint64_t count, uint32_t salt)
         memcpy(generation, (const void *)identity->generation, sizeof(generation));
     }
     struct content content;
-    read_state(&content);
-    if (!content_use_salt(&content, salt)) {
-        redis_fail("the set has been written to with %u salts", CONTENT_SALTS);
-    }
+    start_writing(&content, salt);
     uint64_t first = content.writes;
     do {
         write_once(&content);
@@ -248,15 +256,10 @@ static int compare_all(void)
     return tell_wrong(&content, wrong);
 }
 
-static int compare_sample(uint64_t number)
+/* Compares `count` records from `first` on, or as many as there are, at one instant. */
+static int compare_part(uint32_t first, uint32_t count)
 {
     struct content content;
-    read_state(&content);
-    uint32_t count = (uint32_t)((MIB + RECORD_SIZE - 1) / RECORD_SIZE);
-    if (count > content.records) {
-        count = content.records;
-    }
-    uint32_t first = (uint32_t)(content_mix(~number) % (content.records - count + 1));
     send_text("MULTI", NULL, NULL);
     send_text("GET", CONTENT_STATE, NULL);
     ask_records(first, count);
@@ -265,9 +268,35 @@ static int compare_sample(uint64_t number)
     uint64_t *version = content_versions(&content);
     uint32_t wrong = compare_records(&content, version, first, count);
     free(version);
-    printf("sample %" PRIu64 ", records %" PRIu32 " to %" PRIu32 ", ", number, first,
-           first + count - 1);
+    printf("records %" PRIu32 " to %" PRIu32 " ", first, first + count - 1);
     return tell_wrong(&content, wrong);
+}
+
+static uint32_t records_of(uint64_t bytes)
+{
+    return (uint32_t)((bytes + RECORD_SIZE - 1) / RECORD_SIZE);
+}
+
+static int compare_sample(uint64_t number)
+{
+    struct content content;
+    read_state(&content);
+    uint32_t count = records_of(MIB);
+    if (count > content.records) {
+        count = content.records;
+    }
+    printf("sample %" PRIu64 ", ", number);
+    return compare_part((uint32_t)(content_mix(~number) % (content.records - count + 1)), count);
+}
+
+static int do_job(uint32_t salt)
+{
+    struct content content;
+    start_writing(&content, salt);
+    write_once(&content);
+    uint32_t first = content_target(&content, content.writes), count = records_of(64 << 10);
+    printf("job with salt %" PRIu32 ", ", salt);
+    return compare_part(first, count < content.records - first ? count : content.records - first);
 }
 
 static int flip_bit(uint32_t record, uint32_t byte)
@@ -304,44 +333,72 @@ static uint32_t number(const char *text, uint32_t low)
     return (uint32_t)value;
 }
 
+/* --- Commands: what follows a command's name, as numbers ----------------------------------------
+ */
+
+static int run_fill(const uint32_t *word) { return fill_server(word[0]); }
+
+static int run_write_on(const uint32_t *word)
+{
+    (void)word;
+    return write_records(UINT64_MAX, 0);
+}
+
+static int run_write(const uint32_t *word) { return write_records(word[0], word[1]); }
+
+static int run_writes(const uint32_t *word)
+{
+    (void)word;
+    return print_writes();
+}
+
+static int run_digest(const uint32_t *word)
+{
+    (void)word;
+    return compare_digest();
+}
+
+static int run_scan(const uint32_t *word)
+{
+    (void)word;
+    return compare_all();
+}
+
+static int run_sample(const uint32_t *word) { return compare_sample(word[0]); }
+
+static int run_job(const uint32_t *word) { return do_job(word[0]); }
+
+static int run_flip(const uint32_t *word) { return flip_bit(word[0], word[1]); }
+
+struct command {
+    const char *name;
+    int words;
+    uint32_t low; /* what the first word must be at least */
+    int (*run)(const uint32_t *word);
+};
+static const struct command commands[] = {
+    {"fill", 1, 1, run_fill},     {"write", 0, 0, run_write_on}, {"write", 2, 1, run_write},
+    {"writes", 0, 0, run_writes}, {"digest", 0, 0, run_digest},  {"scan", 0, 0, run_scan},
+    {"sample", 1, 0, run_sample}, {"job", 1, 0, run_job},        {"flip", 2, 0, run_flip},
+};
+
 int main(int argc, char **argv)
 {
-    const char *command = argc > 2 ? argv[2] : "";
-    const struct {
-        const char *name;
-        int words;
-    } commands[] = {{"fill", 1},   {"write", 0}, {"write", 2},  {"writes", 0},
-                    {"digest", 0}, {"scan", 0},  {"sample", 1}, {"flip", 2}};
-    size_t which = 0, all = sizeof(commands) / sizeof(commands[0]);
-    while (which < all &&
-           (strcmp(command, commands[which].name) != 0 || argc - 3 != commands[which].words)) {
-        which++;
+    const struct command *command = commands,
+                         *end = commands + sizeof(commands) / sizeof(commands[0]);
+    while (command < end && (argc != 3 + command->words || strcmp(argv[2], command->name) != 0)) {
+        command++;
     }
-    if (which == all) {
+    if (command == end) {
         fputs(usage, stderr);
         return 2;
     }
-    uint32_t a = argc > 3 ? number(argv[3], which == 0 || which == 2) : 0;
-    uint32_t b = argc > 4 ? number(argv[4], 0) : 0;
+    uint32_t word[2] = {0};
+    for (int i = 0; i < command->words; i++) {
+        word[i] = number(argv[3 + i], i == 0 ? command->low : 0);
+    }
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     redis_open(&redis, argv[1]);
-    switch (which) {
-    case 0:
-        return fill_server(a);
-    case 1:
-        return write_records(UINT64_MAX, 0);
-    case 2:
-        return write_records(a, b);
-    case 3:
-        return print_writes();
-    case 4:
-        return compare_digest();
-    case 5:
-        return compare_all();
-    case 6:
-        return compare_sample(a);
-    default:
-        return flip_bit(a, b);
-    }
+    return command->run(word);
 }

@@ -11,11 +11,16 @@
 #   seconds=N       that it is written to, before the fork and by the parent after it (2)
 #   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
 #   whole=COUNT     the first children that check the whole set (4); the others check a random MiB each
+#   job=1           children do a short job instead: change a record, and check the 64 KiB from there on
 #   check=scan      how the whole set is checked (also: digest, which redis makes of it, and takes much longer)
 #   writes=COUNT    that a child does of its own, to be found again in what it checks next (1000)
 #   flip=RECORD     one bit of that record is flipped between a first check and a last, which must find it
 #   pretend=INDEX   there is no hypervisor: the fork is only pretended, and this one is that child
-#   shell           a shell on the console instead of the end
+#   shell           a shell on the console before the end
+#   xen_privcmd.unrestricted=1   lets cleave-guest make hypercalls in a domain that is not the first
+# What a domain hands back with its code: "ROLE: code N", and how many writes there were at the fork: exactly in a
+# child, in the parent between two numbers. Numbers of children of one fork differ by one at most, because what
+# writes sees the fork between two writes.
 # shellcheck disable=SC2154  # the words' values are set by eval
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -91,14 +96,20 @@ check_part() {
     fi
 }
 
+child_domain() { cleave-guest info | sed 's/.* domain \([0-9]*\) .*/\1/'; }
+
 as_child() {
     role="child $index"
     wait "$writer" || code=1
+    note="forked after $(load writes) writes"
     say "$role: $(cleave-guest info)"
-    say "$role: $(cat /tmp/writer) when it was forked"
+    say "$role: $note"
+    if [ -n "$job" ]; then
+        check job "$(child_domain)"
+        return
+    fi
     check_part
-    domain=$(cleave-guest info | sed 's/.* domain \([0-9]*\) .*/\1/')
-    check write "$writes" "$domain"
+    check write "$writes" "$(child_domain)"
     [ -z "$flip" ] || flip_bit
     check_part
 }
@@ -120,7 +131,8 @@ run_redis() {
     fork_domain
     case $index in
     0)
-        say "parent: forked after $before to $(load writes) writes"
+        note="forked after $before to $(load writes) writes"
+        say "parent: $note"
         as_parent parent
         ;;
     [1-9]*) as_child ;;
@@ -138,21 +150,35 @@ forks=0
 whole=4
 check=scan
 writes=1000
+job=
+note=
 flip=
 pretend=
 shell=
 # shellcheck disable=SC2013  # words are meant
 for word in $(cat /proc/cmdline); do
     case $word in
-    workload=* | size=* | seconds=* | forks=* | whole=* | check=* | writes=* | flip=* | pretend=*)
+    workload=* | size=* | seconds=* | forks=* | whole=* | check=* | writes=* | job=* | flip=* | pretend=*)
         eval "${word%%=*}=\${word#*=}"
         ;;
     shell) shell=1 ;;
     esac
 done
 
+# The words "MODULE.OPTION" for a module, as the kernel takes them for what is built in.
+options() {
+    # shellcheck disable=SC2013  # words are meant
+    for word in $(cat /proc/cmdline); do
+        case $word in
+        "$1".*) echo "${word#"$1".}" ;;
+        esac
+    done
+}
+
 while read -r module; do
-    insmod "/modules/$module" 2>/dev/null || say "module $module refused"
+    # shellcheck disable=SC2046  # words are meant
+    insmod "/modules/$module" $(options "$(basename "$module" .ko | tr - _)") 2>/dev/null ||
+        say "module $module refused"
 done </modules/order
 if [ -n "$pretend" ]; then
     export CLEAVE_IDENTITY=$page
@@ -172,6 +198,6 @@ if [ -n "$shell" ]; then
     setsid cttyhack sh </dev/console >/dev/console 2>&1
 fi
 say "init: done, code $code"
-echo "${role:-init}: code $code" >/tmp/result
+echo "${role:-init}: code $code${note:+, $note}" >/tmp/result
 cleave-guest exit $code /tmp/result 2>/dev/null
 poweroff -f
