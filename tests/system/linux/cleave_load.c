@@ -25,7 +25,7 @@ static const char usage[] =
     "cleave-load SOCKET scan                reads and compares the whole set, which nobody may "
     "write to meanwhile\n"
     "cleave-load SOCKET sample NUMBER       compares a random MiB, another for each NUMBER\n"
-    "cleave-load SOCKET job SALT             writes once, and compares 64 KiB that begin with that "
+    "cleave-load SOCKET job SALT            writes once, and compares 64 KiB that begin with that "
     "record\n"
     "cleave-load SOCKET flip RECORD BYTE    flips a bit of that byte of that record\n";
 

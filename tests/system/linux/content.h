@@ -20,7 +20,7 @@
 
 #define RECORD_SIZE 4064u /* with redis's header, a 4 KiB block of its allocator */
 #define CONTENT_SALTS 16u
-#define CONTENT_TEXT 512u
+#define CONTENT_TEXT 1024u /* more than CONTENT_SALTS of the longest numbers take */
 #define CONTENT_KEY 16u
 
 struct content {

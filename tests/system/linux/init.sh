@@ -19,8 +19,8 @@
 #   shell           a shell on the console before the end
 #   xen_privcmd.unrestricted=1   lets cleave-guest make hypercalls in a domain that is not the first
 # What a domain hands back with its code: "ROLE: code N", and how many writes there were at the fork: exactly in a
-# child, in the parent between two numbers. Numbers of children of one fork differ by one at most, because what
-# writes sees the fork between two writes.
+# child, in the parent between two numbers. Numbers of children of one fork differ by one at most, because the
+# writer sees the fork between two writes.
 # shellcheck disable=SC2154  # the words' values are set by eval
 /bin/busybox --install -s /bin
 export PATH=/bin
