@@ -33,7 +33,8 @@ PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
 # What of it needs no machine and has unit tests in a process.
-PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c
+PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
+        hv/kernel/guest_walk.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
