@@ -279,6 +279,7 @@ enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct
     }
     vcpu->saved = *state;
     vcpu->saved_halted = vcpu->halted;
+    vcpu->saved_asleep = vcpu->asleep;
     port_copy_pages(frame_address(vcpu->saved_xsave), xsave, 1);
     return CLEAVE_OK;
 }

@@ -50,10 +50,11 @@ struct vcpu {
     unsigned cpu;
     struct vcpu *next, *previous;
     /* The vcpu's own CPU's: */
-    uint8_t sleep;        /* enum vcpu_sleep: what it is to be blocked for after this exit */
-    uint8_t halted;       /* HLT with interrupts off; siblings read it */
-    uint8_t ending;       /* enum cleave_reason with which its domain is to end, code in end_code */
-    uint8_t started;      /* its state was set: by a start, a fork or a boot configuration */
+    uint8_t sleep;   /* enum vcpu_sleep: what it is to be blocked for after this exit */
+    uint8_t halted;  /* HLT with interrupts off; siblings read it */
+    uint8_t ending;  /* enum cleave_reason with which its domain is to end, code in end_code */
+    uint8_t started; /* its state was set: by a start, a fork or a boot configuration */
+    uint8_t asleep;  /* of a fork or record: is to start in HLT, asleep, as the vcpu it copies */
     uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
     uint32_t end_code;
     uint64_t exits, hypercalls;
@@ -62,7 +63,8 @@ struct vcpu {
     struct hvm_vcpu hvm;
     struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
     pfn_t saved_xsave;      /* PFN_NONE: none is kept */
-    uint8_t saved_halted;   /* `halted` then */
+    uint8_t saved_halted;   /* `halted` then, */
+    uint8_t saved_asleep;   /* and `asleep` */
     struct stat_walk walk;  /* of a CLEAVE_OP_STAT that was stopped */
     union {
         struct cleave_stat stat; /* the largest */

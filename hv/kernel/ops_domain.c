@@ -51,7 +51,7 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
     hvm_state_start(&state, start->entry, start->argument);
     port_zero_pages(vcpu->hvm.xsave, 1);
     hvm->vcpu_init(&vcpu->hvm, &state);
-    vcpu->halted = 0;
+    vcpu->halted = vcpu->asleep = 0;
     vcpu->started = 1;
     sched_start(vcpu);
 }

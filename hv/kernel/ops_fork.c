@@ -21,8 +21,7 @@ static void state_of(struct vcpu *vcpu, const struct vcpu *caller, const struct 
     if (vcpu == caller) {
         state->regs.rax = CLEAVE_OK;
         state->regs.rdx = index;
-        state->regs.rip += exit->length;
-        state->interruptibility &= ~1u;
+        hvm_state_skip(state, exit->length);
     }
 }
 
@@ -31,21 +30,29 @@ static const void *xsave_of(const struct vcpu *vcpu)
     return vcpu->domain->snapshot ? frame_address(vcpu->saved_xsave) : vcpu->hvm.xsave;
 }
 
-/* Was it running, or waiting for something that its child will find out by itself? */
-static bool child_runs(const struct vcpu *vcpu)
+/* Is it in HLT, from which its copy is to wake as it does itself? One that waits for anything else
+ * executes its instruction again, and its copy does so too. */
+static bool is_asleep(const struct vcpu *vcpu)
 {
-    return vcpu->domain->snapshot ? vcpu->started : vcpu->state != VCPU_OFF && !vcpu->halted;
+    return vcpu->domain->snapshot ? vcpu->asleep
+                                  : vcpu->state == VCPU_BLOCKED && vcpu->sleep == SLEEP_HALT;
+}
+
+static bool is_on(const struct vcpu *vcpu)
+{
+    return vcpu->domain->snapshot ? vcpu->started : vcpu->state != VCPU_OFF;
 }
 
 static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct vcpu *to,
                                     uint32_t index)
 {
     struct hvm_state state;
-    if (!child_runs(from) && !from->halted) {
+    if (!is_on(from)) {
         return CLEAVE_OK;
     }
     state_of(from, call->vcpu, call->exit, index, &state);
     to->halted = from->halted;
+    to->asleep = is_asleep(from);
     to->started = 1;
     if (to->domain->snapshot) {
         return vcpu_keep(call->ctx, to, &state, xsave_of(from));
@@ -94,6 +101,16 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     return status;
 }
 
+/* A vcpu that is off and whose state was set goes on where the one it copies stood. */
+static void start_copy(struct vcpu *vcpu)
+{
+    if (vcpu->started && vcpu->asleep) {
+        sched_start_asleep(vcpu);
+    } else if (vcpu->started) {
+        sched_start(vcpu);
+    }
+}
+
 /* Others find it and its vcpus run, both or neither. */
 static void start_child(struct domain *child, bool paused)
 {
@@ -105,9 +122,7 @@ static void start_child(struct domain *child, bool paused)
         sched_pause(child);
     }
     for (unsigned i = 0; i < child->vcpu_count; i++) {
-        if (child->vcpu[i]->started && !child->vcpu[i]->halted) {
-            sched_start(child->vcpu[i]);
-        }
+        start_copy(child->vcpu[i]);
     }
     klock_release(&child->busy); /* from here on another may destroy it */
 }
@@ -291,14 +306,13 @@ static void reset_vcpus(struct call *call)
         vcpu->walk.domain = 0;
         vcpu->ending = CLEAVE_RUNNING;
         vcpu->halted = vcpu->saved_halted;
+        vcpu->asleep = vcpu->saved_asleep;
         vcpu->started = vcpu->saved_xsave.v != 0;
         if (vcpu->started) {
             port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
             hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
         }
-        if (vcpu->started && !vcpu->halted) {
-            sched_start(vcpu);
-        }
+        start_copy(vcpu);
     }
 }
 

@@ -106,6 +106,16 @@ void sched_start(struct vcpu *vcpu)
     klock_release(&queue.lock);
 }
 
+void sched_start_asleep(struct vcpu *vcpu)
+{
+    klock_take(&queue.lock);
+    if (vcpu->state == VCPU_OFF && vcpu->domain->state != CLEAVE_STATE_ENDED) {
+        vcpu->sleep = SLEEP_HALT;
+        vcpu->state = VCPU_BLOCKED;
+    }
+    klock_release(&queue.lock);
+}
+
 void sched_expect(struct vcpu *vcpu) { __atomic_store_n(&vcpu->woken, 0, __ATOMIC_RELEASE); }
 
 void sched_wake(struct vcpu *vcpu)

@@ -16,6 +16,8 @@ _Noreturn void sched_run(void);
 
 /* A vcpu that is off becomes ready, unless its domain has ended. */
 void sched_start(struct vcpu *vcpu);
+/* A vcpu that is off is blocked, in HLT: as one that sleeps for SLEEP_HALT. */
+void sched_start_asleep(struct vcpu *vcpu);
 /* A vcpu that is blocked, or is about to be, goes on. From any CPU, under locks of the core. */
 void sched_wake(struct vcpu *vcpu);
 /* The same for those vcpus of a domain that sleep, or are about to, for `sleep`. */

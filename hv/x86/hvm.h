@@ -145,7 +145,8 @@ struct hvm_ops {
      * a pending physical interrupt ends it at once. Loads the vcpu when it is not. */
     void (*run)(struct hvm_vcpu *vcpu, struct hvm_exit *exit);
     /* Puts an event in front of the next entry: as hvm_state.pending. An exception takes the place
-     * of an event that waits there, or becomes a double fault with it (SDM 3A table 6-5). */
+     * of an event that waits there, or becomes a double fault with it, or behind a double fault the
+     * next run()'s HVM_EXIT_TRIPLE_FAULT (SDM 3A table 6-5 and 6.15, interrupt 8). */
     void (*inject)(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
     bool (*can_take_interrupt)(struct hvm_vcpu *vcpu);  /* IF set, no shadow, nothing pending */
     void (*window)(struct hvm_vcpu *vcpu, bool wanted); /* exit as soon as it can */
@@ -173,6 +174,8 @@ extern bool hvm_ept_dirty_bits;
 /* The state in which a guest's first instruction runs (PVH: 32-bit flat, paging off), at `eip` with
  * `ebx`. */
 void hvm_state_start(struct hvm_state *state, uint32_t eip, uint32_t ebx);
+/* Skips an instruction of `length` bytes in a record, as hvm_ops.skip does for a vcpu. */
+void hvm_state_skip(struct hvm_state *state, uint8_t length);
 /* Reset state of a vcpu started by INIT and SIPI `vector`. */
 void hvm_state_sipi(struct hvm_state *state, uint8_t vector);
 
@@ -189,6 +192,8 @@ bool hvm_guest_xsetbv(struct hvm_vcpu *vcpu, uint32_t index, uint64_t value);
 #define HVM_EVENT_ERROR UINT32_C(0x800)
 #define HVM_EVENT_INTERRUPT(vector) (HVM_EVENT_VALID | (uint32_t)(vector))
 #define HVM_EVENT_EXCEPTION(vector) (HVM_EVENT_VALID | 3u << 8 | (uint32_t)(vector))
+/* In `pending` only, and never given to the CPU (type 1 is reserved): a third fault came. */
+#define HVM_EVENT_SHUTDOWN (HVM_EVENT_VALID | 1u << 8)
 #define EXCEPTION_DB 1u
 #define EXCEPTION_UD 6u
 #define EXCEPTION_DF 8u

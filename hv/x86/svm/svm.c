@@ -395,6 +395,10 @@ static void svm_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
 {
     struct percpu *cpu = this_cpu();
     struct vmcb *vmcb = svm_vmcb(vcpu);
+    if (vcpu->pending == HVM_EVENT_SHUTDOWN) {
+        *exit = (struct hvm_exit){.kind = HVM_EXIT_TRIPLE_FAULT, .code = VMEXIT_SHUTDOWN};
+        return;
+    }
     if (cpu->loaded != vcpu) {
         if (cpu->loaded != NULL) {
             svm_vcpu_unload(cpu->loaded);

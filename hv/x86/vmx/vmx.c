@@ -426,6 +426,10 @@ static void after_exit(struct hvm_vcpu *vcpu)
 static void vmx_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
 {
     struct percpu *cpu = this_cpu();
+    if (vcpu->pending == HVM_EVENT_SHUTDOWN) {
+        *exit = (struct hvm_exit){.kind = HVM_EXIT_TRIPLE_FAULT, .code = EXIT_TRIPLE_FAULT};
+        return;
+    }
     if (cpu->loaded != vcpu) {
         load(vcpu);
     }
