@@ -8,6 +8,7 @@
 struct line {
     const char *at, *end;
     struct config_error *error;
+    unsigned seen; /* keys, bit by bit: see once() */
 };
 
 static bool wrong(struct line *line, const char *what, const char *word)
@@ -131,6 +132,21 @@ static bool pair(struct line *line, char key[CONFIG_NAME_SIZE], char value[CONFI
     return true;
 }
 
+/* A key that the line does not have yet; one that nobody knows is not looked at here. */
+static bool once(struct line *line, const char *key)
+{
+    static const char *const keys[] = {"size",   "pool",    "kernel", "memory", "limit",
+                                       "paused", "command", "order",  "vcpus"};
+    for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (same(key, keys[i])) {
+            bool again = line->seen >> i & 1;
+            line->seen |= 1u << i;
+            return !again || wrong(line, "given twice", key);
+        }
+    }
+    return true;
+}
+
 static bool copy_name(struct line *line, const char *value, char to[CONFIG_NAME_SIZE])
 {
     unsigned i = 0;
@@ -169,6 +185,9 @@ static bool pool_line(struct line *line, struct config *config)
         if (same(value, "all")) {
             pool->size = 0;
         } else if (!pages(line, value, &pool->size)) {
+            return false;
+        }
+        if (!once(line, key)) {
             return false;
         }
     }
@@ -237,7 +256,7 @@ static bool domain_line(struct line *line, struct config *config)
         }
     }
     while (pair(line, key, value)) {
-        if (!domain_word(line, domain, key, value)) {
+        if (!domain_word(line, domain, key, value) || !once(line, key)) {
             return false;
         }
     }
@@ -263,6 +282,9 @@ static bool option_line(struct line *line, struct config *config)
     while (pair(line, key, value)) {
         if (!same(key, "stop") || value[0] != '\0') {
             return wrong(line, "unknown option", key);
+        }
+        if (config->stop) {
+            return wrong(line, "given twice", key);
         }
         config->stop = true;
     }

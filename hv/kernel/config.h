@@ -45,8 +45,8 @@ struct config_error {
 };
 
 /* Reads `size` bytes of text. False, with `error` filled, at the first line that is wrong: an
- * unknown word, a name or text that is too long, a value out of range, a pool or domain made twice,
- * a domain without pool, kernel or memory. Touches nothing but its arguments. */
+ * unknown word, a key given twice, a name or text that is too long, a value out of range, a pool or
+ * domain made twice, a domain without pool, kernel or memory. Touches nothing but its arguments. */
 bool config_parse(const char *text, uint64_t size, struct config *config,
                   struct config_error *error);
 
