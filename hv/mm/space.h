@@ -153,6 +153,11 @@ void space_discard(struct mm_ctx *ctx, struct space *space);
  */
 enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
+/* Goes on with a space_unmap() that was stopped when everything was removed already, on behalf of
+ * anybody whom it shuts out. True: it came a step further, try again; false: no such is stopped.
+ * Its own caller may call space_unmap() again, which finds holes. Spends the budget. */
+bool space_help_unmap(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+
 /* --- Regions ---------------------------------------------------------------------------------- */
 
 /*
