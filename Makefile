@@ -11,6 +11,7 @@
 #   build/gcc-release/scenario, .../bench         what `make scenario` and `make bench` start
 #   build/gcc-release/cleave.elf, .../cleave.iso  the hypervisor, and a disc that boots it
 #   build/gcc-debug/boottest.elf                  the platform alone, with tests/boot/ as its kernel
+#   build/linux/vmlinux, .../initrd.cpio          Debian's kernel as a guest, and what it starts
 
 VARIANTS := clang-asan gcc-debug gcc-release clang-debug clang-release
 SHIPPED := gcc-release
@@ -26,14 +27,16 @@ HOSTED := $(wildcard hv/host/*.c)
 IMAGES := gcc-debug gcc-release
 OFFSETS := $(wildcard hv/x86/*offsets.c hv/x86/*/*offsets.c)
 X86 := $(filter-out $(FORMATS) $(OFFSETS),$(wildcard $(foreach e,c S,hv/x86/*.$e hv/x86/*/*.$e)))
-KERNEL := $(wildcard hv/kernel/*.c hv/kernel/*.S)
+KERNEL := $(wildcard hv/kernel/*.c hv/kernel/*.S hv/xen/*.c)
 # The platform: all of hv/x86/ but the world switches.
 PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
-            $(foreach f,acpi apic console cpu crash format port smp string symbols time trap,hv/x86/$f.c) \
+            $(foreach f,acpi apic console cpu crash format port smp string symbols rtc time trap,hv/x86/$f.c) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
 # What of it needs no machine and has unit tests in a process.
-PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c
+PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
+        hv/kernel/guest_walk.c
+PURE_real := hv/kernel/lapic.c hv/kernel/mtrr.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
@@ -61,9 +64,10 @@ WARNINGS := -Wall -Wextra -Wshadow -Wswitch-enum -Wundef -Werror
 # pointers for the backtrace of a crash.
 CORE_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -ffreestanding -fno-stack-protector \
               -fno-omit-frame-pointer -mno-red-zone -mgeneral-regs-only -I hv/include -I hv/mm
-X86_FLAGS := -I hv/x86 $(CORE_FLAGS) -I hv/kernel
+X86_FLAGS := -I hv/x86 $(CORE_FLAGS) -I hv/kernel -I hv/xen -D__XEN_INTERFACE_VERSION__=0x00040e00
 HOSTED_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -pthread -I hv/include -I hv/mm -I hv/host
-TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/spec -I tests/bench
+TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/spec -I tests/bench \
+              -iquote hv/x86 -iquote hv/kernel -iquote hv/xen
 export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS
 
 # flags(source): by the folder it lies in
@@ -95,6 +99,8 @@ NEEDS_mutant := objects
 NEEDS_boot := build/gcc-debug/boottest.elf
 NEEDS_qemu := build/gcc-debug/cleave.elf guests
 NEEDS_bochs := $(NEEDS_qemu)
+NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
+               build/guests/hello.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
@@ -113,6 +119,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
+          $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -150,7 +157,7 @@ check:
 	configs/install.sh check
 ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
-		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests || \
+		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests $(NEEDS_linux) || \
 		broken='build.all: echo see the messages of the compilers; false'; \
 	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(ALLOC_JOBS) $(CHECKS)
 else
@@ -214,7 +221,7 @@ build/$1/$2/%.o: %.c Makefile
 		-I $(GEOMETRY_$2) -DTEST_VARIANT='"$1/$2"' -MMD -MP -c -o $$@ $$<
 
 build/$1/$2/libcleave.a: $(patsubst %.c,build/$1/$2/%.o,$(CORE) $(HOSTED))
-build/$1/$2/libtest.a: $(patsubst %.c,build/$1/$2/%.o,$(TEST_SHARED))
+build/$1/$2/libtest.a: $(patsubst %.c,build/$1/$2/%.o,$(TEST_SHARED) $(PURE_$2))
 build/$1/$2/libbench.a: $(patsubst %.c,build/$1/$2/%.o,$(BENCH))
 build/$1/$2/lib%.a:
 	mkdir -p $$(@D)
@@ -284,6 +291,43 @@ build/guests/%.elf: tests/guests/%/main.c $(wildcard tests/guests/lib/*) \
 	gcc $(GUEST_FLAGS) -static -no-pie -nostdlib -Wl,-T,tests/guests/lib/link.lds \
 		-Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ \
 		tests/guests/lib/start.S tests/guests/lib/guest.c $<
+
+# Linux as a guest: Debian's kernel as plain ELF, and what it starts. Files of Debian's packages are below
+# build/debian/PACKAGE/.
+.PHONY: linux-tools
+linux-tools:
+	configs/install.sh linux
+
+build/debian/%.version: configs/unpack.sh | linux-tools
+	configs/unpack.sh $* build/debian/$*
+	touch $@
+
+build/linux/vmlinux: build/debian/linux-image-cloud-amd64.version configs/vmlinux.sh | linux-tools
+	echo "  LINUX $@"
+	configs/vmlinux.sh build/debian/linux-image-cloud-amd64/boot/vmlinuz-* $@
+
+# The programs of tests/system/linux/ that run in the guest.
+build/linux/cleave-guest: tests/system/linux/cleave_guest.c
+build/linux/cleave-load: $(addprefix tests/system/linux/,cleave_load.c content.c redis.c sha1.c)
+build/linux/cleave-%: tests/system/linux/identity.c $(wildcard tests/system/linux/*.h) \
+                      $(wildcard hv/include/cleave/*.h) Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -O2 -static -o $@ $(filter %.c,$^)
+
+# initrd.cpio is small; initrd-redis.cpio has what the workload needs too.
+INITRD := init=tests/system/linux/init.sh bin/cleave-guest=build/linux/cleave-guest \
+          bin/busybox=build/debian/busybox-static/bin/busybox
+REDIS := bin/cleave-load=build/linux/cleave-load \
+         bin/redis-server=build/debian/redis-tools/usr/bin/redis-check-rdb
+WORKLOAD := $(shell awk '$$2 == "unpack" && $$3 == "workload" { print $$1 }' configs/packages.txt)
+build/linux/initrd-redis.cpio: build/linux/cleave-load $(WORKLOAD:%=build/debian/%.version)
+build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/system/linux/init.sh \
+		build/linux/cleave-guest $(addprefix build/debian/,linux-image-cloud-amd64.version \
+		busybox-static.version) | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh -k build/debian/linux-image-cloud-amd64 -m xen-privcmd \
+		$(if $(findstring redis,$@),-l build/debian) $@ $(INITRD) $(if $(findstring redis,$@),$(REDIS))
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \

@@ -3,16 +3,26 @@
 #include "build.h"
 
 #include "elf.h"
+#include "guest_acpi.h"
+#include "identity.h"
 #include "sched.h"
 #include "selftest.h"
 #include "tenant.h"
+#include "terminal.h"
 
+/* Below 1 MiB (docs/guests.md). RAM is one piece from 0 on, the rest from 4 GiB on. */
+#define LOW_END UINT64_C(0xa0000)
+#define ACPI_TABLES UINT64_C(0xe0000)
 #define START_INFO UINT64_C(0xf0000)
 #define COMMAND_LINE (START_INFO + 0x400)
 #define MEMORY_MAP (START_INFO + 0x800)
-#define LOW_END UINT64_C(0xa0000)
+#define MODULES (START_INFO + 0xc00)
 #define HIGH_START UINT64_C(0x100000)
+#define LOW_MEMORY_MAX UINT64_C(0xc0000000)
+#define FAR_START UINT64_C(0x100000000)
+#define INITRD_ALIGN UINT64_C(0x200000)
 #define START_MAGIC 0x336ec578u
+enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
 
 struct start_info {
     uint32_t magic, version, flags, modules;
@@ -26,14 +36,19 @@ struct memory_entry {
 };
 _Static_assert(sizeof(struct memory_entry) == 24, "as the boot protocol says");
 
+static bool same(const char *a, const char *b)
+{
+    while (*a != '\0' && *a == *b) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
 static const struct boot_module *module_named(const char *name)
 {
     for (unsigned i = 0; i < boot_info.module_count; i++) {
-        unsigned c = 0;
-        while (name[c] != '\0' && boot_info.module[i].name[c] == name[c]) {
-            c++;
-        }
-        if (name[c] == '\0' && boot_info.module[i].name[c] == '\0') {
+        if (same(name, boot_info.module[i].name)) {
             return &boot_info.module[i];
         }
     }
@@ -52,30 +67,69 @@ static enum cleave_status put(struct mm_ctx *ctx, struct space *space, uint64_t 
     return status;
 }
 
-/* Kernel, start information, command line and memory map into the guest's memory. */
-static enum cleave_status load(struct mm_ctx *ctx, struct space *space,
-                               const struct config_domain *d, const struct boot_module *module,
-                               const struct elf_kernel *kernel)
+/* What a guest is loaded from, and where its parts lie. */
+struct image {
+    const struct config_domain *config;
+    const struct boot_module *kernel_file, *initrd_file; /* the second may be null */
+    struct elf_kernel kernel;
+    uint64_t low, far; /* bytes of RAM from 0 and from 4 GiB on */
+    uint64_t initrd;   /* guest-physical; 0: none */
+};
+
+static enum cleave_status put_map(struct mm_ctx *ctx, struct space *space,
+                                  const struct image *image, uint32_t *entries)
 {
-    const unsigned char *file = host_pointer(module->start);
-    const struct start_info info = {.magic = START_MAGIC,
-                                    .version = 1,
-                                    .command_line = COMMAND_LINE,
-                                    .memory_map = MEMORY_MAP,
-                                    .memory_entries = 3};
-    const struct memory_entry map[3] = {{0, LOW_END, 1, 0},
-                                        {START_INFO, HIGH_START - START_INFO, 2, 0},
-                                        {HIGH_START, d->memory - HIGH_START, 1, 0}};
-    enum cleave_status status = put(ctx, space, START_INFO, &info, sizeof(info));
-    if (status == CLEAVE_OK) {
-        status = put(ctx, space, COMMAND_LINE, d->command, sizeof(d->command));
+    const struct memory_entry map[] = {{0, LOW_END, E820_RAM, 0},
+                                       {ACPI_TABLES, PAGE_SIZE, E820_ACPI, 0},
+                                       {START_INFO, HIGH_START - START_INFO, E820_RESERVED, 0},
+                                       {HIGH_START, image->low - HIGH_START, E820_RAM, 0},
+                                       {XEN_WINDOW, XEN_WINDOW_SIZE, E820_RESERVED, 0},
+                                       {FAR_START, image->far, E820_RAM, 0}};
+    *entries = sizeof(map) / sizeof(map[0]) - (image->far == 0);
+    return put(ctx, space, MEMORY_MAP, map, *entries * sizeof(map[0]));
+}
+
+static enum cleave_status put_start_info(struct mm_ctx *ctx, struct space *space,
+                                         const struct image *image)
+{
+    uint8_t acpi[GUEST_ACPI_SIZE];
+    uint64_t initrd[4] = {image->initrd, 0, 0, 0}; /* address, size, command line, reserved */
+    struct start_info info = {.magic = START_MAGIC,
+                              .version = 1,
+                              .command_line = COMMAND_LINE,
+                              .rsdp = ACPI_TABLES,
+                              .memory_map = MEMORY_MAP};
+    enum cleave_status status = put_map(ctx, space, image, &info.memory_entries);
+    if (status == CLEAVE_OK && image->initrd != 0) {
+        initrd[1] = image->initrd_file->end - image->initrd_file->start;
+        info.modules = 1;
+        info.module_list = MODULES;
+        status = put(ctx, space, MODULES, initrd, sizeof(initrd));
     }
     if (status == CLEAVE_OK) {
-        status = put(ctx, space, MEMORY_MAP, map, sizeof(map));
+        guest_acpi(acpi, (uint32_t)ACPI_TABLES, image->config->vcpus);
+        status = put(ctx, space, ACPI_TABLES, acpi, sizeof(acpi));
     }
-    for (unsigned i = 0; i < kernel->segments && status == CLEAVE_OK; i++) {
-        const struct elf_segment *s = &kernel->segment[i];
+    if (status == CLEAVE_OK) {
+        status =
+            put(ctx, space, COMMAND_LINE, image->config->command, sizeof(image->config->command));
+    }
+    return status == CLEAVE_OK ? put(ctx, space, START_INFO, &info, sizeof(info)) : status;
+}
+
+/* Kernel, initial RAM disk, start information and tables into the guest's memory. */
+static enum cleave_status load(struct mm_ctx *ctx, struct space *space, const struct image *image)
+{
+    const unsigned char *file = host_pointer(image->kernel_file->start);
+    enum cleave_status status = put_start_info(ctx, space, image);
+
+    for (unsigned i = 0; i < image->kernel.segments && status == CLEAVE_OK; i++) {
+        const struct elf_segment *s = &image->kernel.segment[i];
         status = put(ctx, space, s->at, file + s->offset, s->file_size);
+    }
+    if (status == CLEAVE_OK && image->initrd != 0) {
+        status = put(ctx, space, image->initrd, host_pointer(image->initrd_file->start),
+                     image->initrd_file->end - image->initrd_file->start);
     }
     return status; /* what lies beyond file_size was zeroed on first touch */
 }
@@ -88,48 +142,87 @@ static bool complain(struct mm_ctx *ctx, const char *name, const char *what)
     return false;
 }
 
+/* Finds the files and places everything. Null, or what is wrong. */
+static const char *plan(const struct config_domain *d, struct image *image)
+{
+    *image = (struct image){.config = d, .kernel_file = module_named(d->kernel)};
+    if (image->kernel_file == NULL) {
+        return "no module has the name of its kernel";
+    }
+    if (d->memory < 2 * HIGH_START) {
+        return "memory is below 2M";
+    }
+    image->low = d->memory < LOW_MEMORY_MAX ? d->memory : LOW_MEMORY_MAX;
+    image->far = d->memory - image->low;
+    const struct boot_module *file = image->kernel_file;
+    const char *wrong =
+        elf_read(host_pointer(file->start), file->end - file->start, image->low, &image->kernel);
+    uint64_t end = HIGH_START;
+    for (unsigned i = 0; i < image->kernel.segments && wrong == NULL; i++) {
+        const struct elf_segment *s = &image->kernel.segment[i];
+        if (s->at < HIGH_START && s->at + s->memory_size > LOW_END) {
+            return "its kernel lies where start information and no RAM are";
+        }
+        end = s->at + s->memory_size > end ? s->at + s->memory_size : end;
+    }
+    if (wrong != NULL || d->initrd[0] == '\0') {
+        return wrong;
+    }
+    file = image->initrd_file = module_named(d->initrd);
+    if (file == NULL) {
+        return "no module has the name of its initrd";
+    }
+    image->initrd = (end + INITRD_ALIGN - 1) & ~(INITRD_ALIGN - 1);
+    if (image->initrd > image->low || file->end - file->start > image->low - image->initrd) {
+        return "its initrd does not fit behind its kernel";
+    }
+    return NULL;
+}
+
+static enum cleave_status set_memory(struct mm_ctx *ctx, struct space *space,
+                                     const struct image *image)
+{
+    struct region ram = {
+        .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = (uint8_t)image->config->order};
+    enum cleave_status status = space_set_region(ctx, space, gpa(0), image->low, &ram);
+    if (status == CLEAVE_OK && image->far != 0) {
+        status = space_set_region(ctx, space, gpa(FAR_START), image->far, &ram);
+    }
+    ram.order = 0;
+    ram.rights = RIGHT_READ | RIGHT_WRITE;
+    return status == CLEAVE_OK
+               ? space_set_region(ctx, space, gpa(XEN_WINDOW), XEN_WINDOW_SIZE, &ram)
+               : status;
+}
+
 static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
 {
-    const struct region ram = {
-        .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = (uint8_t)d->order};
-    const struct boot_module *module = module_named(d->kernel);
-    struct elf_kernel kernel;
+    struct image image;
     struct space *space;
     struct domain *domain;
     struct hvm_state state;
 
     ctx->error = (struct mm_error){.low = 1};
-    if (module == NULL) {
-        return complain(ctx, d->name, "no module has the name of its kernel");
-    }
-    if (d->memory < 2 * HIGH_START) {
-        return complain(ctx, d->name, "memory is below 2M");
-    }
-    const char *wrong =
-        elf_read(host_pointer(module->start), module->end - module->start, d->memory, &kernel);
+    const char *wrong = plan(d, &image);
     if (wrong != NULL) {
         return complain(ctx, d->name, wrong);
-    }
-    for (unsigned i = 0; i < kernel.segments; i++) {
-        const struct elf_segment *s = &kernel.segment[i];
-        if (s->at < HIGH_START && s->at + s->memory_size > LOW_END) {
-            return complain(ctx, d->name, "its kernel lies where start information and no RAM are");
-        }
     }
     uint32_t id = domain_ids_take(1);
     uint64_t limit = d->limit == UINT64_MAX ? UINT64_MAX : d->limit >> PAGE_SHIFT;
     if (id == 0 || space_create(ctx, tenant_pool(d->pool), limit, &space) != CLEAVE_OK) {
         return complain(ctx, d->name, "no space");
     }
-    if (space_set_region(ctx, space, gpa(0), d->memory, &ram) != CLEAVE_OK ||
-        load(ctx, space, d, module, &kernel) != CLEAVE_OK) {
+    if (set_memory(ctx, space, &image) != CLEAVE_OK || load(ctx, space, &image) != CLEAVE_OK) {
         return complain(ctx, d->name, "its kernel cannot be loaded");
     }
     if (domain_make(ctx, id, d->name, NULL, space, d->vcpus, false, &domain) != CLEAVE_OK ||
         !domain_enter(domain, true)) {
         return complain(ctx, d->name, "not made");
     }
-    hvm_state_start(&state, kernel.entry, (uint32_t)START_INFO);
+    domain->has_window = 1;
+    identity_make(domain);
+    hvm_state_start(&state, image.kernel.entry, (uint32_t)START_INFO);
+    state.tsc_offset = domain->tsc_offset;
     hvm->vcpu_init(&domain->vcpu[0]->hvm, &state);
     domain->vcpu[0]->started = 1;
     print("boot: domain %u %s: %lu MiB, %u vcpus, kernel %s\n", id, d->name, d->memory >> 20,
@@ -138,7 +231,26 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
         domain->asked_pauses = 1;
         sched_pause(domain);
     }
-    sched_start(domain->vcpu[0]);
+    sched_resume(domain->vcpu[0]);
+    return true;
+}
+
+/* Whose terminal is shown. */
+static bool show_console(const char *name)
+{
+    struct domain *domain = domain_next(0);
+    uint32_t id = same(name, "all") ? TERMINAL_ALL : 0;
+    while (domain != NULL) {
+        uint32_t next = domain->id;
+        id = same(name, domain->name) ? next : id;
+        domain_put(&this_cpu()->ctx, domain);
+        domain = domain_next(next);
+    }
+    terminal_show(id);
+    if (id == 0 && name[0] != '\0') {
+        print("boot: console=%s: no such domain\n", name);
+        return false;
+    }
     return true;
 }
 
@@ -164,7 +276,8 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
         }
     }
     struct pool *pool = NULL;
-    if (boot_option("selftest") && tenant_at(0, &pool) != NULL && !selftest_run(ctx, pool)) {
+    bool test = boot_option("selftest") || !hvm_ept_dirty_bits;
+    if (test && tenant_at(0, &pool) != NULL && !selftest_run(ctx, pool)) {
         return false;
     }
     for (unsigned i = 0; i < config->domains; i++) {
@@ -172,5 +285,5 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
             return false;
         }
     }
-    return true;
+    return show_console(config->console);
 }

@@ -8,6 +8,7 @@
 struct line {
     const char *at, *end;
     struct config_error *error;
+    unsigned seen; /* keys, bit by bit: see once() */
 };
 
 static bool wrong(struct line *line, const char *what, const char *word)
@@ -131,6 +132,21 @@ static bool pair(struct line *line, char key[CONFIG_NAME_SIZE], char value[CONFI
     return true;
 }
 
+/* A key that the line does not have yet; one that nobody knows is not looked at here. */
+static bool once(struct line *line, const char *key)
+{
+    static const char *const keys[] = {"size",   "pool",    "kernel", "memory", "limit",
+                                       "paused", "command", "order",  "vcpus"};
+    for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (same(key, keys[i])) {
+            bool again = line->seen >> i & 1;
+            line->seen |= 1u << i;
+            return !again || wrong(line, "given twice", key);
+        }
+    }
+    return true;
+}
+
 static bool copy_name(struct line *line, const char *value, char to[CONFIG_NAME_SIZE])
 {
     unsigned i = 0;
@@ -171,6 +187,9 @@ static bool pool_line(struct line *line, struct config *config)
         } else if (!pages(line, value, &pool->size)) {
             return false;
         }
+        if (!once(line, key)) {
+            return false;
+        }
     }
     if (line->error->what[0] != '\0') {
         return false;
@@ -191,6 +210,9 @@ static bool domain_word(struct line *line, struct config_domain *domain, const c
     }
     if (same(key, "kernel")) {
         return copy_name(line, value, domain->kernel);
+    }
+    if (same(key, "initrd")) {
+        return copy_name(line, value, domain->initrd);
     }
     if (same(key, "memory")) {
         return pages(line, value, &domain->memory);
@@ -237,7 +259,7 @@ static bool domain_line(struct line *line, struct config *config)
         }
     }
     while (pair(line, key, value)) {
-        if (!domain_word(line, domain, key, value)) {
+        if (!domain_word(line, domain, key, value) || !once(line, key)) {
             return false;
         }
     }
@@ -261,10 +283,18 @@ static bool option_line(struct line *line, struct config *config)
 {
     char key[CONFIG_NAME_SIZE], value[CONFIG_TEXT_SIZE];
     while (pair(line, key, value)) {
-        if (!same(key, "stop") || value[0] != '\0') {
+        bool stop = same(key, "stop") && value[0] == '\0';
+        if (!stop && !same(key, "console")) {
             return wrong(line, "unknown option", key);
         }
-        config->stop = true;
+        if (stop ? config->stop : config->console[0] != '\0') {
+            return wrong(line, "given twice", key);
+        }
+        if (stop) {
+            config->stop = true;
+        } else if (!copy_name(line, value, config->console)) {
+            return false;
+        }
     }
     return line->error->what[0] == '\0';
 }
@@ -298,6 +328,7 @@ bool config_parse(const char *text, uint64_t size, struct config *config,
 
     config->pools = config->domains = 0;
     config->stop = false;
+    config->console[0] = '\0';
     error->what[0] = '\0';
     for (error->line = 1; text < end; error->line++) {
         struct line line = {.at = text, .error = error};

@@ -4,9 +4,10 @@
  * line, `#` begins a comment:
  *
  *   pool NAME size=SIZE                         K, M, G; "all": what is left
- *   domain NAME pool=NAME kernel=MODULE memory=SIZE [order=0|1|2] [vcpus=N] [limit=SIZE]
- *          [command="..."] [paused]             on one line
+ *   domain NAME pool=NAME kernel=MODULE memory=SIZE [initrd=MODULE] [order=0|1|2] [vcpus=N]
+ *          [limit=SIZE] [command="..."] [paused]   on one line
  *   option stop                                 ends the machine when all domains have ended
+ *   option console=NAME|all                     whose terminal is shown from the start
  */
 #ifndef KERNEL_CONFIG_H
 #define KERNEL_CONFIG_H
@@ -26,6 +27,7 @@ struct config_pool {
 };
 struct config_domain {
     char name[CONFIG_NAME_SIZE], pool[CONFIG_NAME_SIZE], kernel[CONFIG_NAME_SIZE];
+    char initrd[CONFIG_NAME_SIZE]; /* empty: none */
     char command[CONFIG_TEXT_SIZE];
     uint64_t memory, limit; /* bytes; limit UINT64_MAX: none */
     unsigned order, vcpus;
@@ -36,6 +38,7 @@ struct config {
     struct config_domain domain[CONFIG_DOMAINS_MAX];
     unsigned pools, domains;
     bool stop;
+    char console[CONFIG_NAME_SIZE]; /* empty: none */
 };
 
 /* What was wrong, and in which line (from 1). */
@@ -45,8 +48,8 @@ struct config_error {
 };
 
 /* Reads `size` bytes of text. False, with `error` filled, at the first line that is wrong: an
- * unknown word, a name or text that is too long, a value out of range, a pool or domain made twice,
- * a domain without pool, kernel or memory. Touches nothing but its arguments. */
+ * unknown word, a key given twice, a name or text that is too long, a value out of range, a pool or
+ * domain made twice, a domain without pool, kernel or memory. Touches nothing but its arguments. */
 bool config_parse(const char *text, uint64_t size, struct config *config,
                   struct config_error *error);
 

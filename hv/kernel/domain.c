@@ -2,9 +2,12 @@
 /* The table of domains, making and ending them; see domain.h. */
 #include "domain.h"
 
+#include "calls.h"
+#include "identity.h"
 #include "pager.h"
 #include "sched.h"
 #include "stat.h"
+#include "terminal.h"
 
 /* An id that is held for a domain about to be made. */
 #define HELD ((struct domain *)1)
@@ -38,7 +41,7 @@ void object_free(struct mm_ctx *ctx, pfn_t f)
     }
 }
 
-static pfn_t object_frame(const void *object)
+pfn_t object_frame(const void *object)
 {
     return pfn((uint32_t)(((const unsigned char *)object - machine.direct_map) >> PAGE_SHIFT));
 }
@@ -224,6 +227,7 @@ bool domain_enter(struct domain *domain, bool named)
 
 static void vcpu_free(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
+    vcpu_timer(vcpu, 0);
     if (vcpu->hvm.control != 0) {
         object_free(ctx, pfn((uint32_t)(vcpu->hvm.control >> PAGE_SHIFT)));
     }
@@ -235,7 +239,7 @@ static void vcpu_free(struct mm_ctx *ctx, struct vcpu *vcpu)
 }
 
 static enum cleave_status vcpu_make(struct mm_ctx *ctx, struct domain *domain, uint32_t number,
-                                    bool record)
+                                    uint32_t vcpus, bool record)
 {
     struct payer *payer = &domain->space->payer;
     pfn_t object, control, xsave;
@@ -249,6 +253,10 @@ static enum cleave_status vcpu_make(struct mm_ctx *ctx, struct domain *domain, u
     vcpu->wait.space = domain->space;
     vcpu->wait.vcpu = number;
     vcpu->hvm.apic_id = 2 * number;
+    xen_vcpu_init(vcpu);
+    vcpu->hvm.cpus = vcpus;
+    lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, number == 0);
+    mtrr_init(&vcpu->mtrr);
     vcpu->hvm.loaded_on = -1;
     vcpu->hvm.root = (uint64_t)domain->space->root.v << PAGE_SHIFT;
     domain->vcpu[number] = vcpu;
@@ -278,7 +286,10 @@ enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct
         }
     }
     vcpu->saved = *state;
+    vcpu->saved_xen = vcpu->xen;
     vcpu->saved_halted = vcpu->halted;
+    vcpu->saved_result_size = (uint8_t)vcpu->result_size;
+    __builtin_memcpy(vcpu->saved_result, &vcpu->result, RESULT_KEPT);
     port_copy_pages(frame_address(vcpu->saved_xsave), xsave, 1);
     return CLEAVE_OK;
 }
@@ -288,6 +299,19 @@ static void vcpus_free(struct mm_ctx *ctx, struct domain *domain)
     uint32_t count = sched_forget(domain);
     for (uint32_t i = 0; i < count; i++) {
         vcpu_free(ctx, domain->vcpu[i]);
+    }
+}
+
+/* What it keeps in frames of its own, but for its vcpus. */
+static void frames_free(struct mm_ctx *ctx, struct domain *domain)
+{
+    xen_free(ctx, domain);
+    terminal_free(ctx, domain);
+    identity_free(ctx, domain);
+    if (domain->result != NULL) {
+        object_free(ctx, object_frame(domain->result));
+        domain->result = NULL;
+        domain->result_size = 0;
     }
 }
 
@@ -314,11 +338,12 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
     domain->state = records ? CLEAVE_STATE_FROZEN : CLEAVE_STATE_RUNNING;
     domain->snapshot = records;
     domain->created = read_tsc();
+    domain->tsc_offset = -domain->created;
     for (unsigned i = 0; i < CLEAVE_NAME_SIZE - 1 && name[i] != '\0'; i++) {
         domain->name[i] = name[i];
     }
     for (uint32_t i = 0; i < vcpus && status == CLEAVE_OK; i++) {
-        status = vcpu_make(ctx, domain, i, records);
+        status = vcpu_make(ctx, domain, i, vcpus, records);
     }
     if (status != CLEAVE_OK) {
         domain_discard(ctx, domain);
@@ -333,6 +358,7 @@ void domain_discard(struct mm_ctx *ctx, struct domain *domain)
     struct mm_error error = ctx->error;
     struct space *space = domain->space;
     vcpus_free(ctx, domain);
+    frames_free(ctx, domain);
     object_free(ctx, object_frame(domain));
     space_discard(ctx, space);
     ctx->error = error;
@@ -378,6 +404,23 @@ void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu)
     pool_cancel_wait(ctx, vcpu->domain->pool, &vcpu->wait);
 }
 
+void vcpu_abandon(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    struct domain *domain = vcpu->stopped_in;
+    struct mm_error error = ctx->error;
+
+    vcpu->stopped_in = NULL;
+    struct space *space = domain != NULL ? domain_use(domain) : NULL;
+    if (space != NULL) {
+        /* CLEAVE_BUSY: what took effect already; whoever is shut out by it goes on with it. */
+        enum cleave_status status = space_give_up(ctx, space);
+        (void)status;
+        domain_unuse(domain);
+    }
+    domain_put(ctx, domain);
+    ctx->error = error;
+}
+
 void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, uint32_t reason,
                 uint32_t code)
 {
@@ -391,6 +434,7 @@ void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, ui
     sched_off(domain);
     for (unsigned i = 0; i < domain->vcpu_count && !domain->snapshot; i++) {
         vcpu_cancel_waits(ctx, domain->vcpu[i]);
+        vcpu_abandon(ctx, domain->vcpu[i]);
     }
     domain_resume(domain);
     if (domain->parent != NULL) {
@@ -416,6 +460,7 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
     }
     if (status == CLEAVE_OK && domain->space != NULL) {
         vcpus_free(ctx, domain);
+        frames_free(ctx, domain);
         status = space_destroy(ctx, domain->space);
         if (status == CLEAVE_OK) {
             domain->space = NULL;

@@ -12,12 +12,17 @@
 #define KERNEL_DOMAIN_H
 
 #include "cleave/abi.h"
+#include "cleave/identity.h"
 #include "fault.h"
 #include "fork.h"
 #include "hvm.h"
 #include "klock.h"
+#include "lapic.h"
+#include "mtrr.h"
 #include "notify.h"
 #include "space.h"
+#include "state.h"
+#include "timer.h"
 
 #define DOMAIN_IDS 0x7ff0u /* ids 1..DOMAIN_IDS - 1, as Xen has them */
 #define DOMAIN_DEPTH_MAX 4096u
@@ -30,7 +35,19 @@ enum vcpu_state {
 };
 
 /* What a vcpu of a parent waits for besides the core's queues. */
-enum vcpu_sleep { SLEEP_NONE, SLEEP_HALT, SLEEP_CORE, SLEEP_CHILD, SLEEP_EVENT, SLEEP_QUOTA };
+enum vcpu_sleep {
+    SLEEP_NONE,
+    SLEEP_HALT,
+    SLEEP_SIPI, /* a start-up after INIT */
+    SLEEP_CORE,
+    SLEEP_CHILD,
+    SLEEP_EVENT,
+    SLEEP_QUOTA
+};
+
+/* Bytes of a result that copies of a vcpu take over, as its call must not be done twice. That of a
+ * call whose result is larger only looks, and is executed again. */
+#define RESULT_KEPT 96u
 
 /* How far the walk of a domain's tables has come, and what it found. */
 struct stat_walk {
@@ -49,21 +66,34 @@ struct vcpu {
     uint8_t woken; /* sched_wake() came before it was blocked */
     unsigned cpu;
     struct vcpu *next, *previous;
+    uint8_t attention; /* atomic: see vcpu_attend() */
     /* The vcpu's own CPU's: */
     uint8_t sleep;        /* enum vcpu_sleep: what it is to be blocked for after this exit */
-    uint8_t halted;       /* HLT with interrupts off; siblings read it */
+    uint8_t halted;       /* HLT with interrupts off, or waits for a start-up; siblings read it */
     uint8_t ending;       /* enum cleave_reason with which its domain is to end, code in end_code */
-    uint8_t started;      /* its state was set: by a start, a fork or a boot configuration */
+    uint8_t started;      /* its state was set: by a start, a fork or a boot configuration; not
+                             after INIT */
+    uint8_t stopped_op;   /* enum cleave_op of the call that left stopped_in half-way */
     uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
     uint32_t end_code;
     uint64_t exits, hypercalls;
-    uint64_t slice_end;
     struct cleave_error error;
     struct hvm_vcpu hvm;
-    struct hvm_state saved; /* where reset goes back to; of a snapshot, the state itself */
-    pfn_t saved_xsave;      /* PFN_NONE: none is kept */
-    uint8_t saved_halted;   /* `halted` then */
-    struct stat_walk walk;  /* of a CLEAVE_OP_STAT that was stopped */
+    struct lapic lapic; /* these three of a snapshot, too */
+    struct mtrr mtrr;
+    struct xen_vcpu xen;       /* hv/xen/ */
+    struct timer timer;        /* timer.h */
+    struct hvm_state saved;    /* where reset goes back to; of a snapshot, the state itself */
+    pfn_t saved_xsave;         /* PFN_NONE: none is kept */
+    uint8_t saved_halted;      /* `halted` then, */
+    uint8_t saved_result_size; /* `result_size`, */
+    uint8_t saved_result[RESULT_KEPT]; /* `result`, */
+    struct lapic saved_lapic;          /* `lapic`, */
+    struct mtrr saved_mtrr;            /* `mtrr` */
+    struct xen_vcpu saved_xen;         /* and `xen` */
+    struct domain *stopped_in; /* whose space a call of it left half-way, with a reference; or null
+                                */
+    struct stat_walk walk;     /* of a CLEAVE_OP_STAT that was stopped */
     union {
         struct cleave_stat stat; /* the largest */
     } result;
@@ -94,9 +124,17 @@ struct domain {
     uint8_t reported;  /* its end was told by CLEAVE_OP_WAIT */
     uint32_t reason, code;
     uint32_t result_size;
-    uint8_t result[CLEAVE_RESULT_MAX];
+    uint8_t *result; /* a frame; null where the size is 0 */
+    uint8_t untold;  /* atomic: `identity` and `data` are to be stored in its memory */
+    struct cleave_identity identity;
+    uint8_t *data;           /* a frame; null: none was given */
     struct channel *channel; /* on which it is told of writes; null: none yet */
     uint64_t created;        /* TSC */
+    uint64_t tsc_offset;     /* added to the TSC, for each of its vcpus that starts */
+    uint8_t has_window;      /* its memory map has the pages of XEN_WINDOW */
+    struct xen_domain *xen;  /* hv/xen/; null: it made no such call yet */
+    struct xen_domain *saved_xen;
+    struct terminal *terminal; /* null: it wrote nothing yet */
 };
 _Static_assert(sizeof(struct domain) <= PAGE_SIZE, "a domain object is one frame");
 
@@ -136,6 +174,9 @@ void domain_discard(struct mm_ctx *ctx, struct domain *domain);
 enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_state *state,
                              const void *xsave) MUST_CHECK;
 
+/* A call that was stopped will not be gone on with: what it left half-way is given up, so that
+ * others get at that space. Of a vcpu of this CPU, or one that does not run. Keeps ctx->error. */
+void vcpu_abandon(struct mm_ctx *ctx, struct vcpu *vcpu);
 /* Takes a vcpu that does not run out of every queue of the core. */
 void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu);
 
@@ -152,6 +193,8 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain,
 void domain_stop(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self);
 void domain_resume(struct domain *domain);
 
+/* The frame of an object that object_alloc() gave. */
+pfn_t object_frame(const void *object);
 /* A frame for an object of the kernel, zeroed, charged to the payer's account. */
 enum cleave_status object_alloc(struct mm_ctx *ctx, struct payer *payer, pfn_t *out) MUST_CHECK;
 void object_free(struct mm_ctx *ctx, pfn_t f);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Runs a vcpu and handles what makes it leave the guest. */
+#include "calls.h"
 #include "hypercall.h"
 #include "sched.h"
 #include "stat.h"
@@ -40,7 +41,43 @@ static void nested_fault(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm
     }
 }
 
-static void msr_access(struct vcpu *vcpu, const struct hvm_exit *exit)
+static bool read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
+{
+    if (lapic_has(msr)) {
+        return lapic_rdmsr(vcpu, msr, value);
+    }
+    if (mtrr_has(msr)) {
+        *value = mtrr_read(&vcpu->mtrr, msr);
+        return true;
+    }
+    return hvm_guest_rdmsr(&vcpu->hvm, msr, value);
+}
+
+static bool write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
+{
+    if (lapic_has(msr)) {
+        return lapic_wrmsr(vcpu, msr, value);
+    }
+    return mtrr_has(msr) ? mtrr_write(&vcpu->mtrr, msr, value)
+                         : hvm_guest_wrmsr(&vcpu->hvm, msr, value);
+}
+
+/* The page of stubs is written into the guest: as its own store, this may wait. */
+static void write_hypercall_page(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t value,
+                                 const struct hvm_exit *exit)
+{
+    sched_expect(vcpu);
+    enum cleave_status status = xen_hypercall_page(ctx, vcpu, value);
+    if (status == CLEAVE_WAIT) {
+        vcpu->sleep = SLEEP_CORE;
+    } else if (status == CLEAVE_OK) {
+        hvm->skip(&vcpu->hvm, exit);
+    } else if (status != CLEAVE_AGAIN) {
+        inject_fault(vcpu);
+    }
+}
+
+static void msr_access(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit *exit)
 {
     struct hvm_registers *regs = &vcpu->hvm.regs;
     uint32_t msr = (uint32_t)regs->rcx;
@@ -48,13 +85,16 @@ static void msr_access(struct vcpu *vcpu, const struct hvm_exit *exit)
     bool done;
 
     if (exit->kind == HVM_EXIT_RDMSR) {
-        done = hvm_guest_rdmsr(&vcpu->hvm, msr, &value);
+        done = read_msr(vcpu, msr, &value);
         if (done) {
             regs->rax = (uint32_t)value;
             regs->rdx = value >> 32;
         }
+    } else if (msr == XEN_HYPERCALL_PAGE_MSR) {
+        write_hypercall_page(ctx, vcpu, value, exit);
+        return;
     } else {
-        done = hvm_guest_wrmsr(&vcpu->hvm, msr, value);
+        done = write_msr(vcpu, msr, value);
     }
     if (done) {
         hvm->skip(&vcpu->hvm, exit);
@@ -90,6 +130,8 @@ static void cpuid_exit(struct vcpu *vcpu, const struct hvm_exit *exit)
     if (leaf == 0x40000100) {
         r = (struct cpuid){CLEAVE_ABI_REVISION, 0x61656c43, 0x4d566576,
                            0x0000004d}; /* "CleaveVMM" */
+    } else if (leaf >> 8 == 0x400000) {
+        xen_cpuid(vcpu, leaf, &r);
     } else if (leaf >> 28 != 4) {
         hvm_guest_cpuid(&vcpu->hvm, leaf, (uint32_t)regs->rcx, &r);
     }
@@ -120,25 +162,29 @@ static void try_end(struct mm_ctx *ctx, struct vcpu *vcpu)
     }
 }
 
+/* Sleeps or goes on at once: vcpu_attention() finds out. */
 static void halt(struct vcpu *vcpu, const struct hvm_exit *exit)
+{
+    hvm->skip(&vcpu->hvm, exit);
+    vcpu->lapic.activity = LAPIC_HLT;
+    __atomic_store_n(&vcpu->attention, 1, __ATOMIC_RELAXED);
+}
+
+void vcpu_halted(struct vcpu *vcpu)
 {
     struct domain *domain = vcpu->domain;
     bool all = true;
 
-    hvm->skip(&vcpu->hvm, exit);
-    sched_expect(vcpu);
-    vcpu->sleep = SLEEP_HALT;
-    if (vcpu->hvm.regs.rflags & 0x200) {
-        return;
-    }
     /* Of two that halt at the same time, one at least sees the other. */
     __atomic_store_n(&vcpu->halted, 1, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
-        all &= __atomic_load_n(&domain->vcpu[i]->halted, __ATOMIC_SEQ_CST) ||
-               domain->vcpu[i]->state == VCPU_OFF;
+        const struct vcpu *v = domain->vcpu[i];
+        bool halts = __atomic_load_n(&v->halted, __ATOMIC_SEQ_CST) || v->state == VCPU_OFF;
+        all &= halts && !lapic_wakes(&v->lapic);
     }
     if (all) {
-        end_with(vcpu, CLEAVE_HALTED, 0);
+        /* So Linux powers a machine off that has no ACPI to do it; Xen takes it for that, too. */
+        end_with(vcpu, domain->xen != NULL ? CLEAVE_POWERED_OFF : CLEAVE_HALTED, 0);
     }
 }
 
@@ -161,6 +207,7 @@ static void handle(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit 
         break;
     case HVM_EXIT_WINDOW:
         hvm->window(&vcpu->hvm, false);
+        __atomic_store_n(&vcpu->attention, 1, __ATOMIC_RELAXED);
         break;
     case HVM_EXIT_NESTED:
         nested_fault(ctx, vcpu, exit);
@@ -174,7 +221,7 @@ static void handle(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit 
         break;
     case HVM_EXIT_RDMSR:
     case HVM_EXIT_WRMSR:
-        msr_access(vcpu, exit);
+        msr_access(ctx, vcpu, exit);
         break;
     case HVM_EXIT_IO:
         port_access(vcpu, exit);
@@ -215,8 +262,16 @@ void vcpu_run(struct vcpu *vcpu)
         vcpu->sleep = SLEEP_CORE; /* its domain is being destroyed */
         return;
     }
-    timer_arm(read_tsc() + ns_to_tsc(SCHED_SLICE_NS));
+    uint64_t slice_end = read_tsc() + ns_to_tsc(SCHED_SLICE_NS);
+    timer_arm(timers_next(slice_end));
     while (!__atomic_load_n(&cpu->resched, __ATOMIC_ACQUIRE) && vcpu->sleep == SLEEP_NONE) {
+        if (__atomic_exchange_n(&cpu->ticked, 0, __ATOMIC_ACQ_REL)) {
+            timers_expire();
+            if (read_tsc() >= slice_end) {
+                break;
+            }
+            timer_arm(timers_next(slice_end));
+        }
         if (vcpu->ending != CLEAVE_RUNNING) {
             try_end(&cpu->ctx, vcpu);
             continue;
@@ -227,6 +282,10 @@ void vcpu_run(struct vcpu *vcpu)
         }
         if (flush_running(cpu->id) == NULL) {
             break; /* it left a dying space while it waited for a lock */
+        }
+        if (__atomic_exchange_n(&vcpu->attention, 0, __ATOMIC_SEQ_CST) &&
+            !vcpu_attention(&cpu->ctx, vcpu)) {
+            continue;
         }
         cpu->doing[0] = CPU_GUEST;
         hvm->run(&vcpu->hvm, &exit);

@@ -2,49 +2,68 @@
 /* Decodes hypercalls and finishes them; see hypercall.h. */
 #include "hypercall.h"
 
+#include "calls.h"
 #include "guest.h"
 #include "sched.h"
 
+#define EPERM_RESULT ((uint64_t)-1)   /* -EPERM */
 #define ENOSYS_RESULT ((uint64_t)-38) /* -ENOSYS, as Xen answers a call it does not know */
 
 enum {
     OP_DOMAIN = 1, /* the arguments begin with a domain id */
     OP_RESULT = 2, /* the structure goes back to the guest */
     OP_ENDED = 4,  /* also for a domain that has ended */
-    OP_ENDING = 8  /* ends it: does not use its space meanwhile */
+    OP_ENDING = 8, /* ends it: does not use its space meanwhile */
+    OP_ONCE = 16   /* not begun where the structure cannot go back: it could not be taken back */
 };
+
+#define RESERVED(type)                                                                             \
+    offsetof(struct cleave_##type, reserved), sizeof(((struct cleave_##type *)0)->reserved)
+
+#define NOT_RESERVED 0, 0
+
+_Static_assert(sizeof(struct cleave_create) <= RESULT_KEPT &&
+                   sizeof(struct cleave_snapshot) <= RESULT_KEPT &&
+                   sizeof(struct cleave_wait) <= RESULT_KEPT &&
+                   sizeof(struct cleave_event) <= RESULT_KEPT,
+               "copies of a vcpu keep what OP_ONCE gives");
 
 static const struct {
     op_t *perform;
     uint16_t size;
     uint16_t flags;
+    uint16_t reserved, reserved_size; /* where bytes must be zero */
 } operations[CLEAVE_OPS] = {
-    [CLEAVE_OP_VERSION] = {op_version, sizeof(struct cleave_version), OP_RESULT},
-    [CLEAVE_OP_CONSOLE] = {op_console, sizeof(struct cleave_console), 0},
-    [CLEAVE_OP_EXIT] = {op_exit, sizeof(struct cleave_exit), 0},
-    [CLEAVE_OP_ERROR] = {op_error, sizeof(struct cleave_error), OP_RESULT},
-    [CLEAVE_OP_CREATE] = {op_create, sizeof(struct cleave_create), OP_RESULT},
-    [CLEAVE_OP_MAP] = {op_map, sizeof(struct cleave_map), OP_DOMAIN},
-    [CLEAVE_OP_UNMAP] = {op_unmap, sizeof(struct cleave_map), OP_DOMAIN},
-    [CLEAVE_OP_PROTECT] = {op_protect, sizeof(struct cleave_map), OP_DOMAIN},
-    [CLEAVE_OP_COPY] = {op_copy, sizeof(struct cleave_copy), OP_DOMAIN | OP_ENDED},
-    [CLEAVE_OP_START] = {op_start, sizeof(struct cleave_start), OP_DOMAIN},
-    [CLEAVE_OP_PAUSE] = {op_pause, sizeof(struct cleave_domain), OP_DOMAIN},
-    [CLEAVE_OP_UNPAUSE] = {op_unpause, sizeof(struct cleave_domain), OP_DOMAIN},
-    [CLEAVE_OP_FORK] = {op_fork, sizeof(struct cleave_fork), OP_DOMAIN},
-    [CLEAVE_OP_SNAPSHOT] = {op_snapshot, sizeof(struct cleave_snapshot), OP_DOMAIN | OP_RESULT},
-    [CLEAVE_OP_RESET] = {op_reset, sizeof(struct cleave_domain), OP_DOMAIN},
-    [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDING},
-    [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT},
-    [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED},
-    [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT},
-    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup),
-                          OP_DOMAIN | OP_RESULT | OP_ENDED},
-    [CLEAVE_OP_COLLAPSE] = {op_collapse, sizeof(struct cleave_collapse), OP_DOMAIN},
-    [CLEAVE_OP_NOTIFY] = {op_notify, sizeof(struct cleave_notify), OP_DOMAIN},
-    [CLEAVE_OP_EVENT] = {op_event, sizeof(struct cleave_event), OP_RESULT},
-    [CLEAVE_OP_VERDICT] = {op_verdict, sizeof(struct cleave_verdict), 0},
-    [CLEAVE_OP_YIELD] = {op_yield, 0, 0},
+    [CLEAVE_OP_VERSION] = {op_version, sizeof(struct cleave_version), OP_RESULT, NOT_RESERVED},
+    [CLEAVE_OP_CONSOLE] = {op_console, sizeof(struct cleave_console), 0, RESERVED(console)},
+    [CLEAVE_OP_EXIT] = {op_exit, sizeof(struct cleave_exit), 0, NOT_RESERVED},
+    [CLEAVE_OP_ERROR] = {op_error, sizeof(struct cleave_error), OP_RESULT, NOT_RESERVED},
+    [CLEAVE_OP_CREATE] = {op_create, sizeof(struct cleave_create), OP_RESULT | OP_ONCE,
+                          NOT_RESERVED},
+    [CLEAVE_OP_MAP] = {op_map, sizeof(struct cleave_map), OP_DOMAIN, RESERVED(map)},
+    [CLEAVE_OP_UNMAP] = {op_unmap, sizeof(struct cleave_map), OP_DOMAIN, RESERVED(map)},
+    [CLEAVE_OP_PROTECT] = {op_protect, sizeof(struct cleave_map), OP_DOMAIN, RESERVED(map)},
+    [CLEAVE_OP_COPY] = {op_copy, sizeof(struct cleave_copy), OP_DOMAIN | OP_ENDED, NOT_RESERVED},
+    [CLEAVE_OP_START] = {op_start, sizeof(struct cleave_start), OP_DOMAIN, NOT_RESERVED},
+    [CLEAVE_OP_PAUSE] = {op_pause, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
+    [CLEAVE_OP_UNPAUSE] = {op_unpause, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
+    [CLEAVE_OP_FORK] = {op_fork, sizeof(struct cleave_fork), OP_DOMAIN, NOT_RESERVED},
+    [CLEAVE_OP_SNAPSHOT] = {op_snapshot, sizeof(struct cleave_snapshot),
+                            OP_DOMAIN | OP_RESULT | OP_ONCE, NOT_RESERVED},
+    [CLEAVE_OP_RESET] = {op_reset, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
+    [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDING,
+                           RESERVED(domain)},
+    [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT | OP_ONCE, RESERVED(wait)},
+    [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED,
+                        RESERVED(stat)},
+    [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT, NOT_RESERVED},
+    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup), OP_DOMAIN | OP_RESULT | OP_ENDED,
+                          NOT_RESERVED},
+    [CLEAVE_OP_COLLAPSE] = {op_collapse, sizeof(struct cleave_collapse), OP_DOMAIN, NOT_RESERVED},
+    [CLEAVE_OP_NOTIFY] = {op_notify, sizeof(struct cleave_notify), OP_DOMAIN, NOT_RESERVED},
+    [CLEAVE_OP_EVENT] = {op_event, sizeof(struct cleave_event), OP_RESULT | OP_ONCE, NOT_RESERVED},
+    [CLEAVE_OP_VERDICT] = {op_verdict, sizeof(struct cleave_verdict), 0, RESERVED(verdict)},
+    [CLEAVE_OP_YIELD] = {op_yield, 0, 0, NOT_RESERVED},
 };
 
 struct operands {
@@ -79,6 +98,43 @@ static enum cleave_status find_domain(struct call *call, unsigned flags)
     return CLEAVE_OK;
 }
 
+static enum cleave_status check_reserved(struct call *call, uint64_t op)
+{
+    uint64_t value = 0;
+    const unsigned char *arguments = (const unsigned char *)&call->args;
+    __builtin_memcpy(&value, arguments + operations[op].reserved, operations[op].reserved_size);
+    return value == 0 ? CLEAVE_OK : mm_fail(call->ctx, CLEAVE_INVALID, "reserved", value, 0, 0);
+}
+
+/* Looks after what calls of this vcpu leave half-way: this one, and an earlier one with which it
+ * does not go on, because it now makes another. */
+static void settle(struct call *call, uint64_t op, enum cleave_status status)
+{
+    struct vcpu *vcpu = call->vcpu;
+    bool stops = status == CLEAVE_AGAIN || status == CLEAVE_WAIT;
+
+    if (vcpu->stopped_in != NULL && !(stops && call->domain == NULL)) {
+        bool same = vcpu->stopped_in == call->domain && vcpu->stopped_op == op;
+        if (!same || status == CLEAVE_BUSY) {
+            vcpu_abandon(call->ctx, vcpu);
+        } else if (!stops) {
+            domain_put(call->ctx, vcpu->stopped_in);
+            vcpu->stopped_in = NULL;
+        }
+    }
+    if (status == CLEAVE_AGAIN && call->space != NULL && call->space->op != OP_NONE &&
+        vcpu->stopped_in == NULL) {
+        vcpu->stopped_in = domain_get(call->domain->id);
+        vcpu->stopped_op = (uint8_t)op;
+    }
+}
+
+/* What was read can be written back, and is. */
+static enum cleave_status check_writable(struct call *call, uint64_t arguments, uint64_t size)
+{
+    return guest_write(call->ctx, call->vcpu, arguments, &call->args, size, "arguments");
+}
+
 /* Arguments in, operation, results kept in the vcpu for writing. */
 static enum cleave_status perform(struct call *call, const struct operands *operands)
 {
@@ -93,12 +149,22 @@ static enum cleave_status perform(struct call *call, const struct operands *oper
     }
     enum cleave_status status =
         guest_read(ctx, call->vcpu, operands->arguments, &call->args, size, "arguments");
+    if (status == CLEAVE_OK) {
+        status = check_reserved(call, operands->op);
+    }
     if (status == CLEAVE_OK && (flags & OP_DOMAIN)) {
         status = find_domain(call, flags);
+    }
+    if (status == CLEAVE_OK && (flags & OP_ONCE)) {
+        status = check_writable(call, operands->arguments, size);
     }
     if (status == CLEAVE_OK) {
         status = operations[operands->op].perform(call);
     }
+    if (status == CLEAVE_BUSY && call->space != NULL && space_help_unmap(ctx, call->space)) {
+        status = CLEAVE_AGAIN;
+    }
+    settle(call, operands->op, status);
     if (call->space != NULL) {
         domain_unuse(call->domain);
     }
@@ -138,6 +204,10 @@ static enum cleave_status cleave_call(struct mm_ctx *ctx, struct vcpu *vcpu,
     if (status == CLEAVE_OK && vcpu->result_size != 0) {
         status = guest_write(ctx, vcpu, operands.arguments, &vcpu->result, vcpu->result_size,
                              "arguments");
+        if (status == CLEAVE_QUOTA) { /* done already: it stops as a write of the guest's does */
+            vcpu->sleep = SLEEP_QUOTA;
+            status = CLEAVE_WAIT;
+        }
         if (status == CLEAVE_WAIT || status == CLEAVE_AGAIN) {
             return status;
         }
@@ -164,9 +234,14 @@ void hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit *exi
     uint64_t number = code64 ? vcpu->hvm.regs.rax : (uint32_t)vcpu->hvm.regs.rax;
     call.set_results = false;
     if (cpl != 0) {
-        result = CLEAVE_DENIED;
+        result = number == CLEAVE_HYPERCALL ? CLEAVE_DENIED : EPERM_RESULT;
+    } else if (number != CLEAVE_HYPERCALL && code64) {
+        if (xen_hypercall(ctx, vcpu, number)) {
+            hvm->skip(&vcpu->hvm, exit);
+        }
+        return;
     } else if (number != CLEAVE_HYPERCALL) {
-        result = ENOSYS_RESULT;
+        result = ENOSYS_RESULT; /* Xen's structures are laid out otherwise there */
     } else {
         ctx->budget = HYPERCALL_BUDGET;
         enum cleave_status status = cleave_call(ctx, vcpu, exit, code64, &call);

@@ -51,6 +51,10 @@ op_t op_map, op_unmap, op_protect, op_copy, op_lookup, op_collapse, op_audit; /*
 op_t op_fork, op_snapshot, op_reset;                                          /* ops_fork.c */
 op_t op_notify, op_event, op_verdict;                                         /* ops_notify.c */
 
+/* Frames that a domain made by this call may be charged for, from the `limit` in bytes of the
+ * arguments: not more than the caller itself may, and with UINT64_MAX as much. CLEAVE_QUOTA. */
+enum cleave_status call_limit(struct call *call, uint64_t limit, uint64_t *frames) MUST_CHECK;
+
 /* A vcpu executed the hypercall instruction; registers are in vcpu->hvm.regs. */
 void hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit *exit);
 

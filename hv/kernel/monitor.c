@@ -6,6 +6,7 @@
 #include "sched.h"
 #include "stat.h"
 #include "tenant.h"
+#include "terminal.h"
 
 static char line[64];
 static unsigned length;
@@ -139,6 +140,8 @@ static void finish(struct mm_ctx *ctx)
 {
     uint32_t worst = stat_worst();
     bool clean = false;
+    while (terminal_poll()) {
+    }
     while (!world_stop(ctx)) {
         world_rest(ctx); /* for the one that has it */
         cpu_pause();
@@ -162,7 +165,11 @@ void monitor_poll(void)
     if (stop_after != 0 && stat_ended_at_boot() >= stop_after) {
         finish(ctx);
     }
+    terminal_poll();
     while ((c = console_read()) >= 0) {
+        if (!terminal_typed((char)c)) {
+            continue;
+        }
         if (c == '\r' || c == '\n') {
             console_write("\n", 1);
             line[length] = '\0';

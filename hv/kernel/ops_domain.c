@@ -1,10 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Operations on domains as a whole: create, start, pause, destroy, wait, statistics. */
+#include "guest.h"
 #include "hypercall.h"
 #include "sched.h"
 #include "stat.h"
 
 #define PAUSES_MAX (UINT32_MAX / 2) /* room in `paused` for those of calls under way */
+
+enum cleave_status call_limit(struct call *call, uint64_t limit, uint64_t *frames)
+{
+    const struct payer *payer = &call->caller->space->payer;
+    uint64_t own = account_of(payer->pool, payer->account)->limit;
+
+    *frames = limit == UINT64_MAX ? own : limit >> PAGE_SHIFT;
+    if (*frames > own) {
+        return mm_fail(call->ctx, CLEAVE_QUOTA, "limit", limit, 0, own << PAGE_SHIFT);
+    }
+    return CLEAVE_OK;
+}
 
 enum cleave_status op_create(struct call *call)
 {
@@ -22,12 +35,16 @@ enum cleave_status op_create(struct call *call)
         return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
                        DOMAIN_DEPTH_MAX - 1);
     }
-    uint64_t limit = create->limit == UINT64_MAX ? UINT64_MAX : create->limit >> PAGE_SHIFT;
+    uint64_t limit;
+    enum cleave_status status = call_limit(call, create->limit, &limit);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
     uint32_t id = domain_ids_take(1);
     if (id == 0) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
     }
-    enum cleave_status status = space_create(call->ctx, call->caller->pool, limit, &space);
+    status = space_create(call->ctx, call->caller->pool, limit, &space);
     if (status == CLEAVE_OK) {
         status = domain_make(call->ctx, id, create->name, call->caller, space, create->vcpus, false,
                              &domain);
@@ -49,6 +66,10 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
 {
     struct hvm_state state;
     hvm_state_start(&state, start->entry, start->argument);
+    state.tsc_offset = vcpu->domain->tsc_offset;
+    lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, vcpu->number == 0);
+    vcpu->lapic.activity = LAPIC_ACTIVE;
+    mtrr_init(&vcpu->mtrr);
     port_zero_pages(vcpu->hvm.xsave, 1);
     hvm->vcpu_init(&vcpu->hvm, &state);
     vcpu->halted = 0;
@@ -68,6 +89,7 @@ enum cleave_status op_start(struct call *call)
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
+    domain_stop(call->ctx, domain, call->vcpu); /* no sibling sends a start-up meanwhile */
     if (domain->state == CLEAVE_STATE_ENDED) {
         status = mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0);
     } else if (start->vcpu >= domain->vcpu_count) {
@@ -77,6 +99,7 @@ enum cleave_status op_start(struct call *call)
     } else {
         start_vcpu(domain->vcpu[start->vcpu], start);
     }
+    domain_resume(domain);
     klock_release(&domain->busy);
     return status;
 }
@@ -162,14 +185,20 @@ enum cleave_status op_wait(struct call *call)
     if (status != CLEAVE_OK) {
         return status;
     }
-    *wait = (struct cleave_wait){.domain = wait->domain,
-                                 .which = domain->id,
-                                 .reason = domain->reason,
-                                 .code = domain->code,
-                                 .size = domain->result_size};
-    __builtin_memcpy(wait->result, domain->result, CLEAVE_RESULT_MAX);
+    uint32_t size = domain->result_size < wait->size ? domain->result_size : wait->size;
+    if (size != 0) {
+        status = guest_write(call->ctx, call->vcpu, wait->result, domain->result, size, "result");
+    }
+    if (status == CLEAVE_OK) {
+        wait->which = domain->id;
+        wait->reason = domain->reason;
+        wait->code = domain->code;
+        wait->size = domain->result_size;
+    } else {
+        __atomic_store_n(&domain->reported, 0, __ATOMIC_RELAXED); /* it was not told */
+    }
     domain_put(call->ctx, domain);
-    return CLEAVE_OK;
+    return status;
 }
 
 enum cleave_status op_stat(struct call *call)

@@ -3,8 +3,10 @@
  * Fork, snapshot and reset of running domains. The forked domain stands still for the call: its
  * vcpus are at instruction boundaries, with their hypercalls finished or still to be executed.
  */
+#include "calls.h"
 #include "guest.h"
 #include "hypercall.h"
+#include "identity.h"
 #include "sched.h"
 #include "stat.h"
 
@@ -21,8 +23,7 @@ static void state_of(struct vcpu *vcpu, const struct vcpu *caller, const struct 
     if (vcpu == caller) {
         state->regs.rax = CLEAVE_OK;
         state->regs.rdx = index;
-        state->regs.rip += exit->length;
-        state->interruptibility &= ~1u;
+        hvm_state_skip(state, exit->length);
     }
 }
 
@@ -31,22 +32,23 @@ static const void *xsave_of(const struct vcpu *vcpu)
     return vcpu->domain->snapshot ? frame_address(vcpu->saved_xsave) : vcpu->hvm.xsave;
 }
 
-/* Was it running, or waiting for something that its child will find out by itself? */
-static bool child_runs(const struct vcpu *vcpu)
-{
-    return vcpu->domain->snapshot ? vcpu->started : vcpu->state != VCPU_OFF && !vcpu->halted;
-}
-
 static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct vcpu *to,
                                     uint32_t index)
 {
     struct hvm_state state;
-    if (!child_runs(from) && !from->halted) {
+    to->lapic = from->lapic;
+    to->xen = from->xen;
+    to->mtrr = from->mtrr;
+    if (!from->started) {
         return CLEAVE_OK;
     }
     state_of(from, call->vcpu, call->exit, index, &state);
     to->halted = from->halted;
     to->started = 1;
+    if (from->result_size <= RESULT_KEPT) { /* its call is done, but for writing that */
+        to->result_size = from->result_size;
+        __builtin_memcpy(&to->result, &from->result, RESULT_KEPT);
+    }
     if (to->domain->snapshot) {
         return vcpu_keep(call->ctx, to, &state, xsave_of(from));
     }
@@ -61,11 +63,16 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     enum cleave_status status = CLEAVE_OK;
     for (unsigned i = 0; i < child->vcpu_count && status == CLEAVE_OK; i++) {
         struct vcpu *vcpu = child->vcpu[i];
+        vcpu->saved_lapic = vcpu->lapic;
+        vcpu->saved_mtrr = vcpu->mtrr;
         if (vcpu->started) {
             struct hvm_state state;
             hvm->vcpu_save(&vcpu->hvm, &state);
             status = vcpu_keep(call->ctx, vcpu, &state, vcpu->hvm.xsave);
         }
+    }
+    if (status == CLEAVE_OK) {
+        status = xen_keep(call->ctx, child);
     }
     child->has_base = 1;
     return status;
@@ -75,15 +82,24 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
  * On error the space is gone, too. */
 static enum cleave_status make_child(struct call *call, struct domain *from, struct space *space,
                                      uint32_t id, uint32_t index, const char *name, bool record,
-                                     struct domain **out)
+                                     const void *data, struct domain **out)
 {
     enum cleave_status status =
         domain_make(call->ctx, id, name, call->caller, space, from->vcpu_count, record, out);
     if (status != CLEAVE_OK) {
         return status;
     }
+    (*out)->tsc_offset = from->tsc_offset;
+    (*out)->has_window = from->has_window;
     for (unsigned i = 0; i < from->vcpu_count && status == CLEAVE_OK; i++) {
         status = copy_vcpu(call, from->vcpu[i], (*out)->vcpu[i], index);
+    }
+    if (status == CLEAVE_OK) {
+        status = xen_fork(call->ctx, from, *out);
+    }
+    if (status == CLEAVE_OK && !record) {
+        const struct cleave_fork *fork = &call->args.fork;
+        status = identity_fork(call->ctx, *out, index, fork->count, data, fork->data_size);
     }
     if (status == CLEAVE_OK && !record && space->base != NULL) {
         status = keep_base(call, *out);
@@ -105,16 +121,14 @@ static void start_child(struct domain *child, bool paused)
         sched_pause(child);
     }
     for (unsigned i = 0; i < child->vcpu_count; i++) {
-        if (child->vcpu[i]->started && !child->vcpu[i]->halted) {
-            sched_start(child->vcpu[i]);
-        }
+        sched_resume(child->vcpu[i]);
     }
     klock_release(&child->busy); /* from here on another may destroy it */
 }
 
 /* All or none: domains over the spaces that space_fork() made. */
 static enum cleave_status make_children(struct call *call, struct space **space, uint32_t first,
-                                        struct domain **child)
+                                        const void *data, struct domain **child)
 {
     const struct cleave_fork *fork = &call->args.fork;
     enum cleave_status status = CLEAVE_OK;
@@ -124,7 +138,7 @@ static enum cleave_status make_children(struct call *call, struct space **space,
         char name[CLEAVE_NAME_SIZE];
         (void)format_text(name, sizeof(name), "fork-%u", first + made);
         status = make_child(call, call->domain, space[made], first + made, made + 1, name, false,
-                            &child[made]);
+                            data, &child[made]);
         made++;
     }
     if (status == CLEAVE_OK) {
@@ -141,21 +155,21 @@ static enum cleave_status make_children(struct call *call, struct space **space,
     return status;
 }
 
-static enum cleave_status fork_stopped(struct call *call, uint32_t first)
+static enum cleave_status fork_stopped(struct call *call, uint32_t first, uint64_t limit,
+                                       const void *data)
 {
     const struct cleave_fork *fork = &call->args.fork;
     struct space *space[CLEAVE_FORKS_MAX];
     struct domain *child[CLEAVE_FORKS_MAX];
-    const struct fork_options options = {
-        .limit = fork->limit == UINT64_MAX ? UINT64_MAX : fork->limit >> PAGE_SHIFT,
-        .reserve = (fork->flags & CLEAVE_FORK_RESERVE) != 0,
-        .base = (fork->flags & CLEAVE_FORK_BASE) != 0,
-        .vcpus = (uint8_t)call->domain->vcpu_count};
+    const struct fork_options options = {.limit = limit,
+                                         .reserve = (fork->flags & CLEAVE_FORK_RESERVE) != 0,
+                                         .base = (fork->flags & CLEAVE_FORK_BASE) != 0,
+                                         .vcpus = (uint8_t)call->domain->vcpu_count};
     uint64_t began = read_tsc();
     enum cleave_status status =
         space_fork(call->ctx, call->domain->space, fork->count, &options, space);
     if (status == CLEAVE_OK) {
-        status = make_children(call, space, first, child);
+        status = make_children(call, space, first, data, child);
     }
     if (status == CLEAVE_OK) {
         stat_fork(read_tsc() - began);
@@ -201,22 +215,27 @@ static enum cleave_status check_whole(struct call *call)
                              : CLEAVE_OK;
 }
 
-enum cleave_status op_fork(struct call *call)
+/* A copy of the caller's data, in a frame of its own until the children have theirs. */
+static enum cleave_status read_data(struct call *call, pfn_t *frame)
+{
+    const struct cleave_fork *fork = &call->args.fork;
+    if (fork->data_size == 0) {
+        return CLEAVE_OK;
+    }
+    enum cleave_status status = object_alloc(call->ctx, &call->caller->space->payer, frame);
+    if (status != CLEAVE_OK) {
+        *frame = PFN_NONE;
+        return status;
+    }
+    return guest_read(call->ctx, call->vcpu, fork->data, frame_address(*frame), fork->data_size,
+                      "data");
+}
+
+static enum cleave_status fork_domain(struct call *call, uint64_t limit, const void *data)
 {
     const struct cleave_fork *fork = &call->args.fork;
     struct domain *domain = call->domain;
-    const uint32_t flags = CLEAVE_FORK_RESERVE | CLEAVE_FORK_BASE | CLEAVE_FORK_PAUSED;
 
-    if (fork->count == 0 || fork->count > CLEAVE_FORKS_MAX) {
-        return mm_fail(call->ctx, CLEAVE_COUNT, "count", fork->count, 1, CLEAVE_FORKS_MAX);
-    }
-    if (fork->flags & ~flags) {
-        return mm_fail(call->ctx, CLEAVE_INVALID, "flags", fork->flags, 0, flags);
-    }
-    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
-        return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
-                       DOMAIN_DEPTH_MAX - 1);
-    }
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
@@ -228,7 +247,7 @@ enum cleave_status op_fork(struct call *call)
         domain_stop(call->ctx, domain, call->vcpu);
         status = check_whole(call);
         if (status == CLEAVE_OK) {
-            status = fork_stopped(call, first);
+            status = fork_stopped(call, first, limit, data);
         }
         domain_resume(domain);
     }
@@ -236,6 +255,39 @@ enum cleave_status op_fork(struct call *call)
         domain_ids_drop(first, fork->count);
     }
     klock_release(&domain->busy);
+    return status;
+}
+
+enum cleave_status op_fork(struct call *call)
+{
+    const struct cleave_fork *fork = &call->args.fork;
+    const uint32_t flags =
+        CLEAVE_FORK_RESERVE | CLEAVE_FORK_BASE | CLEAVE_FORK_PAUSED | CLEAVE_FORK_CLOCK;
+
+    if (fork->data_size > CLEAVE_DATA_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "data_size", fork->data_size, 0, CLEAVE_DATA_MAX);
+    }
+    if (fork->count == 0 || fork->count > CLEAVE_FORKS_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "count", fork->count, 1, CLEAVE_FORKS_MAX);
+    }
+    if (fork->flags & ~flags) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "flags", fork->flags, 0, flags);
+    }
+    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
+                       DOMAIN_DEPTH_MAX - 1);
+    }
+    uint64_t limit;
+    enum cleave_status status = call_limit(call, fork->limit, &limit);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    pfn_t data = PFN_NONE;
+    status = read_data(call, &data);
+    if (status == CLEAVE_OK) {
+        status = fork_domain(call, limit, data.v != 0 ? frame_address(data) : NULL);
+    }
+    object_free(call->ctx, data);
     call->set_results = status == CLEAVE_OK;
     call->results = 0;
     return status;
@@ -250,20 +302,24 @@ enum cleave_status op_snapshot(struct call *call)
     if (!domain_name_legal(snapshot->name)) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
     }
+    uint64_t limit;
+    enum cleave_status status = call_limit(call, UINT64_MAX, &limit);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
     uint32_t id = domain_ids_take(1);
     domain_stop(call->ctx, domain, call->vcpu);
-    enum cleave_status status =
-        id != 0 ? check_whole(call)
-                : mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
+    status = id != 0 ? check_whole(call)
+                     : mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
     if (status == CLEAVE_OK) {
-        status = space_snapshot(call->ctx, domain->space, UINT64_MAX, &space);
+        status = space_snapshot(call->ctx, domain->space, limit, &space);
     }
     if (status == CLEAVE_OK) {
         stat_stood_still(domain->space->stats.stood_still);
-        status = make_child(call, domain, space, id, 1, snapshot->name, true, &made);
+        status = make_child(call, domain, space, id, 1, snapshot->name, true, NULL, &made);
     }
     if (status == CLEAVE_OK && !domain_enter(made, true)) {
         domain_discard(call->ctx, made);
@@ -283,22 +339,28 @@ static void reset_vcpus(struct call *call)
 {
     struct domain *domain = call->domain;
     sched_off(domain);
+    xen_reset(call->ctx, domain);
+    identity_renew(domain);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         struct vcpu *vcpu = domain->vcpu[i];
         vcpu_cancel_waits(call->ctx, vcpu);
+        vcpu_abandon(call->ctx, vcpu);
         vcpu->wait.outcome = WAIT_RETRY;
-        vcpu->result_size = 0;
+        vcpu->result_size = vcpu->saved_result_size;
+        __builtin_memcpy(&vcpu->result, vcpu->saved_result, RESULT_KEPT);
         vcpu->walk.domain = 0;
         vcpu->ending = CLEAVE_RUNNING;
         vcpu->halted = vcpu->saved_halted;
+        vcpu->xen = vcpu->saved_xen;
+        vcpu_timer(vcpu, 0);
+        vcpu->lapic = vcpu->saved_lapic;
+        vcpu->mtrr = vcpu->saved_mtrr;
         vcpu->started = vcpu->saved_xsave.v != 0;
         if (vcpu->started) {
             port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
             hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
         }
-        if (vcpu->started && !vcpu->halted) {
-            sched_start(vcpu);
-        }
+        sched_resume(vcpu);
     }
 }
 

@@ -94,16 +94,36 @@ enum cleave_status op_collapse(struct call *call)
     return space_collapse(call->ctx, call->space, gpa(collapse->at), collapse->order);
 }
 
+/* The world stands still for a walk of the pool's frames, of which there are at most so many; then
+ * it goes on for at least as long, whoever wants to audit. */
+#define AUDIT_FRAMES_MAX (UINT64_C(8) << (30 - PAGE_SHIFT))
+
+static enum cleave_status audit_standing(struct call *call, struct audit_report *report)
+{
+    static uint64_t next; /* TSC; under the world's lock, but for the first look */
+
+    if (read_tsc() < __atomic_load_n(&next, __ATOMIC_RELAXED) || !world_stop(call->ctx)) {
+        this_cpu()->resched = 1;
+        return CLEAVE_AGAIN;
+    }
+    uint64_t began = read_tsc();
+    enum cleave_status status = tenant_audit(call->ctx, call->caller->pool, report);
+    uint64_t ended = read_tsc();
+    __atomic_store_n(&next, ended + (ended - began), __ATOMIC_RELAXED);
+    world_release();
+    return status;
+}
+
 enum cleave_status op_audit(struct call *call)
 {
     struct cleave_audit *audit = &call->args.audit;
     struct audit_report report;
 
-    if (!world_stop(call->ctx)) {
-        return CLEAVE_AGAIN;
+    if (call->caller->pool->frames > AUDIT_FRAMES_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "pool", call->caller->pool->frames, 0,
+                       AUDIT_FRAMES_MAX);
     }
-    enum cleave_status status = tenant_audit(call->ctx, call->caller->pool, &report);
-    world_release();
+    enum cleave_status status = audit_standing(call, &report);
     if (status != CLEAVE_OK) {
         return status;
     }

@@ -43,6 +43,26 @@ enum cleave_status op_console(struct call *call)
     return CLEAVE_OK;
 }
 
+/* The result is kept in a frame of the domain until it is destroyed. */
+static enum cleave_status keep_result(struct call *call)
+{
+    const struct cleave_exit *exit = &call->args.exit;
+    struct domain *domain = call->caller;
+    pfn_t frame;
+    enum cleave_status status = CLEAVE_OK;
+
+    if (domain->result == NULL && exit->size != 0) {
+        status = object_alloc(call->ctx, &domain->space->payer, &frame);
+        if (status != CLEAVE_OK) {
+            return status;
+        }
+        domain->result = frame_address(frame);
+    }
+    status = guest_read(call->ctx, call->vcpu, exit->result, domain->result, exit->size, "result");
+    domain->result_size = status == CLEAVE_OK ? exit->size : 0;
+    return status;
+}
+
 enum cleave_status op_exit(struct call *call)
 {
     const struct cleave_exit *exit = &call->args.exit;
@@ -54,11 +74,13 @@ enum cleave_status op_exit(struct call *call)
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
-    domain->result_size = exit->size;
-    __builtin_memcpy(domain->result, exit->result, exit->size);
-    domain_end(call->ctx, domain, call->vcpu, CLEAVE_EXITED, exit->code);
+    enum cleave_status status = keep_result(call);
+    if (status == CLEAVE_OK) {
+        domain_end(call->ctx, domain, call->vcpu, CLEAVE_EXITED, exit->code);
+        status = CLEAVE_AGAIN; /* it never comes back */
+    }
     klock_release(&domain->busy);
-    return CLEAVE_AGAIN; /* it never comes back */
+    return status;
 }
 
 enum cleave_status op_error(struct call *call)

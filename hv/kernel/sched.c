@@ -136,6 +136,34 @@ void sched_wake_sleepers(struct domain *domain, enum vcpu_sleep sleep)
     klock_release(&queue.lock);
 }
 
+void vcpu_attend(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
+    klock_take(&queue.lock);
+    uint8_t sleep = __atomic_load_n(&vcpu->sleep, __ATOMIC_SEQ_CST);
+    bool waits = sleep == SLEEP_HALT || sleep == SLEEP_SIPI;
+    if (vcpu->state == VCPU_RUNNING) {
+        vcpu->woken |= waits;
+        if (vcpu->cpu != this_cpu()->id) {
+            cpu_send(vcpu->cpu, VECTOR_KICK);
+        }
+    } else if ((vcpu->state == VCPU_BLOCKED && waits) ||
+               (vcpu->state == VCPU_OFF && lapic_wakes(&vcpu->lapic) &&
+                vcpu->domain->state != CLEAVE_STATE_ENDED)) {
+        vcpu->state = VCPU_READY;
+        enqueue(vcpu);
+    }
+    klock_release(&queue.lock);
+}
+
+void sched_resume(struct vcpu *vcpu)
+{
+    if (vcpu->started && !vcpu->halted) {
+        sched_start(vcpu);
+    }
+    vcpu_attend(vcpu);
+}
+
 uint32_t sched_forget(struct domain *domain)
 {
     klock_take(&queue.lock);
@@ -253,15 +281,17 @@ void sched_run(void)
     for (;;) {
         __atomic_store_n(&cpu->resched, 0, __ATOMIC_SEQ_CST);
         world_rest(&cpu->ctx);
+        __atomic_store_n(&cpu->ticked, 0, __ATOMIC_SEQ_CST);
+        timers_expire();
         if (cpu->id == 0) {
             monitor_poll();
         }
         struct vcpu *vcpu = pick(cpu);
         if (vcpu == NULL) {
             cpu->doing[0] = CPU_IDLE;
-            if (cpu->id == 0) {
-                timer_arm(read_tsc() + ns_to_tsc(4 * SCHED_SLICE_NS)); /* the console */
-            }
+            uint64_t console = read_tsc() + ns_to_tsc(4 * SCHED_SLICE_NS);
+            uint64_t next = timers_next(cpu->id == 0 ? console : UINT64_MAX);
+            timer_arm(next != UINT64_MAX ? next : 0);
             cpu_idle();
             continue;
         }

@@ -26,6 +26,14 @@ uint32_t sched_forget(struct domain *domain);
 /* Before what may queue the vcpu for waking: forgets wakes from before. */
 void sched_expect(struct vcpu *vcpu);
 
+/* From any CPU: the vcpu looks at what is pending for it before its next instruction. */
+void vcpu_attend(struct vcpu *vcpu);
+/* The vcpu, which runs here, sleeps at the end of this round until vcpu_attend(), unless that came
+ * since it last looked. */
+void vcpu_sleep(struct vcpu *vcpu, enum vcpu_sleep sleep);
+/* A vcpu whose state was copied, and which is off, goes on with what it did or waited for. */
+void sched_resume(struct vcpu *vcpu);
+
 /* Pauses nest. Takes the vcpus off the queue and asks CPUs that run one to put it down. */
 void sched_pause(struct domain *domain);
 void sched_unpause(struct domain *domain);
@@ -44,5 +52,10 @@ void world_rest(struct mm_ctx *ctx);
 
 /* Runs the vcpu until its slice ends, it sleeps, or its domain is to stop. exits.c */
 void vcpu_run(struct vcpu *vcpu);
+/* Does what is pending for the vcpu, which runs here and is not in the guest. False: it does not
+ * enter the guest now. attention.c */
+bool vcpu_attention(struct mm_ctx *ctx, struct vcpu *vcpu);
+/* No interrupt will wake it: when that is so of all its domain's vcpus, that ends. exits.c */
+void vcpu_halted(struct vcpu *vcpu);
 
 #endif

@@ -387,6 +387,10 @@ static void choose_dirty_bits(void)
     if (hvm != &vmx_ops) {
         return;
     }
+    if (!hvm_ept_dirty_bits) { /* all checks so far were without */
+        print("selftest: EPT dirty bits: off from the start\n");
+        return;
+    }
     hvm_ept_dirty_bits = false;
     struct result without = walker_read_only();
     hvm_ept_dirty_bits = without.outcome != OK;

@@ -36,6 +36,14 @@ const char *stat_reason(uint32_t reason)
         return "the CPU refused its state";
     case CLEAVE_DESTROYED:
         return "destroyed";
+    case CLEAVE_POWERED_OFF:
+        return "powered off";
+    case CLEAVE_REBOOTED:
+        return "rebooted";
+    case CLEAVE_SUSPENDED:
+        return "suspended itself";
+    case CLEAVE_GUEST_CRASHED:
+        return "crashed";
     case CLEAVE_REASONS:
         break;
     }
@@ -47,9 +55,9 @@ void stat_ended(const struct domain *domain)
     if (domain->parent != NULL || domain->snapshot) {
         return;
     }
-    uint32_t code = domain->reason == CLEAVE_EXITED && domain->code < STAT_CODE_LOST
-                        ? domain->code
-                        : STAT_CODE_LOST;
+    bool ended_well = domain->reason == CLEAVE_EXITED || domain->reason == CLEAVE_POWERED_OFF ||
+                      domain->reason == CLEAVE_REBOOTED;
+    uint32_t code = ended_well && domain->code < STAT_CODE_LOST ? domain->code : STAT_CODE_LOST;
     print("domain %u %s: %s, code %u\n", domain->id, domain->name, stat_reason(domain->reason),
           domain->code);
     if (code > __atomic_load_n(&worst, __ATOMIC_RELAXED)) {

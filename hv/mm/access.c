@@ -131,9 +131,30 @@ enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at,
     return status;
 }
 
+/* What is done to one page: bytes from `from`, or with `atomic` an operation on one word of 8. */
+struct store {
+    const unsigned char *from; /* null: nothing, the page only becomes writable */
+    uint64_t size;
+    bool atomic;
+    enum space_atomic op;
+    uint64_t operand, old;
+};
+
+static void store_to(unsigned char *to, struct store *store)
+{
+    uint64_t *word = (uint64_t *)to;
+    if (store->atomic) {
+        store->old = store->op == ATOMIC_OR
+                         ? __atomic_fetch_or(word, store->operand, __ATOMIC_SEQ_CST)
+                         : __atomic_fetch_and(word, store->operand, __ATOMIC_SEQ_CST);
+    } else if (store->from != NULL) {
+        __builtin_memcpy(to, store->from, store->size);
+    }
+}
+
 /* Writes to one page if the walk finds it writable; CLEAVE_AGAIN when a fault has to be taken. */
 static enum cleave_status write_page(struct mm_ctx *ctx, struct space *space, gpa_t at,
-                                     const unsigned char *from, uint64_t size)
+                                     struct store *store)
 {
     enum cleave_status status = CLEAVE_AGAIN;
     struct walk walk;
@@ -144,9 +165,7 @@ static enum cleave_status write_page(struct mm_ctx *ctx, struct space *space, gp
         if (pte_is_leaf(walk.entry, walk.level) && (walk.rights & RIGHT_WRITE) &&
             !(walk.entry & PTE_DEVICE)) {
             unsigned char *page = frame_address(walk_frame(&walk));
-            if (from != NULL) {
-                __builtin_memcpy(page + at.v % PAGE_SIZE, from, size);
-            }
+            store_to(page + at.v % PAGE_SIZE, store);
             status = CLEAVE_OK;
         }
         walk_end(ctx, &walk);
@@ -155,13 +174,12 @@ static enum cleave_status write_page(struct mm_ctx *ctx, struct space *space, gp
     return status;
 }
 
-/* The same with faults in between; `from` null only makes the page writable. */
+/* The same with faults in between. */
 static enum cleave_status write_through_fault(struct mm_ctx *ctx, struct space *space, gpa_t at,
-                                              const unsigned char *from, uint64_t size,
-                                              struct vcpu_wait *wait)
+                                              struct store *store, struct vcpu_wait *wait)
 {
     for (unsigned round = 0; round < WRITE_ROUNDS; round++) {
-        enum cleave_status status = write_page(ctx, space, at, from, size);
+        enum cleave_status status = write_page(ctx, space, at, store);
         if (status != CLEAVE_AGAIN) {
             return status;
         }
@@ -182,7 +200,8 @@ enum cleave_status space_write(struct mm_ctx *ctx, struct space *space, gpa_t at
     *done = 0;
     while (status == CLEAVE_OK && *done < size) {
         uint64_t n = bytes_in_page(at, size - *done);
-        status = write_through_fault(ctx, space, at, next, n, wait);
+        struct store store = {.from = next, .size = n};
+        status = write_through_fault(ctx, space, at, &store, wait);
         if (status == CLEAVE_OK) {
             next += n;
             at.v += n;
@@ -192,12 +211,29 @@ enum cleave_status space_write(struct mm_ctx *ctx, struct space *space, gpa_t at
     return status;
 }
 
+enum cleave_status space_atomic(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                enum space_atomic op, uint64_t operand, uint64_t *old,
+                                struct vcpu_wait *wait)
+{
+    struct store store = {.atomic = true, .op = op, .operand = operand};
+    enum cleave_status status = bytes_check(ctx, at, sizeof(uint64_t));
+    if (status == CLEAVE_OK && at.v % sizeof(uint64_t) != 0) {
+        status = mm_fail(ctx, CLEAVE_ALIGN, "at", at.v, 0, sizeof(uint64_t));
+    }
+    if (status == CLEAVE_OK) {
+        status = write_through_fault(ctx, space, at, &store, wait);
+    }
+    *old = store.old;
+    return status;
+}
+
 enum cleave_status space_make_exclusive(struct mm_ctx *ctx, struct space *space,
                                         struct gfn_range range, struct vcpu_wait *wait)
 {
     enum cleave_status status = CLEAVE_OK;
     for (gfn_t at = range.start; status == CLEAVE_OK && at.v < range.end.v; at.v++) {
-        status = write_through_fault(ctx, space, gfn_to_gpa(at), NULL, 0, wait);
+        struct store nothing = {.from = NULL};
+        status = write_through_fault(ctx, space, gfn_to_gpa(at), &nothing, wait);
     }
     return status;
 }

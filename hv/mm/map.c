@@ -178,6 +178,29 @@ static enum cleave_status unmap_all(struct mm_ctx *ctx, struct space *space, str
     return status;
 }
 
+/* What is left when all is removed: dirty grains are taken off, then the old region tree goes. */
+static enum cleave_status unmap_rest(struct mm_ctx *ctx, struct space *space)
+{
+    if (!channel_forget_some(ctx, space, space->op_regions)) {
+        return CLEAVE_AGAIN;
+    }
+    region_defer(ctx, space->op_regions);
+    space->op_regions = REGION_WORD_NONE;
+    return CLEAVE_OK;
+}
+
+bool space_help_unmap(struct mm_ctx *ctx, struct space *space)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    bool stopped =
+        space->state == SPACE_ALIVE && space->op == OP_UNMAP && space->op_phase == PHASE_BUILD;
+    if (stopped && unmap_rest(ctx, space) == CLEAVE_OK) {
+        space->op = OP_NONE;
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+    return stopped;
+}
+
 /* Begins, or goes on with, a range of many words. */
 static enum cleave_status unmap_in_steps(struct mm_ctx *ctx, struct space *space,
                                          struct gfn_range range)
@@ -193,12 +216,8 @@ static enum cleave_status unmap_in_steps(struct mm_ctx *ctx, struct space *space
             status = unmap_all(ctx, space, range);
         }
     }
-    if (status == CLEAVE_OK && !channel_forget_some(ctx, space, space->op_regions)) {
-        status = CLEAVE_AGAIN;
-    }
     if (status == CLEAVE_OK) {
-        region_defer(ctx, space->op_regions);
-        space->op_regions = REGION_WORD_NONE;
+        status = unmap_rest(ctx, space);
     }
     if (status != CLEAVE_AGAIN) {
         space->op = OP_NONE;

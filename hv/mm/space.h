@@ -153,6 +153,11 @@ void space_discard(struct mm_ctx *ctx, struct space *space);
  */
 enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
+/* Goes on with a space_unmap() that was stopped when everything was removed already, on behalf of
+ * anybody whom it shuts out. True: it came a step further, try again; false: no such is stopped.
+ * Its own caller may call space_unmap() again, which finds holes. Spends the budget. */
+bool space_help_unmap(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+
 /* --- Regions ---------------------------------------------------------------------------------- */
 
 /*
@@ -231,6 +236,14 @@ enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at,
  * On CLEAVE_WAIT and errors `*done` says how many bytes were written before. */
 enum cleave_status space_write(struct mm_ctx *ctx, struct space *space, gpa_t at, const void *from,
                                uint64_t size, struct vcpu_wait *wait, uint64_t *done) MUST_CHECK;
+
+/* Changes the 8 bytes at `at` (aligned) by one atomic access, for words that vcpus of the guest
+ * change at the same time: or, and with `operand`; `*old` is what was there. The path, and the
+ * errors, of space_write(). */
+enum space_atomic { ATOMIC_OR, ATOMIC_AND };
+enum cleave_status space_atomic(struct mm_ctx *ctx, struct space *space, gpa_t at,
+                                enum space_atomic op, uint64_t operand, uint64_t *old,
+                                struct vcpu_wait *wait) MUST_CHECK;
 
 /* Where memory is: bytes by size of the leaf that maps them, and how they are held. Walks the tree;
  * takes no fault lock but the readers' side of the space's; preemptible through `from`. */

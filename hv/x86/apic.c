@@ -143,7 +143,8 @@ void cpu_idle(void)
     struct percpu *cpu = this_cpu();
 
     if (__atomic_load_n(&cpu->resched, __ATOMIC_ACQUIRE) ||
-        __atomic_load_n(&cpu->kicked, __ATOMIC_ACQUIRE)) {
+        __atomic_load_n(&cpu->kicked, __ATOMIC_ACQUIRE) ||
+        __atomic_load_n(&cpu->ticked, __ATOMIC_ACQUIRE)) {
         return;
     }
     /* Whoever sets one of these sends an interrupt afterwards. With interrupts still off it waits

@@ -22,6 +22,7 @@ struct percpu {
     struct mm_ctx ctx;
     uint32_t kicked;            /* another CPU asked for flush_acknowledge(); port.c */
     uint32_t resched;           /* look at the run queue before entering a guest again */
+    uint32_t ticked;            /* the timer fired */
     uint64_t deadline;          /* TSC at which the timer was asked to fire; 0: not armed */
     struct vcpu *current;       /* whose state is loaded in this CPU; null: none */
     struct hvm_vcpu *loaded;    /* whose guest registers are in this CPU; null: none */

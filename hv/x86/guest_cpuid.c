@@ -21,9 +21,11 @@
 #define LEAF1_ECX_OSXSAVE BIT(27)
 #define LEAF1_ECX_HYPERVISOR BIT(31)
 /* 1:EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE36, CLFLUSH, MMX,
- * FXSR, SSE, SSE2. Not: MCE, MCA, MTRR, ACPI, HTT. */
+ * FXSR, SSE, SSE2; the kernel's MTRRs; HTT for more than one CPU. Not: MCE, MCA, ACPI. */
 #define LEAF1_EDX                                                                                  \
     (BITS(0, 6) | BIT(8) | BIT(9) | BIT(11) | BIT(13) | BITS(15, 17) | BIT(19) | BITS(23, 26))
+#define LEAF1_EDX_MTRR BIT(12)
+#define LEAF1_EDX_HTT BIT(28)
 
 /* 7.0:EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, AVX-512 F and DQ, RDSEED, ADX, SMAP, IFMA,
  * CLFLUSHOPT, CLWB, AVX-512 CD, SHA, AVX-512 BW and VL. Not: TSC_ADJUST, INVPCID, RTM, MPX. */
@@ -40,6 +42,7 @@
 
 /* 80000001:ECX: LAHF, ABM, SSE4A, misaligned SSE, PREFETCHW. Not: SVM, topology. */
 #define LEAF_EXTENDED1_ECX (BIT(0) | BITS(5, 8))
+#define LEAF_EXTENDED1_ECX_CMP_LEGACY BIT(1) /* those of leaf 1 are cores, not threads */
 /* 80000001:EDX: SYSCALL, NX, MMX extensions, 1 GiB pages, RDTSCP, long mode; with the common bits.
  */
 #define LEAF_EXTENDED1_EDX                                                                         \
@@ -54,13 +57,22 @@
 #define XCR0_PKRU (UINT64_C(1) << 9)
 #define LEAF1_ECX_AVX (BIT(12) | BIT(28) | BIT(29)) /* FMA, AVX, F16C */
 
+/* Bits of an APIC id: one of threads, of which each core has one, and the cores' (SDM 3A 9.9). */
+static uint32_t core_bits(const struct hvm_vcpu *vcpu)
+{
+    return vcpu->cpus > 1 ? 32 - (uint32_t)__builtin_clz(vcpu->cpus - 1) : 0;
+}
+static uint32_t id_bits(const struct hvm_vcpu *vcpu) { return 1 + core_bits(vcpu); }
+
 static void leaf_1(const struct hvm_vcpu *vcpu, uint64_t cr4, struct cpuid *out)
 {
-    out->ebx = (out->ebx & 0xff00u) | vcpu->apic_id << 24; /* CLFLUSH size stays */
+    out->ebx = (out->ebx & 0xff00u) | vcpu->apic_id << 24 | /* CLFLUSH size stays */
+               1u << id_bits(vcpu) << 16;
     out->ecx &= LEAF1_ECX & (xsave_components & XCR0_AVX ? UINT32_MAX : ~LEAF1_ECX_AVX);
     out->ecx |= LEAF1_ECX_X2APIC | LEAF1_ECX_HYPERVISOR;
     out->ecx |= cr4 & CR4_OSXSAVE ? LEAF1_ECX_OSXSAVE : 0;
     out->edx &= LEAF1_EDX;
+    out->edx |= LEAF1_EDX_MTRR | (vcpu->cpus > 1 ? LEAF1_EDX_HTT : 0);
 }
 
 static void leaf_7(uint32_t subleaf, uint64_t cr4, struct cpuid *out)
@@ -83,7 +95,15 @@ static void leaf_7(uint32_t subleaf, uint64_t cr4, struct cpuid *out)
     out->ecx |= cr4 & CR4_PKE && out->ecx & LEAF7_ECX_PKU ? LEAF7_ECX_OSPKE : 0;
 }
 
-/* Topology: one thread to a core, one package. APIC ids of neighbours are two apart. */
+static void leaf_4(const struct hvm_vcpu *vcpu, struct cpuid *out)
+{
+    out->eax &= BITS(0, 13); /* shared with no other CPU */
+    if ((out->eax & 0x1f) != 0) {
+        out->eax |= ((1u << core_bits(vcpu)) - 1) << 26;
+    }
+}
+
+/* Topology: one thread to a core, one package. */
 static void leaf_b(const struct hvm_vcpu *vcpu, uint32_t subleaf, struct cpuid *out)
 {
     *out = (struct cpuid){.ecx = subleaf & 0xff, .edx = vcpu->apic_id};
@@ -92,8 +112,8 @@ static void leaf_b(const struct hvm_vcpu *vcpu, uint32_t subleaf, struct cpuid *
         out->ebx = 1;
         out->ecx |= 1u << 8;
     } else if (subleaf == 1) {
-        out->eax = 8; /* below the package's */
-        out->ebx = 1;
+        out->eax = id_bits(vcpu); /* below the package's */
+        out->ebx = vcpu->cpus;
         out->ecx |= 2u << 8;
     }
 }
@@ -112,8 +132,9 @@ static void leaf_d(const struct hvm_vcpu *vcpu, uint32_t subleaf, struct cpuid *
     }
 }
 
-static void leaf_extended(uint32_t leaf, struct cpuid *out)
+static void leaf_extended(const struct hvm_vcpu *vcpu, uint32_t leaf, struct cpuid *out)
 {
+    bool amd = hvm == &svm_ops;
     switch (leaf) {
     case 0x80000000:
         out->eax = out->eax < CPUID_LAST_EXTENDED ? out->eax : CPUID_LAST_EXTENDED;
@@ -121,6 +142,10 @@ static void leaf_extended(uint32_t leaf, struct cpuid *out)
     case 0x80000001:
         out->ecx &= LEAF_EXTENDED1_ECX;
         out->edx &= LEAF_EXTENDED1_EDX;
+        if (amd) {
+            out->ecx |= vcpu->cpus > 1 ? LEAF_EXTENDED1_ECX_CMP_LEGACY : 0;
+            out->edx |= LEAF1_EDX_MTRR;
+        }
         break;
     case 0x80000007:
         *out = (struct cpuid){.edx = out->edx & LEAF_EXTENDED7_EDX};
@@ -129,6 +154,7 @@ static void leaf_extended(uint32_t leaf, struct cpuid *out)
         uint32_t physical = out->eax & 0xff;
         physical = physical < GUEST_BITS ? physical : GUEST_BITS;
         *out = (struct cpuid){.eax = physical | 48u << 8, .ebx = out->ebx & LEAF_EXTENDED8_EBX};
+        out->ecx = amd ? (vcpu->cpus - 1) | id_bits(vcpu) << 12 : 0;
         break;
     }
     default: /* 80000002 to 6: name and caches, as they are */
@@ -146,7 +172,7 @@ void hvm_guest_cpuid(struct hvm_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, str
     }
     *out = cpuid(leaf, subleaf);
     if (extended) {
-        leaf_extended(leaf, out);
+        leaf_extended(vcpu, leaf, out);
         return;
     }
     uint64_t cr4 = hvm->get(vcpu, HVM_FIELD_CR4);
@@ -160,7 +186,7 @@ void hvm_guest_cpuid(struct hvm_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, str
     case 2:
         break; /* caches, as they are */
     case 4:
-        out->eax &= BITS(0, 13); /* shared with no other CPU */
+        leaf_4(vcpu, out);
         break;
     case 6:
         *out = (struct cpuid){.eax = BIT(2)}; /* the timer never stops */

@@ -12,6 +12,8 @@
 #define MSR_DEBUGCTL 0x1d9u
 #define MSR_SYSCFG 0xc0010010u
 #define MSR_HWCR 0xc0010015u
+#define MSR_NB_CFG 0xc001001fu
+#define MSR_INT_PENDING 0xc0010055u
 #define MSR_DE_CFG 0xc0011029u
 
 #define MISC_ENABLE_FAST_STRINGS (UINT64_C(1) << 0)
@@ -30,13 +32,9 @@ static const struct {
     uint32_t msr;
     uint64_t value;
 } constant_msrs[] = {
-    {MSR_PLATFORM_ID, 0},
-    {MSR_UCODE_REVISION, 0},
-    {MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRINGS},
-    {MSR_DEBUGCTL, 0},
-    {MSR_SYSCFG, 0},
-    {MSR_HWCR, HWCR_TSC_AT_P0},
-    {MSR_DE_CFG, DE_CFG_LFENCE_SERIALIZES},
+    {MSR_PLATFORM_ID, 0}, {MSR_UCODE_REVISION, 0}, {MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRINGS},
+    {MSR_DEBUGCTL, 0},    {MSR_SYSCFG, 0},         {MSR_HWCR, HWCR_TSC_AT_P0},
+    {MSR_NB_CFG, 0},      {MSR_INT_PENDING, 0},    {MSR_DE_CFG, DE_CFG_LFENCE_SERIALIZES},
 };
 
 static bool constant_msr(uint32_t msr, uint64_t *value)

@@ -3,6 +3,7 @@
 #include "hvm.h"
 
 #include "platform.h"
+#include "switch.h"
 
 #define PAT_RESET UINT64_C(0x0007040600070406)
 #define DR6_RESET UINT64_C(0xffff0ff0)
@@ -53,6 +54,18 @@ void hvm_state_start(struct hvm_state *state, uint32_t eip, uint32_t ebx)
     state->segment[SEG_DS] = state->segment[SEG_ES] = state->segment[SEG_SS] = data;
     state->segment[SEG_FS] = state->segment[SEG_GS] = state->segment[SEG_LDTR] = unusable;
     state->segment[SEG_TR] = (struct hvm_segment){.attributes = 0x8b, .limit = 0x67};
+}
+
+void hvm_state_skip(struct hvm_state *state, uint8_t length)
+{
+    state->regs.rip += length;
+    state->regs.rflags &= ~RFLAGS_RF;
+    state->interruptibility &= ~1u;
+    if (state->regs.rflags & RFLAGS_TF) { /* the instruction was a single step */
+        state->dr6 |= DR6_BS;
+        state->pending = HVM_EVENT_EXCEPTION(EXCEPTION_DB);
+        state->pending_error = 0;
+    }
 }
 
 void hvm_state_sipi(struct hvm_state *state, uint8_t vector)

@@ -103,6 +103,8 @@ struct hvm_vcpu {
     uint64_t root;    /* host-physical address of the nested root table */
     void *xsave;      /* its XSAVE area, a zeroed page of its own; valid after vcpu_save() */
     uint32_t apic_id; /* that CPUID tells */
+    uint32_t cpus;    /* of its machine, 1 or more; CPUID shows them as cores of one package, their
+                         APIC ids two apart */
 
     /* Valid between exits and entries; change freely. */
     struct hvm_registers regs;
@@ -145,9 +147,12 @@ struct hvm_ops {
      * a pending physical interrupt ends it at once. Loads the vcpu when it is not. */
     void (*run)(struct hvm_vcpu *vcpu, struct hvm_exit *exit);
     /* Puts an event in front of the next entry: as hvm_state.pending. An exception takes the place
-     * of an event that waits there, or becomes a double fault with it (SDM 3A table 6-5). */
+     * of an event that waits there, or becomes a double fault with it, or behind a double fault the
+     * next run()'s HVM_EXIT_TRIPLE_FAULT (SDM 3A table 6-5 and 6.15, interrupt 8). */
     void (*inject)(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error);
-    bool (*can_take_interrupt)(struct hvm_vcpu *vcpu);  /* IF set, no shadow, nothing pending */
+    bool (*can_take_interrupt)(struct hvm_vcpu *vcpu); /* IF set, no shadow, nothing pending */
+    bool (*can_take_nmi)(
+        struct hvm_vcpu *vcpu); /* none is in service, no shadow, nothing pending */
     void (*window)(struct hvm_vcpu *vcpu, bool wanted); /* exit as soon as it can */
     /* Invalidates on this CPU everything cached for the nested root at host-physical `root`, before
      * any guest runs here again. */
@@ -167,18 +172,22 @@ extern const struct hvm_ops *hvm; /* the one in use; hvm.c */
 /* Chooses by the boot CPU and prepares it, while boot_take() can be called; prints why none can be
  * used and returns false. */
 bool hvm_choose(void);
-/* EPT accessed and dirty bits: on unless cleared before hvm_choose(). May also change later, before
- * the first domain is made; each root that was used is then flushed. */
+/* EPT accessed and dirty bits: on until hvm_choose(), which clears it where the CPU has none or the
+ * boot's command line says so. Guests may then only run when the self-test finds that the CPU does
+ * not write into frames that are read-only. May also be cleared later, before the first domain is
+ * made; each root that was used is then flushed. */
 extern bool hvm_ept_dirty_bits;
 /* The state in which a guest's first instruction runs (PVH: 32-bit flat, paging off), at `eip` with
  * `ebx`. */
 void hvm_state_start(struct hvm_state *state, uint32_t eip, uint32_t ebx);
+/* Skips an instruction of `length` bytes in a record, as hvm_ops.skip does for a vcpu. */
+void hvm_state_skip(struct hvm_state *state, uint8_t length);
 /* Reset state of a vcpu started by INIT and SIPI `vector`. */
 void hvm_state_sipi(struct hvm_state *state, uint8_t vector);
 
 /* CPUID as a guest sees it; leaves from 0x40000000 are the kernel's and are zero here. MSRs that a
- * guest may use, but the local APIC's (0x1b, 0x800..0x8ff), which are the kernel's. False: inject
- * #GP. */
+ * guest may use, but those of the local APIC and of memory types, which are the kernel's. False:
+ * inject #GP. */
 void hvm_guest_cpuid(struct hvm_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct cpuid *out);
 bool hvm_guest_rdmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool hvm_guest_wrmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t value);
@@ -189,6 +198,8 @@ bool hvm_guest_xsetbv(struct hvm_vcpu *vcpu, uint32_t index, uint64_t value);
 #define HVM_EVENT_ERROR UINT32_C(0x800)
 #define HVM_EVENT_INTERRUPT(vector) (HVM_EVENT_VALID | (uint32_t)(vector))
 #define HVM_EVENT_EXCEPTION(vector) (HVM_EVENT_VALID | 3u << 8 | (uint32_t)(vector))
+/* In `pending` only, and never given to the CPU (type 1 is reserved): a third fault came. */
+#define HVM_EVENT_SHUTDOWN (HVM_EVENT_VALID | 1u << 8)
 #define EXCEPTION_DB 1u
 #define EXCEPTION_UD 6u
 #define EXCEPTION_DF 8u

@@ -93,7 +93,7 @@ _Noreturn void machine_stop(uint8_t code);
 
 enum interrupt_vector {
     VECTOR_TIMER = 0xf0,
-    VECTOR_KICK,    /* port_kick(): acknowledge a flush */
+    VECTOR_KICK,    /* look up from the guest: port_kick(), vcpu_attend() */
     VECTOR_RESCHED, /* look at the run queue */
     VECTOR_HALT,    /* a crash: stop */
     VECTOR_SPURIOUS = 0xff
@@ -108,9 +108,11 @@ void cpu_idle(void);
 
 extern uint64_t tsc_per_second; /* measured at boot */
 /* Asks for VECTOR_TIMER on this CPU at TSC `deadline`, or at once when it has passed; sets
- * this_cpu()->deadline. 0: none. The handler clears `deadline` and sets `resched`. */
+ * this_cpu()->deadline. 0: none. The handler clears `deadline` and sets `ticked`. */
 void timer_arm(uint64_t deadline);
 uint64_t tsc_to_ns(uint64_t ticks);
+/* Nanoseconds since 1970, UTC; from the machine's clock at boot, then by the TSC. */
+uint64_t wall_clock_ns(void);
 uint64_t ns_to_tsc(uint64_t ns);
 
 /* Instructions that may fault: false where #GP was raised, with the result zero. */

@@ -217,9 +217,12 @@ void hvm_inject(struct hvm_vcpu *vcpu, uint32_t event, uint32_t error)
     uint32_t first = vcpu->pending & 0xff, second = event & 0xff;
     bool both = vcpu->pending & event & HVM_EVENT_VALID && (vcpu->pending >> 8 & 7) == 3 &&
                 (event >> 8 & 7) == 3;
-    bool twice =
-        both && (first == EXCEPTION_DF || (is_contributory(first) && is_contributory(second)) ||
-                 (first == EXCEPTION_PF && (is_contributory(second) || second == EXCEPTION_PF)));
-    vcpu->pending = twice ? HVM_EVENT_EXCEPTION(EXCEPTION_DF) | HVM_EVENT_ERROR : event;
-    vcpu->pending_error = twice ? 0 : error;
+    bool serious = is_contributory(second) || second == EXCEPTION_PF;
+    bool third = both && first == EXCEPTION_DF && serious;
+    bool twice = both && ((is_contributory(first) && is_contributory(second)) ||
+                          (first == EXCEPTION_PF && serious));
+    vcpu->pending = third   ? HVM_EVENT_SHUTDOWN
+                    : twice ? HVM_EVENT_EXCEPTION(EXCEPTION_DF) | HVM_EVENT_ERROR
+                            : event;
+    vcpu->pending_error = third || twice ? 0 : error;
 }

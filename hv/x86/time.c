@@ -110,5 +110,5 @@ void timer_fired(struct percpu *cpu)
         return;
     }
     cpu->deadline = 0;
-    __atomic_store_n(&cpu->resched, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&cpu->ticked, 1, __ATOMIC_RELEASE);
 }

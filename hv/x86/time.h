@@ -7,6 +7,8 @@
 
 /* Measures TSC and APIC timer against the PIT, on the boot CPU. */
 void time_init(void);
+/* Reads the machine's clock, after time_init(). */
+void rtc_init(void);
 /* VECTOR_TIMER came in on `cpu`, the calling one. */
 void timer_fired(struct percpu *cpu);
 /* Waits so long, without interrupts. */

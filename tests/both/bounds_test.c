@@ -305,6 +305,43 @@ TEST(sharing_more_than_there_is)
     }
 }
 
+/* An unmap that took effect cannot be given up: whoever it shuts out goes on with it, step by step,
+ * and its own caller finds holes. */
+TEST(others_finish_an_unmap)
+{
+    const struct operation unmap = {.run = do_unmap};
+    unsigned steps = 0;
+    start(0);
+    scene_memory(space, 0, 1, 0);
+    prepare_dirty();
+    CHECK(!space_help_unmap(scene.ctx, space));
+    do {
+        REQUIRE_EQ(run_with(&unmap, BUDGET), CLEAVE_AGAIN);
+        if (space->op_phase == PHASE_CHECK) {
+            CHECK(!space_help_unmap(scene.ctx, space)); /* this one can be given up */
+        }
+    } while (space->op_phase == PHASE_CHECK);
+    CHECK_STATUS(space_give_up(scene.ctx, space), CLEAVE_BUSY);
+    CHECK_STATUS(space_protect(scene.ctx, space, PAGE(0), PAGE_SIZE, RIGHT_READ), CLEAVE_BUSY);
+    for (;;) {
+        uint64_t before = channel_dirty(scene.ctx, channel);
+        scene.ctx->budget = BUDGET;
+        bool stopped = space_help_unmap(scene.ctx, space);
+        scene.ctx->budget = UINT64_MAX;
+        if (!stopped) {
+            break;
+        }
+        CHECK_LE(before - channel_dirty(scene.ctx, channel), 2);
+        CHECK(++steps < MANY);
+        scene_audit();
+    }
+    CHECK(steps > PAGES / 6);
+    CHECK_EQ(channel_dirty(scene.ctx, channel), 0);
+    CHECK_OK(space_protect(scene.ctx, space, PAGE(0), PAGE_SIZE, RIGHT_READ));
+    CHECK_OK(do_unmap());
+    finish();
+}
+
 /* --- Writers while a change is built ---------------------------------------------------------- */
 
 static unsigned woken;

@@ -21,7 +21,7 @@
 
 #include "status.h"
 
-#define CLEAVE_ABI_REVISION 1u
+#define CLEAVE_ABI_REVISION 2u
 #define CLEAVE_HYPERCALL                                                                           \
     55u /* __HYPERVISOR_arch_7 of Xen's public/xen.h, which Xen leaves free                        \
          */
@@ -31,7 +31,8 @@
 #define CLEAVE_VCPUS_MAX 8u
 #define CLEAVE_FORKS_MAX 64u /* in one call */
 #define CLEAVE_TEXT_MAX 4096u
-#define CLEAVE_RESULT_MAX 64u
+#define CLEAVE_RESULT_MAX 4096u
+#define CLEAVE_DATA_MAX 4096u
 
 enum cleave_op {
     CLEAVE_OP_VERSION = 0,
@@ -82,8 +83,8 @@ struct cleave_console {
 /* EXIT: ends the calling domain. Does not return. */
 struct cleave_exit {
     uint32_t code;
-    uint32_t size; /* bytes of `result` that count */
-    uint8_t result[CLEAVE_RESULT_MAX];
+    uint32_t size;   /* of the result, 0..CLEAVE_RESULT_MAX */
+    uint64_t result; /* guest-linear; whoever waits for this domain can read it */
 };
 
 /* ERROR: what was wrong with the last call of this vcpu that failed. */
@@ -141,16 +142,19 @@ struct cleave_domain {
 /* FORK: `count` forks. A vcpu of the forked domain that called it returns in each child too: RDX is
  * 0 in the parent and 1..count in the children, in order. */
 struct cleave_fork {
-    uint32_t domain; /* CLEAVE_DOMAIN_SELF, a domain or a snapshot */
-    uint32_t count;  /* 1..CLEAVE_FORKS_MAX */
-    uint32_t flags;  /* CLEAVE_FORK_* */
-    uint32_t reserved;
-    uint64_t limit;   /* quota of each child, bytes */
-    uint64_t domains; /* guest-linear: uint32_t[count] for the children's ids; 0: not wanted */
+    uint32_t domain;    /* CLEAVE_DOMAIN_SELF, a domain or a snapshot */
+    uint32_t count;     /* 1..CLEAVE_FORKS_MAX */
+    uint32_t flags;     /* CLEAVE_FORK_* */
+    uint32_t data_size; /* 0..CLEAVE_DATA_MAX */
+    uint64_t limit;     /* quota of each child, bytes */
+    uint64_t domains;   /* guest-linear: uint32_t[count] for the children's ids; 0: not wanted */
+    uint64_t
+        data; /* guest-linear: bytes that each child finds behind its identity page (identity.h) */
 };
 #define CLEAVE_FORK_RESERVE 1u /* reserve the worst case: the children's writes cannot fail */
 #define CLEAVE_FORK_BASE 2u    /* keep a base, so that the children can be reset */
 #define CLEAVE_FORK_PAUSED 4u
+#define CLEAVE_FORK_CLOCK 8u /* clocks go on while a child is paused; else they stand still */
 
 /* SNAPSHOT: a frozen copy with its vcpus; fork restores it. */
 struct cleave_snapshot {
@@ -165,9 +169,10 @@ struct cleave_wait {
     uint32_t which;  /* out: which one */
     uint32_t reason; /* out: enum cleave_reason */
     uint32_t code;   /* out */
-    uint32_t size;
+    uint32_t
+        size; /* room for the result, bytes; out: its size, of which as much as fits is there */
     uint32_t reserved;
-    uint8_t result[CLEAVE_RESULT_MAX];
+    uint64_t result; /* guest-linear: where the result goes; 0 with size 0: not wanted */
 };
 enum cleave_reason {
     CLEAVE_RUNNING = 0,
@@ -178,6 +183,10 @@ enum cleave_reason {
     CLEAVE_UNKNOWN_EXIT, /* code: the CPU's exit code */
     CLEAVE_ENTRY_FAILED, /* the CPU refused its state */
     CLEAVE_DESTROYED,
+    CLEAVE_POWERED_OFF, /* these four by SCHEDOP_shutdown of Xen's ABI */
+    CLEAVE_REBOOTED,
+    CLEAVE_SUSPENDED,
+    CLEAVE_GUEST_CRASHED, /* also by its watchdog */
     CLEAVE_REASONS
 };
 
@@ -266,7 +275,7 @@ CLEAVE_ABI_AT(cleave_version, tsc_per_second, 16);
 CLEAVE_ABI_AT(cleave_version, machine, 24);
 CLEAVE_ABI_SIZE(cleave_console, 16);
 CLEAVE_ABI_AT(cleave_console, size, 8);
-CLEAVE_ABI_SIZE(cleave_exit, 72);
+CLEAVE_ABI_SIZE(cleave_exit, 16);
 CLEAVE_ABI_AT(cleave_exit, result, 8);
 CLEAVE_ABI_SIZE(cleave_error, 64);
 CLEAVE_ABI_AT(cleave_error, value, 8);
@@ -282,12 +291,13 @@ CLEAVE_ABI_AT(cleave_copy, at, 8);
 CLEAVE_ABI_AT(cleave_copy, size, 24);
 CLEAVE_ABI_SIZE(cleave_start, 16);
 CLEAVE_ABI_SIZE(cleave_domain, 8);
-CLEAVE_ABI_SIZE(cleave_fork, 32);
+CLEAVE_ABI_SIZE(cleave_fork, 40);
+CLEAVE_ABI_AT(cleave_fork, data, 32);
 CLEAVE_ABI_AT(cleave_fork, limit, 16);
 CLEAVE_ABI_AT(cleave_fork, domains, 24);
 CLEAVE_ABI_SIZE(cleave_snapshot, 72);
 CLEAVE_ABI_AT(cleave_snapshot, name, 8);
-CLEAVE_ABI_SIZE(cleave_wait, 88);
+CLEAVE_ABI_SIZE(cleave_wait, 32);
 CLEAVE_ABI_AT(cleave_wait, result, 24);
 CLEAVE_ABI_SIZE(cleave_stat, 1024);
 CLEAVE_ABI_AT(cleave_stat, charged, 80);

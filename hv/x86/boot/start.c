@@ -21,6 +21,7 @@ static void start_on_stack(void)
     cpu->apic_id = apic_id();
     boot_info.cpus = 1;
     time_init();
+    rtc_init();
     boot_info.rsdp = acpi_init(multiboot.rsdp[0] ? image_physical(multiboot.rsdp) : 0);
     if (!(cpuid(1, 0).ecx >> 30 & 1)) {
         print("random: no RDRAND, numbers come from the TSC's jitter\n");

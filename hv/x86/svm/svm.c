@@ -309,10 +309,19 @@ void svm_intercept(struct hvm_vcpu *vcpu, unsigned word, uint32_t bits, bool wan
     }
 }
 
+static bool svm_may_interrupt(const struct hvm_vcpu *vcpu)
+{
+    return vcpu->regs.rflags & RFLAGS_IF && !(svm_vmcb(vcpu)->shadow & 1);
+}
+
 static bool svm_can_take_interrupt(struct hvm_vcpu *vcpu)
 {
-    return vcpu->regs.rflags & RFLAGS_IF && !(svm_vmcb(vcpu)->shadow & 1) &&
-           !(vcpu->pending & HVM_EVENT_VALID);
+    return svm_may_interrupt(vcpu) && !(vcpu->pending & HVM_EVENT_VALID);
+}
+
+static bool svm_can_take_nmi(struct hvm_vcpu *vcpu)
+{
+    return !vcpu->nmi_masked && !(svm_vmcb(vcpu)->shadow & 1) && !(vcpu->pending & HVM_EVENT_VALID);
 }
 
 /* A virtual interrupt that nothing masks and that is intercepted when it would be taken. */
@@ -350,6 +359,34 @@ static void prepare_translations(struct percpu *cpu, struct hvm_vcpu *vcpu, stru
     }
 }
 
+/* An interrupt goes in as a virtual one, which the guest takes at once, unless those are in use for
+ * a window: there is an emulator that may deliver an injected one twice (APM 2 15.21.4). */
+static bool prepare_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
+{
+    if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) != HVM_EVENT_VALID || vcpu->window ||
+        !svm_may_interrupt(vcpu)) {
+        return false;
+    }
+    vmcb->interrupt_control |= V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(vcpu->pending & 0xff);
+    vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
+    return true;
+}
+
+/* Takes a virtual interrupt back after an exit; true when it is still to be delivered: the guest
+ * did not take it, or the exit broke that off, which the same emulator tells as of an exception. */
+static bool withdraw_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
+{
+    uint64_t left = vmcb->interrupt_control & V_IRQ;
+    uint32_t event = vmcb->exit_event;
+    if (vcpu->window || !(vmcb->interrupt_control & V_PRIORITY)) {
+        return false;
+    }
+    vmcb->interrupt_control &= ~(V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(0xff));
+    vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
+    return left != 0 || (event & HVM_EVENT_VALID && !hvm_event_is_software(event) &&
+                         (event & 0xff) == (vcpu->pending & 0xff));
+}
+
 static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 {
     vmcb->rax = vcpu->regs.rax;
@@ -365,8 +402,12 @@ static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
         vmcb->interrupt_control = (vmcb->interrupt_control & ~V_TPR) | (vcpu->cr8 & V_TPR);
         vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
     }
-    vmcb->event = vmcb->cr0 & CR0_PE ? vcpu->pending : vcpu->pending & ~HVM_EVENT_ERROR;
-    vmcb->event_error = vcpu->pending_error;
+    if (prepare_interrupt(vcpu, vmcb)) {
+        vmcb->event = 0;
+    } else {
+        vmcb->event = vmcb->cr0 & CR0_PE ? vcpu->pending : vcpu->pending & ~HVM_EVENT_ERROR;
+        vmcb->event_error = vcpu->pending_error;
+    }
     if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) == (HVM_EVENT_VALID | 2u << 8)) {
         vcpu->nmi_masked = 1;
         svm_intercept(vcpu, 0, VMCB_INTERCEPT0_IRET, true);
@@ -375,7 +416,7 @@ static void prepare_registers(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 }
 
 /* Takes over what the guest left, and an event whose delivery the exit broke off. */
-static void after_exit(struct hvm_vcpu *vcpu, const struct vmcb *vmcb)
+static void after_exit(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 {
     vcpu->regs.rax = vmcb->rax;
     vcpu->regs.rsp = vmcb->rsp;
@@ -383,8 +424,11 @@ static void after_exit(struct hvm_vcpu *vcpu, const struct vmcb *vmcb)
     vcpu->regs.rflags = vmcb->rflags;
     vcpu->cr2 = vmcb->cr2;
     vcpu->cr8 = vmcb->interrupt_control & V_TPR;
-    vcpu->pending = vcpu->pending_error = 0;
     vcpu->clean = VMCB_CLEAN_ALL;
+    if (withdraw_interrupt(vcpu, vmcb)) {
+        return;
+    }
+    vcpu->pending = vcpu->pending_error = 0;
     if (vmcb->exit_event & HVM_EVENT_VALID && !hvm_event_is_software(vmcb->exit_event)) {
         vcpu->pending = vmcb->exit_event;
         vcpu->pending_error = vmcb->exit_event_error;
@@ -395,6 +439,10 @@ static void svm_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
 {
     struct percpu *cpu = this_cpu();
     struct vmcb *vmcb = svm_vmcb(vcpu);
+    if (vcpu->pending == HVM_EVENT_SHUTDOWN) {
+        *exit = (struct hvm_exit){.kind = HVM_EXIT_TRIPLE_FAULT, .code = VMEXIT_SHUTDOWN};
+        return;
+    }
     if (cpu->loaded != vcpu) {
         if (cpu->loaded != NULL) {
             svm_vcpu_unload(cpu->loaded);
@@ -407,6 +455,7 @@ static void svm_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     prepare_registers(vcpu, vmcb);
     svm_enter(&vcpu->regs, vcpu->control, cpu->hvm_frame[1]);
     if ((uint32_t)vmcb->exit_code == (uint32_t)VMEXIT_INVALID) {
+        (void)withdraw_interrupt(vcpu, vmcb);
         vcpu->clean = 0;
         vcpu->flush = 1; /* what was asked for with this entry may not have been done */
         *exit = (struct hvm_exit){
@@ -450,6 +499,7 @@ const struct hvm_ops svm_ops = {
     .run = svm_run,
     .inject = hvm_inject,
     .can_take_interrupt = svm_can_take_interrupt,
+    .can_take_nmi = svm_can_take_nmi,
     .window = svm_window,
     .flush_root = svm_flush_root,
     .get = svm_get,

@@ -149,6 +149,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "APM 2, appendix B: a VMCB is one pa
 #define V_IRQ (UINT64_C(1) << 8)
 #define V_PRIORITY (UINT64_C(0xf) << 16)
 #define V_IGNORE_TPR (UINT64_C(1) << 20)
+#define V_VECTOR(vector) ((uint64_t)(vector) << 32)
 #define V_INTR_MASKING (UINT64_C(1) << 24)
 
 #define VMCB_NESTED_PAGING UINT64_C(1)

@@ -109,9 +109,8 @@ static bool find_ept(void)
 {
     uint64_t capability = rdmsr(MSR_VMX_EPT_VPID), wanted;
     bool complete = require(ept_features, capability, &wanted);
-    if (hvm_ept_dirty_bits && !(capability & EPT_DIRTY_BITS)) {
-        print("  missing: EPT accessed and dirty bits, which were asked for\n");
-        complete = false;
+    if (!(capability & EPT_DIRTY_BITS) || boot_option("no-ept-dirty-bits")) {
+        hvm_ept_dirty_bits = false;
     }
     vmx_controls.invept_single = (capability & INVEPT_SINGLE) != 0;
     vmx_controls.invvpid_single = (capability & INVVPID_SINGLE) != 0;

@@ -335,6 +335,15 @@ static bool vmx_can_take_interrupt(struct hvm_vcpu *vcpu)
     return vcpu->regs.rflags & RFLAGS_IF && !shadow && !(vcpu->pending & HVM_EVENT_VALID);
 }
 
+static bool vmx_can_take_nmi(struct hvm_vcpu *vcpu)
+{
+    borrow(vcpu);
+    uint64_t blocked =
+        vmread(GUEST_INTERRUPTIBILITY) & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS | BLOCKED_BY_NMI);
+    give_back(vcpu);
+    return blocked == 0 && !(vcpu->pending & HVM_EVENT_VALID);
+}
+
 void vmx_window(struct hvm_vcpu *vcpu, bool wanted)
 {
     if (vcpu->window != wanted) {
@@ -426,6 +435,10 @@ static void after_exit(struct hvm_vcpu *vcpu)
 static void vmx_run(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
 {
     struct percpu *cpu = this_cpu();
+    if (vcpu->pending == HVM_EVENT_SHUTDOWN) {
+        *exit = (struct hvm_exit){.kind = HVM_EXIT_TRIPLE_FAULT, .code = EXIT_TRIPLE_FAULT};
+        return;
+    }
     if (cpu->loaded != vcpu) {
         load(vcpu);
     }
@@ -470,6 +483,7 @@ const struct hvm_ops vmx_ops = {
     .run = vmx_run,
     .inject = hvm_inject,
     .can_take_interrupt = vmx_can_take_interrupt,
+    .can_take_nmi = vmx_can_take_nmi,
     .window = vmx_window,
     .flush_root = vmx_flush_root,
     .get = vmx_get,

@@ -137,15 +137,80 @@ static void forks(void)
     named(CLEAVE(CLEAVE_OP_UNPAUSE, &self), CLEAVE_INVALID, "domain");
 }
 
+/* Each operation with a reserved field, with that field alone wrong. */
+static void reserved(void)
+{
+    static const struct {
+        enum cleave_op op;
+        uint16_t size, at, bytes;
+    } fields[] = {
+#define FIELD(op, type)                                                                            \
+    {CLEAVE_OP_##op, sizeof(struct cleave_##type), offsetof(struct cleave_##type, reserved),       \
+     sizeof(((struct cleave_##type *)0)->reserved)}
+        FIELD(CONSOLE, console), FIELD(MAP, map),         FIELD(UNMAP, map),
+        FIELD(PROTECT, map),     FIELD(PAUSE, domain),    FIELD(UNPAUSE, domain),
+        FIELD(RESET, domain),    FIELD(DESTROY, domain),  FIELD(WAIT, wait),
+        FIELD(STAT, stat),       FIELD(VERDICT, verdict),
+    };
+    static unsigned char bytes[sizeof(struct cleave_stat)];
+    for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        const unsigned ends[] = {fields[i].at, fields[i].at + fields[i].bytes - 1u};
+        for (unsigned e = 0; e < 2; e++) {
+            bytes[ends[e]] = 0x80;
+            named(cleave(fields[i].op, bytes, fields[i].size), CLEAVE_INVALID, "reserved");
+            CHECK_EQ(last_error().value, UINT64_C(0x80) << 8 * (ends[e] - ends[0]));
+            bytes[ends[e]] = 0;
+        }
+    }
+}
+
+/* What one may be charged for bounds what one may give to others. */
+static void limits(void)
+{
+    struct cleave_create create = {.name = "x", .limit = 2 * MIB, .vcpus = 1};
+    struct cleave_fork fork = {.domain = CLEAVE_DOMAIN_SELF, .count = 1, .limit = 2 * MIB};
+    uint32_t id;
+    fork.domains = (uint64_t)&id;
+    uint64_t index;
+    uint64_t status = hypercall_fork(&fork, &index);
+    CHECK_EQ(status, CLEAVE_OK);
+    if (index == 0) {
+        wait_for(id, 4);
+        destroy(id);
+        return;
+    }
+    create.limit = 2 * MIB + PAGE;
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_QUOTA, "limit");
+    CHECK_EQ(last_error().high, 2 * MIB);
+    fork.limit = UINT64_MAX - 1;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_QUOTA, "limit");
+    create.limit = 2 * MIB;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    destroy(create.domain);
+    create.limit = UINT64_MAX; /* as much as its maker */
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    CHECK_EQ(map(create.domain, 0, 4 * MIB, PRIVATE, RW, 0), CLEAVE_OK);
+    struct cleave_map fill = {.domain = create.domain,
+                              .policy = PRIVATE,
+                              .rights = RW,
+                              .size = 4 * MIB,
+                              .flags = CLEAVE_MAP_POPULATE};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_MAP, &fill), CLEAVE_QUOTA);
+    destroy(create.domain);
+    leave(4);
+}
+
 void guest_story(void)
 {
     struct cleave_stat before = *stat_of(CLEAVE_DOMAIN_SELF);
     addresses();
+    reserved();
     forks();
     memory(CLEAVE_DOMAIN_SELF);
     struct cleave_stat after = *stat_of(CLEAVE_DOMAIN_SELF);
     CHECK_EQ(before.charged, after.charged);
     CHECK_EQ(before.mapped[0] + before.mapped[1], after.mapped[0] + after.mapped[1]);
     domains();
+    limits();
     audit_clean();
 }

@@ -99,12 +99,12 @@ static void report(const char *name, struct cost *costs)
 
 /* --- What children tell ----------------------------------------------------------------------- */
 
-#define TOLD_MAX (CLEAVE_RESULT_MAX / sizeof(struct cost))
+#define TOLD_MAX (64 / sizeof(struct cost))
 
 _Noreturn static void tell(const struct cost *costs, unsigned count)
 {
-    struct cleave_exit exit = {.code = 0, .size = count * (uint32_t)sizeof(struct cost)};
-    __builtin_memcpy(exit.result, costs, exit.size);
+    struct cleave_exit exit = {
+        .code = 0, .size = count * (uint32_t)sizeof(struct cost), .result = (uint64_t)costs};
     for (;;) {
         (void)CLEAVE(CLEAVE_OP_EXIT, &exit);
     }
@@ -113,12 +113,12 @@ _Noreturn static void tell(const struct cost *costs, unsigned count)
 /* Waits for the child's end; `costs` has room for what it tells. */
 static void hear(struct cost *costs, unsigned count)
 {
-    struct cleave_wait wait = {.domain = 0};
+    const uint32_t size = count * (uint32_t)sizeof(struct cost);
+    struct cleave_wait wait = {.domain = 0, .size = size, .result = (uint64_t)costs};
     CHECK_EQ(CLEAVE(CLEAVE_OP_WAIT, &wait), CLEAVE_OK);
     CHECK_EQ(wait.reason, CLEAVE_EXITED);
     CHECK_EQ(wait.code, 0);
-    CHECK_EQ(wait.size, count * sizeof(struct cost));
-    __builtin_memcpy(costs, wait.result, wait.size);
+    CHECK_EQ(wait.size, size);
     destroy(wait.which);
 }
 
@@ -203,7 +203,7 @@ __asm__(".text\n"
         "    mov %eax, %esi\n"
         "    mov $55, %eax\n" /* CLEAVE_HYPERCALL */
         "    mov $12, %ebx\n" /* CLEAVE_OP_FORK */
-        "    mov $32, %edx\n" /* sizeof(struct cleave_fork) */
+        "    mov $40, %edx\n" /* sizeof(struct cleave_fork) */
         "    vmmcall\n"
         "    mov %edx, %edi\n"
         "    rdtsc\n"
@@ -237,7 +237,7 @@ __asm__(".text\n"
         "flat_stack: .quad 0\n"
         "    .text\n");
 _Static_assert(CLEAVE_HYPERCALL == 55 && CLEAVE_OP_FORK == 12 && CLEAVE_OP_STAT == 17 &&
-                   sizeof(struct cleave_fork) == 32 && sizeof(struct cleave_stat) == 1024,
+                   sizeof(struct cleave_fork) == 40 && sizeof(struct cleave_stat) == 1024,
                "the numbers in flat_fork()");
 
 static struct cost fork_flat(void)

@@ -151,6 +151,12 @@ void fail(const char *file, int line, const char *what, uint64_t a, uint64_t b)
 
 /* --- Domains ---------------------------------------------------------------------------------- */
 
+uint64_t hypercall_fork(struct cleave_fork *fork, uint64_t *index)
+{
+    *index = sizeof(*fork);
+    return call(CLEAVE_HYPERCALL, CLEAVE_OP_FORK, (uint64_t)fork, index);
+}
+
 uint32_t fork_self(uint32_t count, uint32_t flags, uint32_t *ids)
 {
     struct cleave_fork fork = {.domain = CLEAVE_DOMAIN_SELF,
@@ -158,8 +164,8 @@ uint32_t fork_self(uint32_t count, uint32_t flags, uint32_t *ids)
                                .flags = flags,
                                .limit = UINT64_MAX,
                                .domains = (uint64_t)ids};
-    uint64_t index = sizeof(fork);
-    uint64_t status = call(CLEAVE_HYPERCALL, CLEAVE_OP_FORK, (uint64_t)&fork, &index);
+    uint64_t index;
+    uint64_t status = hypercall_fork(&fork, &index);
     CHECK_EQ(status, CLEAVE_OK);
     return (uint32_t)index;
 }

@@ -53,6 +53,8 @@ uint64_t cleave(enum cleave_op op, void *arguments, uint64_t size);
 uint64_t hypercall(uint64_t number, uint64_t a, uint64_t b, uint64_t c);
 struct cleave_error last_error(void);
 
+/* FORK as it is; `*index` is RDX afterwards. */
+uint64_t hypercall_fork(struct cleave_fork *fork, uint64_t *index);
 /* Forks this domain: 0 in the parent, 1..count in the children; `ids` may be null. */
 uint32_t fork_self(uint32_t count, uint32_t flags, uint32_t *ids);
 /* Waits for the end of child `id` (0: any) and checks that it exited with `code`; its id. */

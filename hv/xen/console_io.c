@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Consoles of guests: console_io, and the ring of Xen's public/io/console.h, whose other end is the
+ * hypervisor. It takes what the guest wrote in the guest's own call, so a guest never waits.
+ */
+#include "calls.h"
+
+#include <stddef.h>
+
+#include <xen/errno.h>
+#include <xen/io/console.h>
+#include <xen/xen.h>
+
+#include "sched.h"
+#include "terminal.h"
+
+#define PARTS_MAX 16u /* of 256 bytes, at a time */
+#define RING(field) (XEN_CONSOLE_PAGE + offsetof(struct xencons_interface, field))
+#define IN_SIZE sizeof(((struct xencons_interface *)0)->in)
+#define OUT_SIZE sizeof(((struct xencons_interface *)0)->out)
+
+enum cleave_status xen_console_drain(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    struct space *space = vcpu->domain->space;
+    XENCONS_RING_IDX at[2]; /* out_cons, out_prod */
+    char text[256];
+    uint64_t done;
+
+    if (!vcpu->domain->has_window) {
+        return CLEAVE_OK;
+    }
+    enum cleave_status status =
+        space_read(ctx, space, gpa(RING(out_cons)), at, sizeof(at), &vcpu->wait);
+    if (status != CLEAVE_OK || at[0] == at[1]) {
+        return status;
+    }
+    if (at[1] - at[0] > OUT_SIZE) {
+        at[0] = at[1] - (uint32_t)OUT_SIZE; /* the guest's own fault: what is left in the ring */
+    }
+    while (at[0] != at[1] && status == CLEAVE_OK) {
+        uint32_t from = at[0] & (OUT_SIZE - 1), part = at[1] - at[0];
+        part = part < OUT_SIZE - from ? part : (uint32_t)OUT_SIZE - from;
+        part = part < sizeof(text) ? part : (uint32_t)sizeof(text);
+        status = space_read(ctx, space, gpa(RING(out) + from), text, part, &vcpu->wait);
+        if (status == CLEAVE_OK) {
+            at[0] += part;
+            status = space_write(ctx, space, gpa(RING(out_cons)), &at[0], sizeof(at[0]),
+                                 &vcpu->wait, &done);
+        }
+        if (status == CLEAVE_OK) {
+            terminal_write(ctx, vcpu->domain, text, part);
+        }
+    }
+    return status;
+}
+
+enum cleave_status xen_console_type(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    struct xen_domain *xen = vcpu->domain->xen;
+    struct space *space = vcpu->domain->space;
+    XENCONS_RING_IDX at[2]; /* in_cons, in_prod */
+    uint32_t typed = 0;
+    uint64_t done;
+
+    enum cleave_status status =
+        space_read(ctx, space, gpa(RING(in_cons)), at, sizeof(at), &vcpu->wait);
+    while (status == CLEAVE_OK && typed < xen->input_size && at[1] - at[0] < IN_SIZE) {
+        status = space_write(ctx, space, gpa(RING(in) + (at[1] & (IN_SIZE - 1))),
+                             &xen->input[typed], 1, &vcpu->wait, &done);
+        at[1]++;
+        typed++;
+    }
+    if (status == CLEAVE_OK && typed != 0) {
+        status =
+            space_write(ctx, space, gpa(RING(in_prod)), &at[1], sizeof(at[1]), &vcpu->wait, &done);
+    }
+    if (status != CLEAVE_OK || typed == 0) {
+        return status; /* a ring that is full: until the guest says that it has read */
+    }
+    klock_take(&xen->lock);
+    xen->input_size -= typed;
+    for (uint32_t i = 0; i < xen->input_size; i++) {
+        xen->input[i] = xen->input[i + typed];
+    }
+    klock_release(&xen->lock);
+    xen_raise(vcpu, XEN_CONSOLE_PORT);
+    return CLEAVE_OK;
+}
+
+uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count)
+{
+    struct xen_domain *xen = domain->xen;
+    uint32_t taken = 0;
+    if (xen == NULL || !domain->has_window) {
+        return 0;
+    }
+    klock_take(&xen->lock);
+    while (taken < count && xen->input_size < XEN_INPUT_SIZE) {
+        xen->input[xen->input_size++] = (uint8_t)bytes[taken++];
+    }
+    uint32_t number = xen->port[XEN_CONSOLE_PORT].vcpu;
+    klock_release(&xen->lock);
+    if (taken != 0 && number < domain->vcpu_count) {
+        vcpu_attend(domain->vcpu[number]);
+    }
+    return taken;
+}
+
+int64_t xen_console_io(struct xen_call *call)
+{
+    char text[256];
+    unsigned parts = 0;
+    uint64_t count = (uint32_t)call->argument[1], at = call->argument[2];
+
+    if (call->argument[0] == CONSOLEIO_read) {
+        return 0; /* what is typed goes to the ring */
+    }
+    if (call->argument[0] != CONSOLEIO_write) {
+        return xen_unknown(call);
+    }
+    for (uint64_t part = 0; count != 0; count -= part, at += part) {
+        part = count < sizeof(text) ? count : sizeof(text);
+        int64_t result = xen_get(call, at, text, part);
+        if (result != 0) {
+            return result;
+        }
+        terminal_write(call->ctx, call->domain, text, (uint32_t)part);
+        if (++parts == PARTS_MAX && count > part) { /* the rest when it is executed again */
+            call->vcpu->hvm.regs.rsi = count - part;
+            call->vcpu->hvm.regs.rdx = at + part;
+            return XEN_AGAIN;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Which file performs which hypercall, and how calls reach guest memory; see calls.h. */
+#include "calls.h"
+
+#include <xen/errno.h>
+#include <xen/xen.h>
+
+#include "guest.h"
+#include "sched.h"
+
+static xen_op_t *const operations[] = {
+    [__HYPERVISOR_memory_op] = xen_memory_op,
+    [__HYPERVISOR_xen_version] = xen_version_op,
+    [__HYPERVISOR_console_io] = xen_console_io,
+    [__HYPERVISOR_vcpu_op] = xen_vcpu_op,
+    [__HYPERVISOR_sched_op] = xen_sched_op,
+    [__HYPERVISOR_event_channel_op] = xen_event_channel_op,
+    [__HYPERVISOR_hvm_op] = xen_hvm_op,
+};
+
+int64_t xen_status(enum cleave_status status)
+{
+    if (status == CLEAVE_OK) {
+        return 0;
+    }
+    if (status == CLEAVE_AGAIN || status == CLEAVE_WAIT) {
+        return status == CLEAVE_WAIT ? XEN_WAIT : XEN_AGAIN;
+    }
+    bool memory = status == CLEAVE_NO_MEMORY || status == CLEAVE_QUOTA;
+    return memory ? -XEN_ENOMEM : -XEN_EFAULT;
+}
+
+int64_t xen_get(struct xen_call *call, uint64_t at, void *to, uint64_t size)
+{
+    return xen_status(guest_read(call->ctx, call->vcpu, at, to, size, "argument"));
+}
+
+int64_t xen_put(struct xen_call *call, uint64_t at, const void *from, uint64_t size)
+{
+    return xen_status(guest_write(call->ctx, call->vcpu, at, from, size, "argument"));
+}
+
+int64_t xen_unknown(struct xen_call *call)
+{
+    __atomic_fetch_add(&call->xen->unknown, 1, __ATOMIC_RELAXED);
+    return -XEN_ENOSYS;
+}
+
+/* --- The domain's state ----------------------------------------------------------------------- */
+
+void xen_vcpu_init(struct vcpu *vcpu) { vcpu->xen = (struct xen_vcpu){.info = XEN_NOWHERE}; }
+
+static enum cleave_status make(struct mm_ctx *ctx, struct domain *domain)
+{
+    pfn_t frame;
+    enum cleave_status status = object_alloc(ctx, &domain->space->payer, &frame);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    struct xen_domain *xen = frame_address(frame), *none = NULL;
+    xen->shared_info = XEN_NOWHERE;
+    xen->port[XEN_CONSOLE_PORT].kind = XEN_PORT_CONSOLE;
+    /* Two vcpus may make their first calls at the same time. */
+    if (!__atomic_compare_exchange_n(&domain->xen, &none, xen, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE)) {
+        object_free(ctx, frame);
+    }
+    return CLEAVE_OK;
+}
+
+static void give_back(struct mm_ctx *ctx, struct xen_domain **xen)
+{
+    if (*xen != NULL) {
+        object_free(ctx, object_frame(*xen));
+        *xen = NULL;
+    }
+}
+
+/* A copy of `from`, which may be null, for `payer`. */
+static enum cleave_status copy(struct mm_ctx *ctx, struct payer *payer, struct xen_domain *from,
+                               struct xen_domain **to)
+{
+    pfn_t frame;
+    if (from == NULL) {
+        return CLEAVE_OK;
+    }
+    enum cleave_status status = object_alloc(ctx, payer, &frame);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    *to = frame_address(frame);
+    klock_take(&from->lock);
+    port_copy_pages(*to, from, 1);
+    klock_release(&from->lock);
+    (*to)->lock = (struct klock){0};
+    return CLEAVE_OK;
+}
+
+enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct domain *to)
+{
+    enum cleave_status status = copy(ctx, &to->space->payer, from->xen, &to->xen);
+    if (status == CLEAVE_OK && to->xen != NULL) {
+        to->xen->input_size = to->xen->lost = to->xen->unknown = 0;
+        xen_refresh(to);
+    }
+    return status;
+}
+
+enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain)
+{
+    return copy(ctx, &domain->space->payer, domain->xen, &domain->saved_xen);
+}
+
+void xen_reset(struct mm_ctx *ctx, struct domain *domain)
+{
+    if (domain->saved_xen != NULL) {
+        port_copy_pages(domain->xen, domain->saved_xen, 1);
+        xen_refresh(domain);
+    } else {
+        give_back(ctx, &domain->xen);
+    }
+}
+
+void xen_free(struct mm_ctx *ctx, struct domain *domain)
+{
+    give_back(ctx, &domain->xen);
+    give_back(ctx, &domain->saved_xen);
+}
+
+void xen_refresh(struct domain *domain)
+{
+    if (domain->xen != NULL) {
+        __atomic_store_n(&domain->xen->refresh, 1, __ATOMIC_RELEASE);
+    }
+}
+
+/* --- A call ----------------------------------------------------------------------------------- */
+
+bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
+{
+    struct hvm_registers *regs = &vcpu->hvm.regs;
+    struct xen_call call = {
+        .ctx = ctx,
+        .vcpu = vcpu,
+        .domain = vcpu->domain,
+        .argument = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9}};
+    int64_t result;
+
+    sched_expect(vcpu);
+    if (vcpu->domain->xen == NULL && make(ctx, vcpu->domain) != CLEAVE_OK) {
+        regs->rax = (uint64_t)-XEN_ENOMEM;
+        return true;
+    }
+    call.xen = vcpu->domain->xen;
+    if (number < sizeof(operations) / sizeof(operations[0]) && operations[number] != NULL) {
+        result = operations[number](&call);
+    } else {
+        result = xen_unknown(&call);
+    }
+    if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
+        vcpu->sleep = SLEEP_CORE;
+    }
+    if (result == XEN_WAIT || result == XEN_AGAIN) {
+        return false;
+    }
+    regs->rax = (uint64_t)result;
+    return true;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* sched_op (Xen's public/sched.h): yield, block, poll, shutdown. */
+#include "calls.h"
+
+#include <xen/errno.h>
+#include <xen/sched.h>
+#include <xen/xen.h>
+
+#include "sched.h"
+
+#define POLL_PORTS_MAX 64u
+
+/* Sleeps until one of the ports is pending or the time has come. The instruction is executed again
+ * whenever something happened; that it is a second time, `polling` tells. */
+static int64_t poll(struct xen_call *call)
+{
+    struct sched_poll poll;
+    uint32_t port[POLL_PORTS_MAX];
+    struct xen_vcpu *xen = &call->vcpu->xen;
+    bool any = false;
+    int64_t result = xen_get(call, call->argument[1], &poll, sizeof(poll));
+
+    if (result == 0 && poll.nr_ports > POLL_PORTS_MAX) {
+        result = -XEN_EINVAL;
+    }
+    if (result == 0) {
+        result = xen_get(call, (uint64_t)poll.ports.p, port, poll.nr_ports * sizeof(port[0]));
+    }
+    for (uint32_t i = 0; result == 0 && i < poll.nr_ports; i++) {
+        result = port[i] < XEN_PORTS ? 0 : -XEN_EINVAL;
+    }
+    if (result == 0 && call->xen->shared_info == XEN_NOWHERE) {
+        result = -XEN_EINVAL;
+    }
+    if (result == 0) {
+        __atomic_store_n(&xen->polling, 1, __ATOMIC_SEQ_CST);
+        result = xen_status(xen_any_pending(call->ctx, call->vcpu, port, poll.nr_ports, &any));
+    }
+    if (result == 0 && !any && !(poll.timeout != 0 && xen_now(call->vcpu) >= poll.timeout)) {
+        xen->poll_until = poll.timeout;
+        xen_run_timer(call->vcpu);
+        vcpu_sleep(call->vcpu, SLEEP_HALT);
+        return XEN_AGAIN;
+    }
+    xen->polling = 0;
+    xen->poll_until = 0;
+    return result;
+}
+
+static int64_t shut_down(struct xen_call *call)
+{
+    static const uint8_t reasons[] = {[SHUTDOWN_poweroff] = CLEAVE_POWERED_OFF,
+                                      [SHUTDOWN_reboot] = CLEAVE_REBOOTED,
+                                      [SHUTDOWN_suspend] = CLEAVE_SUSPENDED,
+                                      [SHUTDOWN_crash] = CLEAVE_GUEST_CRASHED,
+                                      [SHUTDOWN_watchdog] = CLEAVE_GUEST_CRASHED};
+    struct sched_shutdown shutdown;
+    int64_t result = xen_get(call, call->argument[1], &shutdown, sizeof(shutdown));
+
+    if (result == 0 && (shutdown.reason >= sizeof(reasons) || reasons[shutdown.reason] == 0)) {
+        result = -XEN_EINVAL;
+    }
+    if (result != 0) {
+        return result;
+    }
+    call->vcpu->ending = reasons[shutdown.reason];
+    call->vcpu->end_code = 0;
+    return 0;
+}
+
+int64_t xen_sched_op(struct xen_call *call)
+{
+    switch (call->argument[0]) {
+    case SCHEDOP_yield:
+        this_cpu()->resched = 1;
+        return 0;
+    case SCHEDOP_poll:
+        return poll(call);
+    case SCHEDOP_shutdown:
+        return shut_down(call);
+    default:
+        return xen_unknown(call);
+    }
+}

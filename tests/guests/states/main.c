@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A copy of a vcpu goes on as the vcpu does: asleep in HLT, and single-stepped. A fault in the
+ * delivery of a double fault ends a domain. */
+#include "guest.h"
+
+const char guest_name[] = "states";
+
+#define HOLE UINT64_C(0x8000000) /* no memory there */
+#define TF UINT64_C(0x100)
+
+extern uint64_t guest_idt[32][2];
+static volatile uint32_t halting, woken;
+static volatile uint64_t stepped; /* where the single step was told */
+
+static void set_gate(unsigned vector, const void *handler)
+{
+    uint64_t at = (uint64_t)handler;
+    guest_idt[vector][0] =
+        (at & 0xffff) | 8 << 16 | UINT64_C(0x8e00) << 32 | (at >> 16 & 0xffff) << 48;
+    guest_idt[vector][1] = at >> 32;
+}
+
+/* --- HLT with interrupts on: there are none, so it sleeps for ever ---------------------------- */
+
+static void halts(uint64_t argument)
+{
+    halting = 1;
+    __asm__ volatile("sti; hlt" : : : "memory");
+    woken = (uint32_t)argument;
+}
+
+static void check_asleep(void)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        CHECK_EQ(woken, 0);
+        yield();
+    }
+}
+
+static void sleepers(void)
+{
+    struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "asleep"};
+    struct cleave_fork fork = {.count = 1, .limit = UINT64_MAX};
+    uint32_t id, restored;
+    start_vcpu(1, halts, 1);
+    while (!halting) {
+        yield();
+    }
+    check_asleep();
+    if (fork_self(1, CLEAVE_FORK_BASE, &id) == 1) {
+        check_asleep();
+        leave(5);
+    }
+    wait_for(id, 5);
+    CHECK_EQ(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_OK);
+    if (snapshot.snapshot == 0) { /* its result was written to the parent only */
+        check_asleep();
+        leave(6);
+    }
+    fork.domain = snapshot.snapshot;
+    fork.domains = (uint64_t)&restored;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_OK);
+    wait_for(restored, 6);
+    destroy(id);
+    destroy(restored);
+    destroy(snapshot.snapshot);
+    check_asleep();
+}
+
+/* One that a reset takes back sleeps again, and one that was started since is off. */
+static void sleepers_again(void)
+{
+    uint32_t id;
+    if (fork_self(1, CLEAVE_FORK_BASE, &id) == 1) {
+        start_vcpu(2, halts, 2);
+        for (;;) {
+            CHECK_EQ(woken, 0);
+            yield();
+        }
+    }
+    for (unsigned n = 0; n < 3; n++) {
+        for (unsigned i = 0; i < 10; i++) {
+            CHECK_EQ(stat_of(id)->state, CLEAVE_STATE_RUNNING);
+            yield();
+        }
+        on_domain(CLEAVE_OP_RESET, id);
+    }
+    destroy(id);
+}
+
+/* --- A call that is a single step ------------------------------------------------------------- */
+
+extern char step_handler[], step_amd[], step_intel[];
+__asm__(".text\n"
+        "step_handler:\n"
+        "    pushq %rax\n"
+        "    movq 8(%rsp), %rax\n"
+        "    movq %rax, stepped\n"
+        "    andq $~0x100, 24(%rsp)\n" /* TF of the RFLAGS that IRET takes */
+        "    popq %rax\n"
+        "    iretq\n"
+        "    .globl step_amd, step_intel, step_handler\n");
+
+/* FORK with TF set: told behind the call, in the parent and in the child. RDX. */
+static uint64_t step_fork(struct cleave_fork *fork)
+{
+    uint64_t status = CLEAVE_HYPERCALL, index = sizeof(*fork);
+    if (guest_amd) {
+        __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq; vmmcall; step_amd: nop; nop"
+                         : "+a"(status), "+d"(index)
+                         : "D"(CLEAVE_OP_FORK), "S"(fork)
+                         : "memory");
+    } else {
+        __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq; vmcall; step_intel: nop; nop"
+                         : "+a"(status), "+d"(index)
+                         : "D"(CLEAVE_OP_FORK), "S"(fork)
+                         : "memory");
+    }
+    CHECK_EQ(status, CLEAVE_OK);
+    return index;
+}
+
+static void single_step(void)
+{
+    uint32_t id;
+    struct cleave_fork fork = {
+        .domain = CLEAVE_DOMAIN_SELF, .count = 1, .limit = UINT64_MAX, .domains = (uint64_t)&id};
+    set_gate(1, step_handler);
+    uint64_t index = step_fork(&fork);
+    CHECK_EQ(stepped, guest_amd ? step_amd : step_intel);
+    if (index != 0) {
+        leave(7);
+    }
+    wait_for(id, 7);
+    destroy(id);
+}
+
+/* --- Faults in faults ------------------------------------------------------------------------- */
+
+/* No exception can be delivered where the table of gates is not readable: #GP, #DF, and the end. */
+static void third_fault(void)
+{
+    uint32_t id;
+    if (fork_self(1, 0, &id) == 1) {
+        const struct {
+            uint16_t limit;
+            uint64_t base;
+        } __attribute__((packed)) table = {32 * 16 - 1, HOLE};
+        __asm__ volatile("lidt %0; ud2" : : "m"(table));
+        leave(8);
+    }
+    struct cleave_wait wait = {.domain = id};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_WAIT, &wait), CLEAVE_OK);
+    CHECK_EQ(wait.reason, CLEAVE_TRIPLE_FAULT);
+    destroy(id);
+}
+
+void guest_story(void)
+{
+    third_fault();
+    single_step();
+    sleepers();
+    sleepers_again();
+    audit_clean();
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * cleave-guest: Cleave's own operations (cleave/abi.h) for programs and scripts in a Linux guest.
+ * The hypercalls go through /dev/xen/privcmd, which needs root and, in a domain that is not the
+ * first, "xen_privcmd.unrestricted=1" on the kernel's command line. The status is 0 when the
+ * operation was done, 1 when it was refused, and 2 for a call that cannot be understood.
+ */
+#include "identity.h"
+
+#include <cleave/abi.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "cleave-guest fork [COUNT]      forks this domain; prints 0 in the parent, 1..COUNT in a "
+    "child\n"
+    "cleave-guest wait              waits until this domain is a new fork; prints its index\n"
+    "cleave-guest info              prints index, count, domain, generation and size of the data\n"
+    "cleave-guest data              writes the data that the fork's caller gave\n"
+    "cleave-guest console TEXT      a line on the hypervisor's console\n"
+    "cleave-guest exit CODE [FILE]  ends this domain, with the first bytes of FILE as its result\n";
+
+/* Linux's include/uapi/xen/privcmd.h: IOCTL_PRIVCMD_HYPERCALL. */
+struct privcmd_hypercall {
+    uint64_t op;
+    uint64_t arg[5];
+};
+#define PRIVCMD_HYPERCALL _IOC(_IOC_NONE, 'P', 0, sizeof(struct privcmd_hypercall))
+
+static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *format, ...)
+{
+    va_list list;
+    fputs("cleave-guest: ", stderr);
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+/* Memory that the hypervisor can read and write at its linear address: the kernel never moves it.
+ */
+static void *shared_memory(void)
+{
+    static void *memory;
+    if (memory == NULL) {
+        int fd = open("/dev/xen/hypercall", O_RDWR | O_CLOEXEC);
+        if (fd < 0) {
+            fail("/dev/xen/hypercall: %s", strerror(errno));
+        }
+        memory = mmap(NULL, 2 * (size_t)4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory == MAP_FAILED) {
+            fail("/dev/xen/hypercall: %s", strerror(errno));
+        }
+        close(fd);
+    }
+    return memory;
+}
+
+/* Asks for an operation, whose arguments are in shared memory. Returns an enum cleave_status. */
+static unsigned call(enum cleave_op op, void *arguments, size_t size)
+{
+    static int fd = -1;
+    if (fd < 0) {
+        fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
+        if (fd < 0) {
+            fail("/dev/xen/privcmd: %s", strerror(errno));
+        }
+    }
+    struct privcmd_hypercall hypercall = {CLEAVE_HYPERCALL, {op, (uintptr_t)arguments, size}};
+    int status;
+    do {
+        status = ioctl(fd, PRIVCMD_HYPERCALL, &hypercall);
+    } while (status == CLEAVE_AGAIN);
+    if (status < 0) {
+        fail("hypercall %u: %s", CLEAVE_HYPERCALL, strerror(errno));
+    }
+    return (unsigned)status;
+}
+
+/* The same, and ends the program when it was refused. */
+static void must(enum cleave_op op, void *arguments, size_t size)
+{
+    unsigned status = call(op, arguments, size);
+    if (status == CLEAVE_OK) {
+        return;
+    }
+    struct cleave_error *error = shared_memory();
+    memset(error, 0, sizeof(*error));
+    if (call(CLEAVE_OP_ERROR, error, sizeof(*error)) != CLEAVE_OK) {
+        fail("operation %d: status %u", (int)op, status);
+    }
+    fail("operation %d: status %u, %.*s is %#llx (allowed: %#llx to %#llx)", (int)op, status,
+         (int)sizeof(error->argument), error->argument, (unsigned long long)error->value,
+         (unsigned long long)error->low, (unsigned long long)error->high);
+}
+
+static const volatile struct cleave_identity *must_have_identity(void)
+{
+    const volatile struct cleave_identity *identity = identity_map();
+    if (identity == NULL) {
+        fail("no identity page");
+    }
+    return identity;
+}
+
+static int fork_domain(unsigned long count)
+{
+    const volatile struct cleave_identity *identity = must_have_identity();
+    struct cleave_fork *fork = shared_memory();
+    *fork = (struct cleave_fork){
+        .domain = CLEAVE_DOMAIN_SELF, .count = (uint32_t)count, .limit = UINT64_MAX};
+    uint8_t before[sizeof(identity->generation)];
+    memcpy(before, (const void *)identity->generation, sizeof(before));
+    must(CLEAVE_OP_FORK, fork, sizeof(*fork));
+    /* The call returns in the children too. Only they are of a new generation. */
+    int child = memcmp(before, (const void *)identity->generation, sizeof(before)) != 0;
+    printf("%u\n", child ? identity->index : 0);
+    return 0;
+}
+
+static int wait_for_fork(void)
+{
+    const volatile struct cleave_identity *identity = must_have_identity();
+    uint8_t before[sizeof(identity->generation)];
+    memcpy(before, (const void *)identity->generation, sizeof(before));
+    while (memcmp(before, (const void *)identity->generation, sizeof(before)) == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+    }
+    printf("%u\n", identity->index);
+    return 0;
+}
+
+static int print_info(void)
+{
+    const volatile struct cleave_identity *identity = must_have_identity();
+    printf("index %u count %u domain %u generation ", identity->index, identity->count,
+           identity->domain);
+    for (unsigned i = 0; i < sizeof(identity->generation); i++) {
+        printf("%02x", identity->generation[i]);
+    }
+    printf(" data %u\n", identity->data_size);
+    return 0;
+}
+
+static int write_data(void)
+{
+    const volatile struct cleave_identity *identity = must_have_identity();
+    uint32_t size = identity->data_size;
+    if (size > 4096) {
+        fail("%u bytes of data", size);
+    }
+    return fwrite((const void *)identity_data(identity), 1, size, stdout) != size;
+}
+
+static int print_line(const char *text)
+{
+    char *line = (char *)shared_memory() + 4096;
+    int size = snprintf(line, CLEAVE_TEXT_MAX, "%s\n", text);
+    if (size < 0 || size >= (int)CLEAVE_TEXT_MAX) {
+        fail("a line of more than %u bytes", CLEAVE_TEXT_MAX - 2);
+    }
+    struct cleave_console *console = shared_memory();
+    *console = (struct cleave_console){.text = (uintptr_t)line, .size = (uint32_t)size};
+    must(CLEAVE_OP_CONSOLE, console, sizeof(*console));
+    return 0;
+}
+
+static int end_domain(unsigned long code, const char *file)
+{
+    struct cleave_exit *arguments = shared_memory();
+    *arguments = (struct cleave_exit){.code = (uint32_t)code};
+    if (file != NULL) {
+        FILE *stream = fopen(file, "rb");
+        if (stream == NULL) {
+            fail("%s: %s", file, strerror(errno));
+        }
+        char *result = (char *)shared_memory() + 4096;
+        arguments->result = (uintptr_t)result;
+        arguments->size = (uint32_t)fread(result, 1, CLEAVE_RESULT_MAX, stream);
+        fclose(stream);
+    }
+    must(CLEAVE_OP_EXIT, arguments, sizeof(*arguments));
+    return 1;
+}
+
+static int misused(void)
+{
+    fputs(usage, stderr);
+    return 2;
+}
+
+/* A number from `low` to UINT32_MAX; anything else ends the program. */
+static unsigned long number(const char *text, unsigned long low)
+{
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 0);
+    if (errno != 0 || end == text || *end != '\0' || value < low || value > UINT32_MAX) {
+        exit(misused());
+    }
+    return value;
+}
+
+int main(int argc, char **argv)
+{
+    const char *command = argc > 1 ? argv[1] : "";
+    if (strcmp(command, "fork") == 0 && argc <= 3) {
+        return fork_domain(argc > 2 ? number(argv[2], 1) : 1);
+    }
+    if (strcmp(command, "wait") == 0 && argc == 2) {
+        return wait_for_fork();
+    }
+    if (strcmp(command, "info") == 0 && argc == 2) {
+        return print_info();
+    }
+    if (strcmp(command, "data") == 0 && argc == 2) {
+        return write_data();
+    }
+    if (strcmp(command, "console") == 0 && argc == 3) {
+        return print_line(argv[2]);
+    }
+    if (strcmp(command, "exit") == 0 && (argc == 3 || argc == 4)) {
+        return end_domain(number(argv[2], 0), argc > 3 ? argv[3] : NULL);
+    }
+    return misused();
+}

@@ -1,0 +1,203 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=dash
+# init.sh: the first process of a Linux guest. What it says goes to the kernel's log, each line with "cleave: "
+# in front, so that it can be read on any console. It ends the domain with code 0 when all was right, and powers
+# off where there is no hypervisor to tell the code to.
+#
+# Words on the kernel's command line:
+#   workload=redis  fills a redis server, and writes to it; initrd-redis.cpio has what that takes
+#   size=MIB        of data (256)
+#   seconds=N       that it is written to, before the fork and by the parent after it (2)
+#   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
+#   whole=COUNT     the first children that check the whole set (4); the others check a random MiB each
+#   job=1           children do a short job instead: change a record, and check the 64 KiB from there on
+#   check=scan      how the whole set is checked (also: digest, which redis makes of it, and takes much longer)
+#   writes=COUNT    that a child does of its own, to be found again in what it checks next (1000)
+#   flip=RECORD     one bit of that record is flipped between a first check and a last, which must find it
+#   pretend=INDEX   there is no hypervisor: the fork is only pretended, and this one is that child
+#   shell           a shell on the console before the end
+#   xen_privcmd.unrestricted=1   lets cleave-guest make hypercalls in a domain that is not the first
+# What a domain hands back with its code: "ROLE: code N", and how many writes there were at the fork: exactly in a
+# child, in the parent between two numbers. Numbers of children of one fork differ by one at most, because the
+# writer sees the fork between two writes.
+# shellcheck disable=SC2154  # the words' values are set by eval
+/bin/busybox --install -s /bin
+export PATH=/bin
+
+mount -t devtmpfs none /dev
+mount -t proc none /proc
+mount -t sysfs none /sys
+echo on >/proc/sys/kernel/printk_devkmsg # as many lines as there are
+
+say() { echo "cleave: $*" >/dev/kmsg; }
+
+socket=/tmp/redis.sock
+page=/tmp/identity
+code=0
+
+load() { cleave-load $socket "$@" 2>&1; }
+
+# Runs a check and says what came of it.
+check() {
+    found=$(load "$@")
+    status=$?
+    say "$role: $found"
+    [ $status = 0 ] || code=1
+}
+
+# The identity page where there is no hypervisor: pretend INDEX DOMAIN GENERATION
+pretend_page() {
+    {
+        printf 'CleaveID\001\000\000\000'
+        # shellcheck disable=SC2059  # the numbers are bytes of the format
+        printf "\\00$1\\000\\000\\000\\005\\000\\000\\000\\00$2\\000\\000\\000$3"
+        head -c 8192 /dev/zero
+    } | dd of=$page bs=8192 count=1 iflag=fullblock conv=notrunc 2>/dev/null
+}
+
+fork_domain() {
+    if [ -n "$pretend" ]; then
+        [ "$pretend" = 0 ] || pretend_page "$pretend" 7 another-number--
+        index=$pretend
+    elif [ "$forks" = outside ]; then
+        index=$(cleave-guest wait 2>&1)
+    else
+        index=$(cleave-guest fork "$forks" 2>&1)
+    fi
+}
+
+# Another process writes, until it is stopped or finds itself in a child.
+start_writer() {
+    cleave-load $socket write >/tmp/writer 2>&1 &
+    writer=$!
+}
+
+flip_bit() { say "$role: flips a bit of record $flip $(load flip "$flip" 1234)"; }
+
+as_parent() {
+    role=$1
+    sleep "$seconds"
+    kill -TERM "$writer"
+    wait "$writer" || code=1
+    say "$role: $(cat /tmp/writer)"
+    check "$check"
+    if [ -n "$flip" ]; then
+        flip_bit
+        check "$check"
+    fi
+}
+
+check_part() {
+    if [ "$index" -le "$whole" ]; then
+        check "$check"
+    else
+        check sample "$index"
+    fi
+}
+
+child_domain() { cleave-guest info | sed 's/.* domain \([0-9]*\) .*/\1/'; }
+
+as_child() {
+    role="child $index"
+    wait "$writer" || code=1
+    note="forked after $(load writes) writes"
+    say "$role: $(cleave-guest info)"
+    say "$role: $note"
+    if [ -n "$job" ]; then
+        check job "$(child_domain)"
+        return
+    fi
+    check_part
+    check write "$writes" "$(child_domain)"
+    [ -z "$flip" ] || flip_bit
+    check_part
+}
+
+run_redis() {
+    redis-server --port 0 --unixsocket $socket --save '' --enable-debug-command local --dir /tmp \
+        --loglevel warning --logfile /tmp/redis.log &
+    role=workload
+    check fill "$size"
+    [ $code = 0 ] || say "redis: $(tail -n 1 /tmp/redis.log)"
+    start_writer
+    sleep "$seconds"
+    if [ "$forks$pretend" = 0 ]; then
+        as_parent "never forked"
+        return
+    fi
+    before=$(load writes)
+    say "workload: forked from here on"
+    fork_domain
+    case $index in
+    0)
+        note="forked after $before to $(load writes) writes"
+        say "parent: $note"
+        as_parent parent
+        ;;
+    [1-9]*) as_child ;;
+    *)
+        say "no fork: $index"
+        code=1
+        ;;
+    esac
+}
+
+workload=
+size=256
+seconds=2
+forks=0
+whole=4
+check=scan
+writes=1000
+job=
+note=
+flip=
+pretend=
+shell=
+# shellcheck disable=SC2013  # words are meant
+for word in $(cat /proc/cmdline); do
+    case $word in
+    workload=* | size=* | seconds=* | forks=* | whole=* | check=* | writes=* | job=* | flip=* | pretend=*)
+        eval "${word%%=*}=\${word#*=}"
+        ;;
+    shell) shell=1 ;;
+    esac
+done
+
+# The words "MODULE.OPTION" for a module, as the kernel takes them for what is built in.
+options() {
+    # shellcheck disable=SC2013  # words are meant
+    for word in $(cat /proc/cmdline); do
+        case $word in
+        "$1".*) echo "${word#"$1".}" ;;
+        esac
+    done
+}
+
+while read -r module; do
+    # shellcheck disable=SC2046  # words are meant
+    insmod "/modules/$module" $(options "$(basename "$module" .ko | tr - _)") 2>/dev/null ||
+        say "module $module refused"
+done </modules/order
+if [ -n "$pretend" ]; then
+    export CLEAVE_IDENTITY=$page
+    pretend_page 0 1 a-number--------
+fi
+say "init: $(uname -r), $(grep -c '^processor' /proc/cpuinfo) CPUs, $(sed -n 's/^MemTotal: *//p' /proc/meminfo)"
+say "init: $(cleave-guest info 2>&1)"
+case $workload in
+redis) run_redis ;;
+'') ;;
+*)
+    say "no such workload: $workload"
+    code=1
+    ;;
+esac
+if [ -n "$shell" ]; then
+    setsid cttyhack sh </dev/console >/dev/console 2>&1
+fi
+say "init: done, code $code"
+echo "${role:-init}: code $code${note:+, $note}" >/tmp/result
+cleave-guest exit $code /tmp/result 2>/dev/null
+poweroff -f
