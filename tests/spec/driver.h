@@ -28,6 +28,7 @@ struct spec_shard {
     unsigned most_blocks;  /* ... and at most */
     unsigned spaces;       /* alive at a time */
     bool ragged;           /* ranges are single pages or long, so that regions have many words */
+    unsigned memory;       /* 2 MiB blocks of private memory that a new space begins with, at 0 */
 };
 
 #define SPEC_LOG 40
