@@ -12,6 +12,7 @@
 #   build/gcc-release/cleave.elf, .../cleave.iso  the hypervisor, and a disc that boots it
 #   build/gcc-debug/boottest.elf                  the platform alone, with tests/boot/ as its kernel
 #   build/linux/vmlinux, .../initrd.cpio          Debian's kernel as a guest, and what it starts
+#   build/gcc-debug/trace.elf, trace/hosted       the randomized run on the machine, and in a process
 
 VARIANTS := clang-asan gcc-debug gcc-release clang-debug clang-release
 SHIPPED := gcc-release
@@ -33,6 +34,11 @@ PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
             $(foreach f,acpi apic console cpu crash format port smp string symbols rtc time trap,hv/x86/$f.c) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
+# The randomized run beside the reference, compiled without the C library's headers: the same objects in a
+# process and in the image.
+TRACE := $(filter-out %_test.c tests/spec/run.c,$(wildcard tests/spec/*.c)) tests/unit/random.c \
+         tests/trace/trace.c
+TRACE_KERNEL := $(filter-out %/trace.c %/hosted.c,$(wildcard tests/trace/*.c tests/trace/*.S))
 # What of it needs no machine and has unit tests in a process.
 PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
         hv/kernel/guest_walk.c
@@ -68,7 +74,9 @@ X86_FLAGS := -I hv/x86 $(CORE_FLAGS) -I hv/kernel -I hv/xen -D__XEN_INTERFACE_VE
 HOSTED_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -pthread -I hv/include -I hv/mm -I hv/host
 TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/spec -I tests/bench \
               -iquote hv/x86 -iquote hv/kernel -iquote hv/xen
-export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS
+TRACE_FLAGS := -I tests/trace/include $(filter-out -Wconversion,$(X86_FLAGS)) -I hv/host -I tests/spec \
+               -I tests/unit -I tests/trace
+export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS TRACE_FLAGS
 
 # flags(source): by the folder it lies in
 flags = $(if $(filter hv/host/%,$1),$(HOSTED_FLAGS),$(if $(filter hv/mm/%,$1),$(CORE_FLAGS),\
@@ -97,6 +105,7 @@ ALLOC_JOBS = $(foreach p,$(ALLOC_PROGRAMS),"$p -a")
 NEEDS_lint := objects
 NEEDS_mutant := objects
 NEEDS_boot := build/gcc-debug/boottest.elf
+NEEDS_spec := $(foreach v,$(IMAGES),build/$v/trace.elf build/$v/trace/hosted)
 NEEDS_qemu := build/gcc-debug/cleave.elf guests
 NEEDS_bochs := $(NEEDS_qemu)
 NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
@@ -118,6 +127,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach m,$(CHECK_MUTANTS),"mutant.$m: tests/mutants.sh --one $m") \
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
           $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
+          $(foreach s,$(shell tests/spec.sh --list),"spec.$s: tests/spec.sh $(subst ., ,$s)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           "figures.repeat: tests/bench/hypervisor.sh" \
@@ -157,7 +167,7 @@ check:
 	configs/install.sh check
 ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
-		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) guests $(NEEDS_linux) || \
+		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) $(NEEDS_spec) guests $(NEEDS_linux) || \
 		broken='build.all: echo see the messages of the compilers; false'; \
 	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(ALLOC_JOBS) $(CHECKS)
 else
@@ -264,9 +274,22 @@ build/$1/real/%.o: %.S Makefile $(OFFSETS:%.c=build/$1/real/%.h)
 OBJECTS_$1 = $$(addsuffix .o,$$(addprefix build/$1/real/,$$(basename $$1)))
 build/$1/cleave.elf: $$(call OBJECTS_$1,$(CORE) $(X86) $(KERNEL))
 build/$1/boottest.elf: $$(call OBJECTS_$1,$(CORE) $(PLATFORM) $(BOOT_TEST))
+build/$1/trace.elf: $$(call OBJECTS_$1,$(CORE) $(X86) $(filter %.S,$(TRACE_KERNEL)))
+build/$1/trace.elf: $(patsubst %.c,build/$1/trace/%.o,$(TRACE) $(filter %.c,$(TRACE_KERNEL)))
+build/$1/trace.elf: LINK_OPTIONS := --wrap=port_random --wrap=port_refuse_allocation
 build/$1/%.elf: hv/x86/boot/link.lds hv/x86/symbols.sh configs/link.sh
 	echo "  LD  $$@"
-	configs/link.sh $$@ $$(filter %.o,$$^)
+	configs/link.sh $$@ $$(LINK_OPTIONS) $$(filter %.o,$$^)
+
+build/$1/trace/%.o: %.c Makefile
+	mkdir -p $$(@D)
+	echo "  CC  $1/trace $$<"
+	$(firstword $(subst -, ,$1)) $(TRACE_FLAGS) $(FLAGS_$(lastword $(subst -, ,$1))) \
+		-I $(GEOMETRY_real) -MMD -MP -c -o $$@ $$<
+
+build/$1/trace/hosted: $(patsubst %.c,build/$1/trace/%.o,$(TRACE) tests/trace/hosted.c) \
+                       build/$1/real/libcleave.a
+	$$(LINK_$1) -o $$@ $$^
 
 build/$1/cleave.iso: build/$1/cleave.elf $(MODULES) configs/iso.sh
 	echo "  ISO $$@"

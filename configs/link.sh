@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# link.sh IMAGE OBJECT...: links the hypervisor twice, the second time with the names of its functions,
+# link.sh IMAGE [OPTION...] OBJECT...: links the hypervisor twice, the second time with the names of its functions,
 # and checks that none of them moved and that the file is as the multiboot headers say.
 set -eu
 cd "$(dirname "$0")/.."

@@ -42,7 +42,9 @@ check_tidy() {
     find hv/x86 hv/kernel tests/boot -name '*.c' | tidy "$X86_FLAGS" || status=1
     find hv/host -name '*.c' | tidy "$HOSTED_FLAGS" || status=1
     find tests/guests -name '*.c' | tidy "$GUEST_FLAGS" || status=1
-    find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' -not -path 'tests/guests/*' |
+    find tests/trace -name '*.c' | tidy "$TRACE_FLAGS" || status=1
+    find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' -not -path 'tests/guests/*' \
+        -not -path 'tests/trace/*' |
         tidy "$TEST_FLAGS -DTEST_VARIANT=\"lint\"" || status=1
     return $status
 }

@@ -1,39 +1,36 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Runs episodes of random operations, compares after each step, and tells how to repeat a failure.
- */
+/* Makes random operations, compares after each, and says what came before a failure. */
 #include "driver.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "alloc.h"
 #include "audit.h"
 #include "ops.h"
-#include "test.h"
+#include "random.h"
 
 #define WINDOW_PAGES (GUEST_PAGES < 786432 ? GUEST_PAGES : 786432) /* what the reference keeps */
 #define AUDIT_STEPS                                                                                \
     (PAGE_SHIFT > 10 ? 50 : 1) /* between two audits: the real geometry's take long */
 #define KEPT_BYTES (PAGE_SHIFT > 10 ? 8 : PAGE_SIZE) /* of each page: a tag, or all */
 
-static struct world *current;   /* for what ends the process from within the core */
-static bool quiet;              /* only the outcome counts */
-static unsigned char *left_out; /* by step: not to be run */
-
-/* Counts of all episodes. */
-struct spec_sum {
-    uint64_t applied, refused, exhausted;
-};
+const char *spec_only;
+bool spec_quiet;
 
 /* --- Saying ----------------------------------------------------------------------------------- */
+
+static uint64_t hash(uint64_t h, const char *text)
+{
+    for (; *text; text++) {
+        h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    }
+    return h;
+}
+
+uint64_t spec_hash(const char *text) { return hash(UINT64_C(0xcbf29ce484222325), text); }
 
 void spec_say(struct world *w, const char *format, ...)
 {
@@ -44,31 +41,18 @@ void spec_say(struct world *w, const char *format, ...)
     va_start(list, format);
     vsnprintf(line + used, (size_t)(SPEC_LINE - used), format, list);
     va_end(list);
+    w->history = hash(w->history, line);
 }
 
-/* Also called on the way out after a signal: what is printed may be lost, no more. */
-/* NOLINTBEGIN(bugprone-signal-handler) */
-static void print_log(const struct world *w)
+void spec_print_log(const struct world *w)
 {
-    printf("  episode seed 0x%" PRIx64 ", step %u, %s; repeat with CLEAVE_EPISODE=0x%" PRIx64 "\n",
-           w->seed, w->step, w->shard->label, w->seed);
+    printf("  episode seed 0x%" PRIx64 ", step %u, %s\n", w->seed, w->step, w->shard->label);
     for (unsigned i = 1; i <= SPEC_LOG; i++) {
         const char *line = w->log[(w->lines + i) % SPEC_LOG];
         if (line[0]) {
             printf("    %s\n", line);
         }
     }
-    fflush(stdout);
-}
-/* NOLINTEND(bugprone-signal-handler) */
-
-static uint64_t hash(const char *text)
-{
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (; *text; text++) {
-        h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-    }
-    return h;
 }
 
 _Noreturn void spec_fail(struct world *w, const char *format, ...)
@@ -76,29 +60,16 @@ _Noreturn void spec_fail(struct world *w, const char *format, ...)
     char text[400];
     va_list list;
 
-    int kind = 1 + (int)(hash(format) % 200); /* so that other failures are told apart */
-    if (quiet) {
-        _exit(kind);
+    int kind = 1 + (int)(spec_hash(format) % 90); /* so that other failures are told apart */
+    if (spec_quiet) {
+        spec_stop(kind);
     }
     va_start(list, format);
     vsnprintf(text, sizeof(text), format, list);
     va_end(list);
     printf("  %s\n", text);
-    print_log(w);
-    fflush(NULL);
-    _exit(kind);
-}
-
-/* The core or the model stopped the process: say where the run was. */
-static void on_signal(int number)
-{
-    struct world *w = current;
-    current = NULL;
-    if (w && !quiet) {
-        print_log(w);
-    }
-    signal(number, SIG_DFL);
-    raise(number);
+    spec_print_log(w);
+    spec_stop(kind);
 }
 
 /* --- Choosing --------------------------------------------------------------------------------- */
@@ -271,6 +242,7 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
 {
     bool dry = false;
 
+    w->history = (w->history ^ got) * UINT64_C(0x100000001b3);
     if (got == expected) {
         *(got == CLEAVE_OK ? &w->applied : &w->refused) += 1;
         return got == CLEAVE_OK;
@@ -370,8 +342,7 @@ void spec_compare(struct world *w, bool everything)
         }
     }
     if (settled) {
-        host_tlb_check();
-        host_check_locks();
+        spec_check_machine();
     }
     if (settled && (everything || w->step % AUDIT_STEPS == 0)) {
         audit(w);
@@ -380,8 +351,7 @@ void spec_compare(struct world *w, bool everything)
 
 /* --- Running ---------------------------------------------------------------------------------- */
 
-/* All operations, and which of them take part. CLEAVE_OPS="map,fork,write" leaves out the others.
- */
+/* All operations. */
 static const struct {
     const struct spec_op *ops;
     const unsigned *count;
@@ -394,7 +364,7 @@ static const struct {
 
 static unsigned weight_of(const struct spec_op *op)
 {
-    const char *only = getenv("CLEAVE_OPS");
+    const char *only = spec_only;
     size_t length = strlen(op->name);
 
     for (const char *at = only; at && (at = strstr(at, op->name)); at += length) {
@@ -447,9 +417,8 @@ void spec_preempted(struct world *w, unsigned space)
     }
 }
 
-static void on_wake(struct vcpu_wait *wait, void *arg)
+void spec_woken(struct world *w, const struct vcpu_wait *wait)
 {
-    struct world *w = arg;
     for (unsigned cpu = 1; cpu < SPEC_VCPUS; cpu++) {
         if (wait == &w->vcpu[cpu].wait) {
             w->vcpu[cpu].waiting = false;
@@ -457,33 +426,32 @@ static void on_wake(struct vcpu_wait *wait, void *arg)
     }
 }
 
-static void start_episode(struct world *w)
+void spec_begin(struct world *w, const struct spec_shard *shard, uint64_t seed)
 {
-    const struct spec_shard *shard = w->shard;
-    w->random = w->seed;
+    *w = (struct world){.shard = shard, .seed = seed, .random = seed};
     uint64_t blocks =
         shard->least_blocks + spec_below(w, shard->most_blocks - shard->least_blocks + 1);
 
-    host_start(&(struct host_options){.frames = (blocks + 3 * TABLE_ENTRIES) * level_pages(1),
-                                      .cpus = SPEC_VCPUS,
-                                      .format = shard->npt ? &npt_format : &ept_format,
-                                      .huge_exec = shard->huge_exec});
-    host_seed(w->seed);
-    host_enable_tlb(true);
-    host_log_enable(false);
-    host_on_wake(on_wake, w);
+    spec_start_machine(w, blocks);
     for (unsigned cpu = 0; cpu < SPEC_VCPUS; cpu++) {
         w->vcpu[cpu].space = REF_SPACES;
         w->vcpu[cpu].wait.vcpu = cpu;
     }
-    w->ctx = host_ctx(0);
-    w->device = host_take(level_pages(1), 1);
-    w->pool = host_pool(blocks * level_size(1));
     w->pool_free = w->pool->free;
     w->ref = ref_new(PAGE_SIZE, KEPT_BYTES, GUEST_PAGES, WINDOW_PAGES, LEVEL_BITS);
 }
 
-static void end_episode(struct world *w)
+void spec_step(struct world *w, unsigned whole)
+{
+    w->random = w->seed ^ w->step * UINT64_C(0xd1342543de82ef95);
+    w->random = test_random(&w->random);
+    w->touched_start = w->touched_end = 0;
+    w->ctx->budget = UINT64_MAX;
+    run_op(w);
+    spec_compare(w, w->step % whole == 0);
+}
+
+void spec_finish(struct world *w)
 {
     host_fail_allocation(0);
     w->lines++;
@@ -499,171 +467,5 @@ static void end_episode(struct world *w)
     }
     ref_free(w->ref);
     free(w->scratch);
-    host_stop();
-}
-
-static void run_episode(const struct spec_shard *shard, uint64_t seed, unsigned steps,
-                        unsigned whole, struct spec_sum *sum)
-{
-    static struct world world;
-    struct world *w = &world;
-
-    *w = (struct world){.shard = shard, .seed = seed};
-    current = w;
-    start_episode(w);
-    for (w->step = 1; w->step <= steps; w->step++) {
-        if (left_out && left_out[w->step]) {
-            continue;
-        }
-        w->random = seed ^ w->step * UINT64_C(0xd1342543de82ef95);
-        w->random = test_random(&w->random);
-        w->touched_start = w->touched_end = 0;
-        w->ctx->budget = UINT64_MAX;
-        run_op(w);
-        spec_compare(w, w->step % whole == 0);
-    }
-    end_episode(w);
-    sum->applied += w->applied;
-    sum->refused += w->refused;
-    sum->exhausted += w->exhausted;
-    current = NULL;
-}
-
-/* --- Fewer steps that fail as well ------------------------------------------------------------ */
-
-/* Runs an episode in a process of its own. How it ended; 0 is well. */
-static int outcome(const struct spec_shard *shard, uint64_t seed, unsigned steps, unsigned whole,
-                   bool silent, struct spec_sum *sum)
-{
-    int status = 0;
-    fflush(NULL);
-    pid_t child = fork();
-
-    if (child == 0) {
-        quiet = silent;
-        run_episode(shard, seed, steps, whole, sum);
-        fflush(NULL);
-        _exit(0);
-    }
-    return child < 0 || waitpid(child, &status, 0) != child ? -1 : status;
-}
-
-#define SHRINK_SECONDS 20 /* or what CLEAVE_SHRINK says */
-
-/* Leaves out as many steps as it can in some seconds, and shows what is left failing. */
-static void shrink(const struct spec_shard *shard, uint64_t seed, unsigned steps, unsigned whole,
-                   int how, struct spec_sum *sum)
-{
-    const char *limit = getenv("CLEAVE_SHRINK");
-    time_t end = time(NULL) + (limit ? strtol(limit, NULL, 10) : SHRINK_SECONDS);
-    unsigned kept = steps;
-
-    left_out = calloc(steps + 1, 1);
-    for (unsigned size = steps / 2; left_out && size > 0; size /= 2) {
-        for (unsigned first = 1; first <= steps && time(NULL) < end; first += size) {
-            unsigned last = first + size - 1 < steps ? first + size - 1 : steps;
-            unsigned char *before = malloc(steps + 1);
-            unsigned less = 0;
-            if (!before) {
-                return;
-            }
-            memcpy(before, left_out, steps + 1);
-            for (unsigned i = first; i <= last; i++) {
-                less += !left_out[i];
-                left_out[i] = 1;
-            }
-            if (less > 0 && outcome(shard, seed, steps, whole, true, sum) == how) {
-                kept -= less;
-            } else {
-                memcpy(left_out, before, steps + 1);
-            }
-            free(before);
-        }
-    }
-    printf("  the same with %u steps: CLEAVE_EPISODE=0x%" PRIx64 " CLEAVE_STEPS=", kept, seed);
-    for (unsigned i = 1; left_out && i <= steps; i++) {
-        if (!left_out[i]) {
-            printf("%u,", i);
-        }
-    }
-    printf("\n");
-    (void)outcome(shard, seed, steps, whole, false, sum);
-}
-
-/* Steps of this build in a hundred of all builds that a whole check runs. */
-static unsigned share(void)
-{
-    static const struct {
-        const char *variant;
-        unsigned percent;
-    } shares[] = {{"gcc-release", 36},
-                  {"clang-release", 36},
-                  {"gcc-debug", 12},
-                  {"clang-debug", 12},
-                  {"clang-asan", 4}};
-
-    for (unsigned i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
-        if (strncmp(TEST_VARIANT, shares[i].variant, strlen(shares[i].variant)) == 0) {
-            return shares[i].percent;
-        }
-    }
-    return 100;
-}
-
-/* CLEAVE_STEPS="3,17,40": the steps of the episode that are to be run. */
-static void choose_steps(unsigned steps)
-{
-    const char *text = getenv("CLEAVE_STEPS");
-    left_out = text ? malloc(steps + 1) : NULL;
-    if (!left_out) {
-        return;
-    }
-    memset(left_out, 1, steps + 1);
-    while (*text) {
-        char *end;
-        unsigned long step = strtoul(text, &end, 10);
-        if (step > 0 && step <= steps) {
-            left_out[step] = 0;
-        }
-        text = *end ? end + 1 : end;
-    }
-}
-
-#define ALLOC_STEPS 600u /* each is run once for every allocation before it */
-
-void spec_run(const struct spec_shard *shard, unsigned whole)
-{
-    uint64_t steps =
-        alloc_running() ? ALLOC_STEPS : test_steps((uint64_t)shard->steps * 10 * share());
-    uint64_t seed = test_seed() ^ hash(TEST_VARIANT) ^ hash(shard->label);
-    const char *one = getenv("CLEAVE_EPISODE");
-    bool here = getenv("CLEAVE_TEST_NOFORK") != NULL;
-    struct spec_sum *sum =
-        mmap(NULL, sizeof(*sum), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    REQUIRE(sum != MAP_FAILED);
-
-    choose_steps(shard->episode);
-    signal(SIGABRT, on_signal);
-    signal(SIGSEGV, on_signal);
-    signal(SIGBUS, on_signal);
-    for (uint64_t done = 0; done < steps;) {
-        uint64_t episode = one ? strtoull(one, NULL, 0) : test_random(&seed);
-        uint64_t left = one ? shard->episode : steps - done;
-        unsigned now = left < shard->episode ? (unsigned)left : shard->episode;
-        done = one ? steps : done + now;
-        int how = 0;
-        if (here) {
-            run_episode(shard, episode, now, whole, sum);
-        } else {
-            how = outcome(shard, episode, now, whole, false, sum);
-        }
-        if (how != 0 && !left_out) {
-            shrink(shard, episode, now, whole, how, sum);
-        }
-        REQUIRE(how == 0);
-    }
-    printf("  %" PRIu64 " steps: %" PRIu64 " calls succeeded, %" PRIu64 " were refused, %" PRIu64
-           " ran out of memory\n",
-           steps, sum->applied, sum->refused, sum->exhausted);
-    CHECK(sum->applied > 0);
+    spec_stop_machine();
 }

@@ -28,6 +28,7 @@ struct spec_shard {
     unsigned most_blocks;  /* ... and at most */
     unsigned spaces;       /* alive at a time */
     bool ragged;           /* ranges are single pages or long, so that regions have many words */
+    unsigned memory;       /* 2 MiB blocks of private memory that a new space begins with, at 0 */
 };
 
 #define SPEC_LOG 40
@@ -89,11 +90,39 @@ struct world {
     /* Pages that the step may have changed: what a quick comparison looks at. */
     uint64_t touched_start, touched_end;
     uint64_t applied, refused, exhausted; /* calls that succeeded, failed as foreseen, ran dry */
+    uint64_t history; /* hash of all that was called, with arguments and statuses */
 };
 
 /* Runs a shard; failures are the test's. `whole` is the number of steps between two comparisons of
- * everything: 1, or more where only what a step touched is compared after it. */
+ * everything: 1, or more where only what a step touched is compared after it. In run.c. */
 void spec_run(const struct spec_shard *shard, unsigned whole);
+
+/* --- An episode ------------------------------------------------------------------------------- */
+
+/* Makes the machine and an empty world. */
+void spec_begin(struct world *w, const struct spec_shard *shard, uint64_t seed);
+/* Makes step `w->step`, and compares. */
+void spec_step(struct world *w, unsigned whole);
+/* Destroys everything, wants every frame back, and takes the machine down. */
+void spec_finish(struct world *w);
+/* The operations that take part: "map,fork,write"; null: all. */
+extern const char *spec_only;
+/* Print nothing: only the outcome counts. */
+extern bool spec_quiet;
+
+/* --- What the machine below provides: run.c, or tests/trace/ ---------------------------------- */
+
+/* Also the functions of host.h that the operations call. */
+
+/* Makes a machine of SPEC_VCPUS CPUs with a pool of `blocks` blocks of 2 MiB, and sets `ctx`,
+ * `device` and `pool`. Calls of port_wake() come to spec_woken() until it is taken down. */
+void spec_start_machine(struct world *w, uint64_t blocks);
+void spec_stop_machine(void);
+void spec_woken(struct world *w, const struct vcpu_wait *wait);
+/* Fails unless locks and translations are as they must be between two operations. */
+void spec_check_machine(void);
+/* Ends the run with a failure; `kind` (1 to 90) tells failures apart. */
+_Noreturn void spec_stop(int kind);
 
 /* --- For the operations ----------------------------------------------------------------------- */
 
@@ -106,11 +135,14 @@ struct spec_op {
 
 uint64_t spec_below(struct world *w, uint64_t n);
 bool spec_chance(struct world *w, unsigned one_in);
+uint64_t spec_hash(const char *text);
 /* Writes the line of this step's log. */
 void spec_say(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Ends the test: prints the seed, the step and the last operations. */
 _Noreturn void spec_fail(struct world *w, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Prints the last operations, and how to repeat them. */
+void spec_print_log(const struct world *w);
 /* Notes that pages [start, end) may have changed, in whatever space. */
 void spec_touch(struct world *w, uint64_t start, uint64_t end);
 

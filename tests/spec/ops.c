@@ -111,6 +111,23 @@ unsigned ops_alive(const struct world *w)
     return count;
 }
 
+static void give_memory(struct world *w, unsigned s)
+{
+    const struct ref_region region = {.policy = REF_PRIVATE, .rights = 7, .order = 1};
+    const struct region core = {.policy = REGION_PRIVATE, .rights = 7, .order = 1};
+    uint64_t size = w->shard->memory * level_size(1);
+
+    w->ref->commit = false;
+    enum cleave_status expected = ref_set_region(w->ref, s, 0, size, &region);
+    ops_before(w);
+    enum cleave_status got = space_set_region(w->ctx, w->space[s], gpa(0), size, &core);
+    spec_touch(w, 0, w->shard->memory * level_pages(1));
+    if (spec_agree(w, got, expected, w->space[s], 40)) {
+        w->ref->commit = true;
+        (void)ref_set_region(w->ref, s, 0, size, &region);
+    }
+}
+
 static void op_create(struct world *w)
 {
     unsigned s = ref_unused(w->ref);
@@ -132,6 +149,9 @@ static void op_create(struct world *w)
         (void)ref_create(w->ref, s);
         w->space[s]->grain = (uint8_t)spec_below(w, 3);
         w->promised[s] = false;
+        if (w->shard->memory > 0) {
+            give_memory(w, s);
+        }
     }
 }
 

@@ -24,6 +24,8 @@ uint64_t ops_pinned_pages(const struct world *w, unsigned s)
 
 /* --- Pins ------------------------------------------------------------------------------------- */
 
+#define PINS 4u /* at a time, and as many that were made between two parts of a call */
+
 static unsigned pick_pin(struct world *w)
 {
     unsigned start = (unsigned)spec_below(w, REF_PINS);
@@ -48,11 +50,13 @@ static void tell(struct world *w, unsigned s, const struct spec_range *range,
 static void op_pin(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
-    unsigned pin = 0;
-    while (pin < REF_PINS && w->ref->pin[pin].live) {
+    unsigned pin =
+        w->nested ? PINS : 0; /* the call in which it is nested may have a slot in mind */
+    unsigned end = pin + PINS;
+    while (pin < end && w->ref->pin[pin].live) {
         pin++;
     }
-    if (s == REF_SPACES || pin >= 4) {
+    if (s == REF_SPACES || pin == end) {
         return;
     }
     struct spec_range range = spec_pick_any_range(w, s);
@@ -162,6 +166,9 @@ static void op_foreign_map(struct world *w)
     uint64_t to = spec_pick_range(w, mapper).at;
     if (spec_chance(w, 40)) {
         at = spec_pick_any_range(w, owner).at;
+    }
+    if (ops_past(w, &(struct spec_range){at, PAGE_SIZE})) {
+        return;
     }
     for (unsigned i = 0; i < 6 && ref_page(w->ref, mapper, to >> PAGE_SHIFT).policy; i++) {
         to = spec_pick_range(w, mapper).at;

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "calls.h"
+#include "random.h"
 
 #define TEST_SECONDS 60u /* time limit of a test that does not ask for more */
 
@@ -132,8 +133,6 @@ void test_case(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* CLEAVE_SEED when set, else a fixed number, or (CLEAVE_LONG) a new one; prints which. */
 uint64_t test_seed(void);
-/* Next number of the sequence that `*state` is in (splitmix64); `*state` starts as a seed. */
-uint64_t test_random(uint64_t *state);
 /* `normal` iterations, ten times as many when CLEAVE_LONG is set. */
 uint64_t test_steps(uint64_t normal);
 /* Preemptions of an exploration of schedules: `most`, or one less where that takes long (under a
