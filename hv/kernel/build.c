@@ -4,6 +4,7 @@
 
 #include "elf.h"
 #include "guest_acpi.h"
+#include "guest_clock.h"
 #include "identity.h"
 #include "sched.h"
 #include "selftest.h"
@@ -229,6 +230,7 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
           d->vcpus, d->kernel);
     if (d->paused) {
         domain->asked_pauses = 1;
+        clock_stop(domain);
         sched_pause(domain);
     }
     sched_resume(domain->vcpu[0]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Operations on domains as a whole: create, start, pause, destroy, wait, statistics. */
 #include "guest.h"
+#include "guest_clock.h"
 #include "hypercall.h"
 #include "sched.h"
 #include "stat.h"
@@ -116,6 +117,7 @@ enum cleave_status op_pause(struct call *call)
     } else {
         domain->asked_pauses++;
         domain_stop(call->ctx, domain, call->vcpu);
+        clock_stop(domain);
     }
     klock_release(&domain->busy);
     return status;
@@ -131,7 +133,9 @@ enum cleave_status op_unpause(struct call *call)
     if (domain->asked_pauses == 0) {
         status = mm_fail(call->ctx, CLEAVE_INVALID, "domain", domain->id, 1, 0);
     } else {
-        domain->asked_pauses--;
+        if (--domain->asked_pauses == 0) {
+            clock_go(domain);
+        }
         sched_wake_sleepers(domain, SLEEP_QUOTA); /* its limit may be far enough away now */
         domain_resume(domain);
     }
