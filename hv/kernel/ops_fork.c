@@ -46,7 +46,8 @@ static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct
     state_of(from, call->vcpu, call->exit, index, &state);
     to->halted = from->halted;
     to->started = 1;
-    if (from->result_size <= RESULT_KEPT) { /* its call is done, but for writing that */
+    if (from->result_size != 0 &&
+        from->result_size <= RESULT_KEPT) { /* its call is done, but for writing that */
         to->result_size = from->result_size;
         __builtin_memcpy(&to->result, &from->result, RESULT_KEPT);
     }
