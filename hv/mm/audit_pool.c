@@ -408,7 +408,7 @@ static bool check_reserved(struct audit *audit)
     uint64_t reserved = pool->payer.reserved;
 
     for (const struct space *s = pool->spaces; s != NULL; s = s->next) {
-        reserved += s->payer.reserved;
+        reserved += s->payer.reserved + s->op_payer.reserved;
     }
     if (reserved > pool->reserved) {
         return audit_violation(audit, 8, "less is reserved than payers hold", reserved,
