@@ -55,8 +55,7 @@ static void predict(struct books before, int64_t free, int64_t reserved, int64_t
     CHECK_EQ(now.charged, before.charged - (uint64_t)free);
 }
 
-/* --- Orders
- * --------------------------------------------------------------------------------------- */
+/* --- Orders ----------------------------------------------------------------------------------- */
 
 TEST(every_order_is_aligned_and_booked)
 {
@@ -386,8 +385,7 @@ TEST(reservations_survive_failing_allocations)
     scene_end();
 }
 
-/* --- Quotas
- * ---------------------------------------------------------------------------------------- */
+/* --- Quotas ----------------------------------------------------------------------------------- */
 
 /* T-X19: sums that would wrap 32 or 64 bits do not pass. */
 TEST(x19_quotas_near_the_limits_of_their_type)
@@ -480,8 +478,7 @@ TEST(x10_tables_are_charged)
     scene_end();
 }
 
-/* --- Accounts
- * --------------------------------------------------------------------------------------- */
+/* --- Accounts --------------------------------------------------------------------------------- */
 
 TEST(accounts_outlive_their_domain)
 {
@@ -532,8 +529,7 @@ TEST(account_numbers_end)
     CHECK_EQ(account, last);
 }
 
-/* --- What two CPUs would take from each other
- * ----------------------------------------------------- */
+/* --- What two CPUs would take from each other ------------------------------------------------- */
 
 #define LINE 64u /* bytes of a cache line */
 
@@ -571,8 +567,7 @@ TEST(successive_accounts_share_no_line)
     scene_end();
 }
 
-/* --- What is set aside
- * ---------------------------------------------------------------------------- */
+/* --- What is set aside ------------------------------------------------------------------------ */
 
 TEST(aside_is_free_and_given_back_under_pressure)
 {
