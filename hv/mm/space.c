@@ -125,8 +125,10 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
     if (status == CLEAVE_OK && space->op != OP_NONE && !hidden && !unmaps) {
         status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_REGION, OP_DISARM);
     }
-    if (status == CLEAVE_OK && space->op != OP_NONE) {
+    if (status == CLEAVE_OK) {
         drop_fresh(ctx, space);
+    }
+    if (status == CLEAVE_OK && space->op != OP_NONE) {
         stage_drop(ctx, space);
         region_defer(ctx, space->op_regions);
         space->op_regions = REGION_WORD_NONE;

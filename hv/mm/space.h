@@ -150,10 +150,10 @@ void space_discard(struct mm_ctx *ctx, struct space *space);
 
 /*
  * Gives up an operation that was stopped (CLEAVE_AGAIN) and that nobody will go on with, when
- * nothing of it is to be seen yet: space_set_region(), space_map_device(), space_protect(),
- * channel_arm(), rearm and disarm. Others can then begin. CLEAVE_BUSY for what has to be finished:
- * a reset, a paged mapping, memory of which a part is private already; CLEAVE_OK also where nothing
- * was stopped. O(TABLE_ENTRIES).
+ * nothing of it is to be seen yet: space_set_region(), space_map(), space_map_device(),
+ * space_protect(), channel_arm(), rearm and disarm; and the leaf that a populate was zeroing.
+ * Others can then begin. CLEAVE_BUSY for what has to be finished: a reset, a paged mapping, memory
+ * of which a part is private already; CLEAVE_OK also where nothing was stopped. O(TABLE_ENTRIES).
  */
 enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 

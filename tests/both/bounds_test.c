@@ -363,6 +363,34 @@ TEST(others_finish_an_unmap)
     finish();
 }
 
+/* The leaf that a mapping or a populate is zeroing is not lost when nobody goes on with it. */
+TEST(a_leaf_that_is_zeroed_is_given_up)
+{
+    const struct region memory = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 2};
+    scene_start(REAL ? 2 * TABLE_ENTRIES : 0);
+    space = scene_space();
+    uint64_t free = scene.pool->free;
+    for (unsigned populate = 0; populate < 2; populate++) {
+        test_case("populate %u", populate);
+        if (populate) {
+            REQUIRE_OK(space_set_region(scene.ctx, space, PAGE(GIGA), BYTES(GIGA), &memory));
+            free = scene.pool->free;
+        }
+        scene.ctx->budget = BUDGET;
+        CHECK_STATUS(populate ? space_populate(scene.ctx, space, PAGE(GIGA), BYTES(GIGA))
+                              : space_map(scene.ctx, space, PAGE(GIGA), 2, &memory),
+                     CLEAVE_AGAIN);
+        scene.ctx->budget = UINT64_MAX;
+        CHECK_LE(scene.pool->free, free - GIGA);
+        CHECK_OK(space_give_up(scene.ctx, space));
+        CHECK_EQ(scene.pool->free, free);
+        scene_audit();
+    }
+    CHECK_OK(space_populate(scene.ctx, space, PAGE(GIGA), BYTES(GIGA)));
+    CHECK_EQ(scene_lookup(space, GIGA).level, 2);
+    scene_end();
+}
+
 /* --- Shared memory that becomes private ------------------------------------------------------- */
 
 /* Goes on until the operation stands in `phase`, `steps` steps behind its beginning. */
