@@ -132,6 +132,21 @@ static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
     return status;
 }
 
+bool space_help_convert(struct mm_ctx *ctx, struct space *space)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    bool stopped =
+        space->state == SPACE_ALIVE && space->op == OP_REGION && space->op_phase == PHASE_CONVERT;
+    if (stopped) {
+        struct region region = region_unpack(space->op_argument[0]);
+        space_turn(space);
+        enum cleave_status status = change_region(ctx, space, space->op_range, &region);
+        MM_CHECK(status == CLEAVE_OK || status == CLEAVE_AGAIN);
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+    return stopped;
+}
+
 static enum cleave_status add_region(struct mm_ctx *ctx, struct space *space,
                                      struct gfn_range range, const struct region *region)
 {

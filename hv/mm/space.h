@@ -161,6 +161,8 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_C
  * anybody whom it shuts out. True: it came a step further, try again; false: no such is stopped.
  * Its own caller may call space_unmap() again, which finds holes. Spends the budget. */
 bool space_help_unmap(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+/* The same for a change from shared to private that was stopped when a part was private. */
+bool space_help_convert(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
 /* --- Regions ---------------------------------------------------------------------------------- */
 

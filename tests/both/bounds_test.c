@@ -435,7 +435,7 @@ TEST(shared_pages_become_private_in_order)
     const struct fork_options plain = {.limit = UINT64_MAX};
     struct space *made;
     uint32_t id;
-    for (unsigned ending = 0; ending < 3; ending++) {
+    for (unsigned ending = 0; ending < 4; ending++) {
         start(0);
         prepare_shared();
         struct space *child = scene.pool->spaces;
@@ -459,7 +459,21 @@ TEST(shared_pages_become_private_in_order)
         CHECK_STATUS(space_pin(scene.ctx, space, PAGE(at), PAGE_SIZE, true, &id), CLEAVE_BUSY);
         if (ending == 0) {
             scene_destroy(space);
-        } else if (ending == 1) { /* what is left is the space's own: nothing more is copied */
+        } else if (ending == 3) { /* by whoever it shuts out, in as many steps */
+            unsigned steps = 0;
+            bool stopped = true;
+            for (; stopped; steps++) {
+                scene.ctx->budget = BUDGET;
+                stopped = space_help_convert(scene.ctx, space);
+                scene.ctx->budget = UINT64_MAX;
+            }
+            CHECK(steps > PAGES / TABLE_ENTRIES / 2);
+            CHECK_EQ(space->op, OP_NONE);
+            CHECK_EQ(scene.pool->reserved, 0);
+            CHECK_EQ(region_get(space->regions, gfn(AT)).policy, REGION_PRIVATE);
+            scene_check(space, AT + PAGES - 1, 100 + PAGES - 1);
+            CHECK_OK(do_unshare()); /* its own caller finds it done */
+        } else if (ending == 1) {   /* what is left is the space's own: nothing more is copied */
             scene_destroy(child);
             uint64_t copied = space->stats.pages_copied;
             CHECK_OK(do_unshare());
