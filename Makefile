@@ -95,11 +95,11 @@ programs = $(call program,$1,small) $(call program,$1,real)
 PROGRAMS := $(foreach v,$(VARIANTS),$(call programs,$v))
 DEBUG_PROGRAMS := $(call programs,gcc-debug)
 # Every allocation of every test refused in turn (tests/unit/alloc.h): in the small geometry, where a
-# run is cheap, and of the suites of the real one in a long check.
+# run is cheap. In a long check in the real one as well, what runs in both with gcc only.
 ALLOC_VARIANTS := $(if $(CLEAVE_LONG),gcc-debug clang-asan,gcc-debug)
-ALLOC_PROGRAMS := $(foreach v,$(ALLOC_VARIANTS),$(call program,$v,small) \
-                  $(if $(CLEAVE_LONG),$(foreach p,$(call program,$v,real),$(if $(findstring \
-                  /tests/unit/,$p),$p))))
+ALLOC_PROGRAMS := $(foreach v,$(ALLOC_VARIANTS),$(call program,$v,small) $(if $(CLEAVE_LONG),$(foreach \
+                  p,$(call program,$v,real),$(if $(or $(filter gcc%,$v),$(findstring \
+                  /tests/unit/,$p)),$p))))
 ALLOC_JOBS = $(foreach p,$(ALLOC_PROGRAMS),"$p -a")
 # These names are no test programs, but the checks below; what they start from.
 NEEDS_lint := objects

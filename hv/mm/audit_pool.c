@@ -369,6 +369,23 @@ static bool check_sum(struct audit *audit, const char *what, uint64_t expected, 
     return expected == found || audit_violation(audit, 8, what, expected, found);
 }
 
+/* Records on the free list, of which none is live or charged. */
+static bool check_free_accounts(struct audit *audit)
+{
+    const struct pool *pool = audit->pool;
+    uint64_t count = 0;
+
+    for (uint32_t i = pool->account_free; i != 0 && count <= pool->accounts; count++) {
+        const struct account *account = account_of(audit->pool, i);
+        if (account == NULL || account->live || account->charged != 0) {
+            return audit_violation(audit, 8, "a free account is in use", 0, i);
+        }
+        i = account->next_free;
+    }
+    return check_sum(audit, "the records of accounts that are free",
+                     (uint64_t)pool->accounts - pool->account_used, count);
+}
+
 static bool check_accounts(struct audit *audit)
 {
     for (uint32_t i = 0; i <= audit->pool->accounts; i++) {
@@ -380,7 +397,7 @@ static bool check_accounts(struct audit *audit)
         }
     }
     audit->report->slot = 0;
-    return true;
+    return check_free_accounts(audit);
 }
 
 /* Reservations that spaces hold are part of the promised frames; the rest are grants to vcpus that
@@ -391,7 +408,7 @@ static bool check_reserved(struct audit *audit)
     uint64_t reserved = pool->payer.reserved;
 
     for (const struct space *s = pool->spaces; s != NULL; s = s->next) {
-        reserved += s->payer.reserved;
+        reserved += s->payer.reserved + s->op_payer.reserved;
     }
     if (reserved > pool->reserved) {
         return audit_violation(audit, 8, "less is reserved than payers hold", reserved,

@@ -68,6 +68,13 @@ static pte_t policy_mark(enum region_policy policy)
     return ~UINT64_C(0);
 }
 
+/* Has a change from shared to private that is stopped come past the page? */
+static bool is_converted(const struct space *space, gfn_t at)
+{
+    return space->op == OP_REGION && space->op_phase == PHASE_CONVERT &&
+           at.v >= space->op_range.start.v && at.v < space->op_at.v;
+}
+
 #define PTE_MARKS (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN)
 
 /* A leaf or paged entry on a path of the space's own lies within one policy, which it fits. */
@@ -83,9 +90,10 @@ static bool check_policy(struct audit *audit, pte_t e, const struct audit_path *
             return audit_violation(audit, 6, "a paged entry outside a paged region", REGION_PAGED,
                                    region.policy);
         }
-        if (!paged && policy_mark(region.policy) != (e & PTE_MARKS)) {
-            return audit_violation(audit, 6, "a leaf does not fit the policy of its region",
-                                   policy_mark(region.policy), e & PTE_MARKS);
+        pte_t mark = policy_mark(is_converted(audit->space, at) ? REGION_PRIVATE : region.policy);
+        if (!paged && mark != (e & PTE_MARKS)) {
+            return audit_violation(audit, 6, "a leaf does not fit the policy of its region", mark,
+                                   e & PTE_MARKS);
         }
         at = extent.end;
     }

@@ -25,8 +25,7 @@ static pfn_t take(unsigned order)
 
 static uint64_t giga_blocks(void) { return 2 * TABLE_ENTRIES; }
 
-/* --- The predicate
- * ----------------------------------------------------------------------------------- */
+/* --- The predicate ---------------------------------------------------------------------------- */
 
 /* References on a 1 GiB head, one of its 2 MiB heads and one of its parts, on another part of that
  * block and on another block. */
@@ -101,8 +100,7 @@ TEST(exclusive_is_one_along_the_chain_and_nothing_beneath)
     scene_end();
 }
 
-/* --- Split and merge
- * ----------------------------------------------------------------------------------- */
+/* --- Split and merge -------------------------------------------------------------------------- */
 
 /* While others map the block whole its parts keep them in mind; the last whole reference dissolves
  * it. */
@@ -281,8 +279,7 @@ TEST(the_destination_is_raised_first)
 #endif
 }
 
-/* --- Overflow
- * --------------------------------------------------------------------------------------- */
+/* --- Overflow --------------------------------------------------------------------------------- */
 
 TEST(counts_fail_before_they_overflow)
 {
@@ -364,8 +361,7 @@ TEST(nodes_count_up_to_their_limit)
     scene_end();
 }
 
-/* --- The machine
- * ----------------------------------------------------------------------------------- */
+/* --- The machine ------------------------------------------------------------------------------ */
 
 TEST(descriptors_are_small)
 {

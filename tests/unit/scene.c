@@ -323,6 +323,9 @@ void scene_end(void)
         REQUIRE_OK(space_destroy(scene.ctx, space));
     }
     scene_audit();
+    while (scene.pool->channels != NULL) {
+        channel_destroy(scene.ctx, scene.pool->channels);
+    }
     CHECK_EQ(scene.pool->frames - scene.pool->free, scene.pool->kind[FRAME_OBJECT]);
     CHECK_EQ(scene.pool->reserved, 0);
     CHECK_EQ(scene.pool->aside, 0);
