@@ -138,7 +138,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 
-.PHONY: all help run scenario check check-long debug bench format lint analyze mutants clean objects
+.PHONY: all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -179,6 +179,16 @@ endif
 #: make check-long       the same with many more random steps and new seeds
 check-long:
 	CLEAVE_LONG=1 $(MAKE) check
+
+#: make check-allocations  refuses each allocation of each test in turn; hours
+check-allocations:
+	configs/install.sh check
+ifeq ($(CLEAVE_ALL_ALLOCATIONS),)
+	CLEAVE_LONG=1 CLEAVE_ALL_ALLOCATIONS=1 $(MAKE) check-allocations
+else
+	$(MAKE) $(ALLOC_PROGRAMS)
+	tests/run.sh $(ALLOC_JOBS)
+endif
 
 #: make debug T=name     one test under gdb, which stops where a check fails
 debug:

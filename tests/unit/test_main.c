@@ -303,7 +303,8 @@ static unsigned long milliseconds(void)
 
 #define ALLOC_SECONDS 600u /* for all runs of a test without an allocation */
 #define ALLOC_MOST 32u     /* of these */
-#define ALLOC_LONG 4000u   /* in a long check: all, of a test that has no more */
+#define ALLOC_LONG 200u    /* in a long check */
+#define ALLOC_ALL 4000u    /* where all are wanted: of a test that has no more */
 #define ALLOC_REAL 200u    /* there of one that has more, in the real geometry */
 
 /* How tests are run, and with allocation `only` refused, or 0. */
@@ -315,10 +316,10 @@ struct way {
 /* How many of a test's `count` allocations are refused at most. */
 static uint64_t alloc_most(uint64_t count)
 {
-    if (!getenv("CLEAVE_LONG")) {
-        return ALLOC_MOST;
+    if (!getenv("CLEAVE_ALL_ALLOCATIONS")) {
+        return getenv("CLEAVE_LONG") ? ALLOC_LONG : ALLOC_MOST;
     }
-    return TABLE_ENTRIES > 4 && count > ALLOC_LONG ? ALLOC_REAL : ALLOC_LONG;
+    return TABLE_ENTRIES > 4 && count > ALLOC_ALL ? ALLOC_REAL : ALLOC_ALL;
 }
 
 /* In the child, or with CLEAVE_TEST_NOFORK in the only process. */
@@ -430,12 +431,12 @@ static void report(const char *name, enum outcome outcome)
     report_line(outcome_report[outcome], name, "");
 }
 
-/* A long check refuses every allocation: says of which test it did not. */
+/* Where every allocation is to be refused: says of which test it was not. */
 static void report_part(const char *name, uint64_t runs, uint64_t count)
 {
     char text[64];
 
-    if (getenv("CLEAVE_LONG") && runs < count) {
+    if (getenv("CLEAVE_ALL_ALLOCATIONS") && runs < count) {
         snprintf(text, sizeof(text), " %" PRIu64 " of %" PRIu64, runs, count);
         report_line("part", name, text);
     }
