@@ -87,7 +87,7 @@ static enum cleave_status count_entries(struct mm_ctx *ctx, const pte_t *slots, 
         return CLEAVE_OK;
     }
     *n = table_run_length(slots, first, level);
-    return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
+    return frame_get_mapped(ctx, pte_pfn(e), level, *n);
 }
 
 /* Takes the write bits out of a table's private entries and out of its copy's. */

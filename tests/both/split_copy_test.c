@@ -82,15 +82,16 @@ TEST_TABLE(takes_what_it_may_and_no_more, edges)
     }
 }
 
-/* The split fails where a part has all the references that it can: the table goes, and with it the
- * run and the copy that were to follow. */
+/* The split fails where it cannot be counted: the table goes, and with it the run and the copy that
+ * were to follow. */
 TEST(split_that_fails_gives_all_back)
 {
     start();
     struct mapping m = scene_lookup(pair.child, 1);
     REQUIRE_EQ(m.level, 1);
     pfn_t block = pte_pfn(m.entry);
-    frame_of(pfn_add(block, 3), 0)->count = UINT32_MAX;
+    run_of(block, 1)->split = FRAME_COUNT_MAX;
+    frame_of(pfn_add(block, 3), 0)->count = 1;
     struct scene_state before = scene_state();
     uint64_t aside = scene.pool->aside, data = scene.pool->kind[FRAME_DATA];
     CHECK_STATUS(scene_access(pair.child, 1, ACCESS_WRITE), CLEAVE_OVERFLOW);
@@ -98,6 +99,7 @@ TEST(split_that_fails_gives_all_back)
     SCENE_CHECK_SAME(before, after);
     CHECK_EQ(scene.pool->aside, aside);
     CHECK_EQ(scene.pool->kind[FRAME_DATA], data);
+    run_of(block, 1)->split = 0;
     frame_of(pfn_add(block, 3), 0)->count = 0;
     scene_audit();
     scene_write(pair.child, 1, 2);
