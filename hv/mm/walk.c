@@ -174,4 +174,10 @@ enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struc
     return CLEAVE_OK;
 }
 
+void walk_into(struct mm_ctx *ctx, struct walk *walk)
+{
+    walk_down(ctx, walk, pte_pfn(walk->entry));
+    walk_stop(walk);
+}
+
 void walk_end(struct mm_ctx *ctx, struct walk *walk) { table_unlock(ctx, walk->locked); }
