@@ -54,6 +54,7 @@ struct stat_walk {
     uint32_t domain; /* 0: none is under way */
     gfn_t at;
     struct space_usage usage;
+    uint64_t copied, zeroed; /* by all CPUs, in bytes, when it began */
 };
 
 struct vcpu {

@@ -20,7 +20,7 @@ struct audit_sums {
 static bool check_count(struct audit *audit, pfn_t f, unsigned order)
 {
     uint32_t expected = *audit_expected(audit, f, order);
-    uint32_t count = frame_of(f, order)->count;
+    uint32_t count = audit_count(f, order);
     return count == expected ||
            audit_violation(audit, 3, "a count is not the number of references", expected, count);
 }
@@ -83,19 +83,25 @@ static bool check_used_frame(struct audit *audit, struct audit_sums *sums, pfn_t
     return book(audit, sums, d, 1);
 }
 
-/* The number of parts of order - 1 that have a count; what `used` must be. */
+/* The number of parts of order - 1 that have a reference; what `used` must be. */
 static bool check_used(struct audit *audit, pfn_t f, unsigned order)
 {
     const struct frame *parts = frame_of(f, order - 1);
+    const struct run *run = run_of(f, order);
+    bool whole = run->state == RUN_WHOLE || run->state == RUN_NONE;
     uint64_t used = 0;
 
     audit_stand_at(audit, f, order);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        used += parts[i].count > 0;
+        used += parts[i].count + run->split != 0;
     }
-    return used == run_of(f, order)->used ||
+    if (run->split != 0 && (used == 0 || !whole)) {
+        return audit_violation(audit, 3, "splits of a run that is in parts, or free", 0,
+                               run->split);
+    }
+    return used == run->used ||
            audit_violation(audit, 3, "the number of parts that are referenced on their own", used,
-                           run_of(f, order)->used);
+                           run->used);
 }
 
 /* The parts of a block that is mapped whole, or lies in one that is. */

@@ -362,7 +362,7 @@ static uint64_t hash_table(uint64_t sum, pfn_t table)
         if (pte_holds_table(e, level)) {
             sum = hash_table(sum, pte_pfn(e));
         } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
-            sum = mix(sum, frame_of(pte_pfn(e), level)->count);
+            sum = mix(sum, frame_count(pte_pfn(e), level));
         }
     }
     return sum;
