@@ -122,7 +122,7 @@ static void leaf_d(const struct hvm_vcpu *vcpu, uint32_t subleaf, struct cpuid *
 {
     if (subleaf == 0) {
         *out = (struct cpuid){.eax = (uint32_t)xsave_components,
-                              .ebx = xsave_size(vcpu->xcr0),
+                              .ebx = xsave_size(switch_xcr0(vcpu)),
                               .ecx = xsave_size(xsave_components),
                               .edx = (uint32_t)(xsave_components >> 32)};
     } else if (subleaf == 1) {
