@@ -38,7 +38,7 @@
 #define LEAF7_ECX_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
 #define LEAF7_ECX_PKU BIT(3)
 #define LEAF7_ECX_OSPKE BIT(4)
-#define LEAF7_EDX BIT(4) /* fast short REP MOV */
+#define LEAF7_EDX (BIT(4) | BIT(10)) /* fast short REP MOV, VERW clears buffers */
 
 /* 80000001:ECX: LAHF, ABM, SSE4A, misaligned SSE, PREFETCHW. Not: SVM, topology. */
 #define LEAF_EXTENDED1_ECX (BIT(0) | BITS(5, 8))
@@ -48,7 +48,9 @@
 #define LEAF_EXTENDED1_EDX                                                                         \
     ((LEAF1_EDX & (BITS(0, 17) | BITS(23, 24)) & ~BIT(11)) | BIT(11) | BIT(20) | BIT(22) |         \
      BIT(26) | BIT(27) | BIT(29))
-#define LEAF_EXTENDED7_EDX BIT(8)            /* invariant TSC */
+/* Invariant TSC, also where the CPU does not say so: the hypervisor keeps all time by the TSC, and
+ * has looked that the CPUs agree. Without, Linux gives up its own TSC clock with several CPUs. */
+#define LEAF_EXTENDED7_EDX BIT(8)
 #define LEAF_EXTENDED8_EBX (BIT(0) | BIT(2)) /* CLZERO, XRSTOR of error pointers */
 
 #define CR4_PKE (UINT64_C(1) << 22)
@@ -148,7 +150,7 @@ static void leaf_extended(const struct hvm_vcpu *vcpu, uint32_t leaf, struct cpu
         }
         break;
     case 0x80000007:
-        *out = (struct cpuid){.edx = out->edx & LEAF_EXTENDED7_EDX};
+        *out = (struct cpuid){.edx = LEAF_EXTENDED7_EDX};
         break;
     case 0x80000008: {
         uint32_t physical = out->eax & 0xff;
