@@ -26,5 +26,9 @@ void clock_keep(struct domain *domain);
 void clock_reset(struct domain *domain);
 /* Before an instruction of the vcpu, which is loaded here. */
 void clock_attend(struct vcpu *vcpu);
+/* IA32_TSC_ADJUST (SDM 3B 18.17.3) of such a vcpu: what the guest's own writes added to its TSC.
+ * Set: its TSC changes by as much. */
+uint64_t clock_adjust(struct vcpu *vcpu);
+void clock_set_adjust(struct vcpu *vcpu, uint64_t value);
 
 #endif

@@ -28,9 +28,11 @@
 #define LEAF1_EDX_HTT BIT(28)
 
 /* 7.0:EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, AVX-512 F and DQ, RDSEED, ADX, SMAP, IFMA,
- * CLFLUSHOPT, CLWB, AVX-512 CD, SHA, AVX-512 BW and VL. Not: TSC_ADJUST, INVPCID, RTM, MPX. */
+ * CLFLUSHOPT, CLWB, AVX-512 CD, SHA, AVX-512 BW and VL; the kernel's TSC_ADJUST. Not: INVPCID, RTM,
+ * MPX. */
 #define LEAF7_EBX                                                                                  \
     (BIT(0) | BIT(3) | BIT(5) | BITS(7, 9) | BITS(16, 21) | BIT(23) | BIT(24) | BITS(28, 31))
+#define LEAF7_EBX_TSC_ADJUST BIT(1)
 #define LEAF7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 /* 7.0:ECX: VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID. Not:
  * WAITPKG, LA57. */
@@ -84,7 +86,7 @@ static void leaf_7(uint32_t subleaf, uint64_t cr4, struct cpuid *out)
         return;
     }
     out->eax = 0;
-    out->ebx &= LEAF7_EBX;
+    out->ebx = (out->ebx & LEAF7_EBX) | LEAF7_EBX_TSC_ADJUST;
     out->ecx &= LEAF7_ECX;
     out->edx &= LEAF7_EDX;
     if (!(xsave_components & XCR0_AVX512)) {

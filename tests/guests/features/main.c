@@ -6,6 +6,8 @@
 const char guest_name[] = "features";
 
 #define CR4_OSXSAVE (UINT64_C(1) << 18)
+#define MSR_TSC 0x10u
+#define MSR_TSC_ADJUST 0x3bu
 #define XSAVE_BASIC 576u /* legacy region and header */
 enum { X87 = 1, SSE = 2, AVX = 4, AVX512 = 7 << 5, PKRU = 1 << 9 };
 
@@ -93,6 +95,46 @@ static void check_fork(uint32_t all)
     destroy(id);
 }
 
+static uint64_t rdmsr(uint32_t msr)
+{
+    uint32_t low, high;
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr) : "memory");
+    return (uint64_t)high << 32 | low;
+}
+
+static void wrmsr(uint32_t msr, uint64_t value)
+{
+    __asm__ volatile("wrmsr"
+                     :
+                     : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory");
+}
+
+/* TSC_ADJUST is what was added to the TSC, by a write to either, and by nobody else. */
+static void check_tsc_adjust(void)
+{
+    const uint64_t far = UINT64_C(1) << 50;
+    uint32_t id;
+    CHECK_EQ(cpuid(7, 0).ebx >> 1 & 1, 1);
+    CHECK_EQ(rdmsr(MSR_TSC_ADJUST), 0);
+    uint64_t before = cycles();
+    wrmsr(MSR_TSC_ADJUST, far);
+    CHECK(cycles() - before >= far && cycles() - before < far + far / 2);
+    CHECK_EQ(rdmsr(MSR_TSC_ADJUST), far);
+    if (fork_self(1, 0, &id) == 1) {
+        CHECK_EQ(rdmsr(MSR_TSC_ADJUST), far);
+        CHECK(cycles() - before < far + far / 2);
+        leave(4);
+    }
+    wait_for(id, 4);
+    destroy(id);
+    wrmsr(MSR_TSC, before); /* some time ago */
+    CHECK(cycles() - before < far / 2);
+    CHECK((int64_t)rdmsr(MSR_TSC_ADJUST) < 0);
+    wrmsr(MSR_TSC_ADJUST, 0);
+    CHECK(cycles() - before < far / 2);
+}
+
 /* The command line tells the largest leaf by which code is to be executed: 4K, 2M or 1G. */
 static unsigned expected_order(void)
 {
@@ -135,6 +177,7 @@ void guest_story(void)
     check_components(all);
     check_sizes(all);
     check_leaf();
+    check_tsc_adjust();
     check_fork(all);
     audit_clean();
 }
