@@ -79,3 +79,16 @@ void clock_attend(struct vcpu *vcpu)
                  hvm->get(&vcpu->hvm, HVM_FIELD_TSC_OFFSET) - ticks);
     }
 }
+
+/* The hypervisor's own changes are in the domain's offset as well, or due to be in the vcpu's. */
+uint64_t clock_adjust(struct vcpu *vcpu)
+{
+    uint64_t due = __atomic_load_n(&vcpu->clock_shift, __ATOMIC_SEQ_CST);
+    return hvm->get(&vcpu->hvm, HVM_FIELD_TSC_OFFSET) - due - vcpu->domain->tsc_offset;
+}
+
+void clock_set_adjust(struct vcpu *vcpu, uint64_t value)
+{
+    uint64_t offset = hvm->get(&vcpu->hvm, HVM_FIELD_TSC_OFFSET);
+    hvm->set(&vcpu->hvm, HVM_FIELD_TSC_OFFSET, offset + value - clock_adjust(vcpu));
+}

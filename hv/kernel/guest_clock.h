@@ -26,5 +26,16 @@ void clock_keep(struct domain *domain);
 void clock_reset(struct domain *domain);
 /* Before an instruction of the vcpu, which is loaded here. */
 void clock_attend(struct vcpu *vcpu);
+/* What is to be the TSC offset of a vcpu that starts, for its TSC to be that of one with `offset`,
+ * to which nothing is due: what is due to it since it was off comes off then. The domain runs the
+ * caller's vcpu or stands still. */
+static inline uint64_t clock_offset(const struct vcpu *vcpu, uint64_t offset)
+{
+    return offset + __atomic_load_n(&vcpu->clock_shift, __ATOMIC_SEQ_CST);
+}
+/* IA32_TSC_ADJUST (SDM 3B 18.17.3) of such a vcpu: what the guest's own writes added to its TSC.
+ * Set: its TSC changes by as much. */
+uint64_t clock_adjust(struct vcpu *vcpu);
+void clock_set_adjust(struct vcpu *vcpu, uint64_t value);
 
 #endif

@@ -67,7 +67,7 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
 {
     struct hvm_state state;
     hvm_state_start(&state, start->entry, start->argument);
-    state.tsc_offset = vcpu->domain->tsc_offset;
+    state.tsc_offset = clock_offset(vcpu, vcpu->domain->tsc_offset);
     lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, vcpu->number == 0);
     vcpu->lapic.activity = LAPIC_ACTIVE;
     mtrr_init(&vcpu->mtrr);

@@ -101,6 +101,34 @@ static void pauses(uint32_t flags, bool goes_on)
     destroy(id);
 }
 
+static void tell_clock(uint64_t argument)
+{
+    for (;;) {
+        told->last = cycles() + argument;
+        relax();
+    }
+}
+
+/* The clock of a vcpu that is started when its domain has stood still is that of the others. */
+static void started_late(void)
+{
+    uint32_t id;
+    told->last = 0;
+    if (fork_self(1, CLEAVE_FORK_PAUSED, &id) == 1) {
+        uint64_t before = cycles();
+        start_vcpu(1, tell_clock, 0);
+        while (told->last == 0) {
+            yield();
+        }
+        CHECK(told->last > before && cycles() - told->last < while_long() / 2);
+        leave(7);
+    }
+    wait_long();
+    on_domain(CLEAVE_OP_UNPAUSE, id);
+    wait_for(id, 7);
+    destroy(id);
+}
+
 static void resets(void)
 {
     told->first = 0;
@@ -146,6 +174,7 @@ void guest_story(void)
     CHECK_EQ(map(CLEAVE_DOMAIN_SELF, AT, PAGE, SHARED, RW, 0), CLEAVE_OK);
     pauses(0, false);
     pauses(CLEAVE_FORK_CLOCK, true);
+    started_late();
     resets();
     restores();
     audit_clean();

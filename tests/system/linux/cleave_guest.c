@@ -24,6 +24,7 @@ static const char usage[] =
     "child\n"
     "cleave-guest wait              waits until this domain is a new fork; prints its index\n"
     "cleave-guest info              prints index, count, domain, generation and size of the data\n"
+    "cleave-guest leaves            prints how much of its memory is mapped by which leaves\n"
     "cleave-guest data              writes the data that the fork's caller gave\n"
     "cleave-guest console TEXT      a line on the hypervisor's console\n"
     "cleave-guest exit CODE [FILE]  ends this domain, with the first bytes of FILE as its result\n";
@@ -151,6 +152,17 @@ static int print_info(void)
     return 0;
 }
 
+static int print_leaves(void)
+{
+    struct cleave_stat *stat = shared_memory();
+    *stat = (struct cleave_stat){.domain = CLEAVE_DOMAIN_SELF};
+    must(CLEAVE_OP_STAT, stat, sizeof(*stat));
+    printf("4 KiB: %llu KiB, 2 MiB: %llu KiB, 1 GiB: %llu KiB, split: %llu\n",
+           (unsigned long long)stat->mapped[0] >> 10, (unsigned long long)stat->mapped[1] >> 10,
+           (unsigned long long)stat->mapped[2] >> 10, (unsigned long long)stat->blocks_split);
+    return 0;
+}
+
 static int write_data(void)
 {
     const volatile struct cleave_identity *identity = must_have_identity();
@@ -221,6 +233,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "info") == 0 && argc == 2) {
         return print_info();
+    }
+    if (strcmp(command, "leaves") == 0 && argc == 2) {
+        return print_leaves();
     }
     if (strcmp(command, "data") == 0 && argc == 2) {
         return write_data();
