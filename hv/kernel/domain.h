@@ -41,7 +41,6 @@ enum vcpu_sleep {
     SLEEP_SIPI, /* a start-up after INIT */
     SLEEP_CORE,
     SLEEP_CHILD,
-    SLEEP_EVENT,
     SLEEP_QUOTA
 };
 

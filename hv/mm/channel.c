@@ -234,6 +234,7 @@ void channel_add_event(struct channel *channel, struct space *space, gfn_t at,
     channel->slot[i].space = space;
     channel->queued = (uint16_t)(channel->queued | 1u << i);
     space->stats.events++;
+    channel_wake(channel, &(struct channel_waiters){.kind = WAIT_EVENT}, WAIT_RETRY);
 }
 
 void channel_end_event(struct channel *channel, unsigned slot, enum wait_outcome outcome)

@@ -64,6 +64,10 @@ enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, s
 
 /* Oldest event not yet taken; false when there is none. In asynchronous mode this also ends it. */
 bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out);
+/* The same; where there is none, `wait` is queued until there is one, or the channel ends. Then
+ * other readers may have been faster: call again. */
+bool channel_await(struct mm_ctx *ctx, struct channel *channel, struct vcpu_wait *wait,
+                   struct event *out);
 /* Decides event `id`. ALLOW: the grain is writable from now until the next rearm; DENY: the waiting
  * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY
  * when the region tree cannot be split, CLEAVE_BUSY while an operation of the space is stopped: the

@@ -30,7 +30,7 @@ struct payer {
 };
 
 /* A vcpu that waits for memory, a verdict or a load. Embedded in the caller's vcpu object. */
-enum wait_kind { WAIT_NONE = 0, WAIT_MEMORY, WAIT_VERDICT, WAIT_RING, WAIT_LOAD };
+enum wait_kind { WAIT_NONE = 0, WAIT_MEMORY, WAIT_VERDICT, WAIT_RING, WAIT_LOAD, WAIT_EVENT };
 enum wait_outcome { WAIT_RETRY = 0, WAIT_DENIED, WAIT_FAILED };
 struct vcpu_wait {
     struct vcpu_wait *next;

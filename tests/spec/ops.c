@@ -165,6 +165,7 @@ void ops_cancel_wait(struct world *w, struct spec_vcpu *vcpu)
         break;
     case WAIT_VERDICT:
     case WAIT_RING:
+    case WAIT_EVENT:
         channel_cancel_wait(w->ctx, w->pool, &vcpu->wait);
         break;
     case WAIT_LOAD:

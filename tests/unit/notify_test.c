@@ -339,6 +339,33 @@ TEST(events_coalesce)
     check_audit();
 }
 
+TEST(readers_wait_for_an_event)
+{
+    struct vcpu_wait reader[3] = {{.space = space}, {.space = space}, {.space = space}};
+    struct event event;
+    set_up(&(struct channel_options){.grain = 0});
+    arm(LOOSE, BLOCK);
+    for (unsigned i = 0; i < 3; i++) {
+        reader[i].space = space;
+        CHECK(!channel_await(ctx, channel, &reader[i], &event));
+        CHECK_EQ(reader[i].kind, WAIT_EVENT);
+    }
+    channel_cancel_wait(ctx, pool, &reader[1]);
+    CHECK_EQ(reader[1].kind, WAIT_NONE);
+    CHECK_STATUS(fault(space, LOOSE, 4), CLEAVE_WAIT); /* all look, and one of them gets it */
+    CHECK_EQ(reader[0].kind, WAIT_NONE);
+    CHECK_EQ(reader[2].kind, WAIT_NONE);
+    CHECK_EQ(waits[4].kind, WAIT_VERDICT);
+    CHECK(channel_await(ctx, channel, &reader[2], &event));
+    CHECK_EQ(event.vcpu, 4);
+    CHECK(!channel_await(ctx, channel, &reader[0], &event));
+    CHECK_OK(channel_verdict(ctx, channel, event.id, VERDICT_ALLOW)); /* makes room, no event */
+    CHECK_EQ(reader[0].kind, WAIT_EVENT);
+    channel_destroy(ctx, channel);
+    CHECK_EQ(reader[0].kind, WAIT_NONE);
+    channel = NULL;
+}
+
 TEST(full_ring_waits_for_a_verdict)
 {
     set_up(&(struct channel_options){.grain = 0});
