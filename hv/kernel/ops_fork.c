@@ -66,6 +66,7 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     for (unsigned i = 0; i < child->vcpu_count && status == CLEAVE_OK; i++) {
         struct vcpu *vcpu = child->vcpu[i];
         vcpu->saved_lapic = vcpu->lapic;
+        vcpu->saved_xen = vcpu->xen; /* of those that wait for their start, too */
         vcpu->saved_mtrr = vcpu->mtrr;
         if (vcpu->started) {
             struct hvm_state state;

@@ -71,6 +71,8 @@ int64_t xen_status(enum cleave_status status);
 void xen_raise(struct vcpu *vcpu, uint32_t port);
 /* The same for the vcpu to which the port is bound. Nothing where it is free. */
 void xen_raise_port(struct domain *domain, uint32_t port);
+/* Each vcpu of the domain looks again at what it is to be told. */
+void xen_attend_all(struct domain *domain);
 /* Is any of the `count` ports pending, or raised? */
 enum cleave_status xen_any_pending(struct mm_ctx *ctx, struct vcpu *vcpu, const uint32_t *port,
                                    uint32_t count, bool *any) MUST_CHECK;
