@@ -173,7 +173,9 @@ void xen_run_timer(struct vcpu *vcpu)
     if (xen->poll_until != 0 && (next == 0 || xen->poll_until < next)) {
         next = xen->poll_until;
     }
-    vcpu_timer(vcpu, next != 0 ? xen_tsc_at(vcpu, next) : 0);
+    if (next != 0 || vcpu->timer.at != 0) {
+        vcpu_timer(vcpu, next != 0 ? xen_tsc_at(vcpu, next) : 0);
+    }
 }
 
 enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
