@@ -83,7 +83,7 @@ static void take_out(struct vcpu *vcpu)
 void vcpu_timer(struct vcpu *vcpu, uint64_t at)
 {
     struct percpu *cpu = this_cpu();
-    if (vcpu->timer.at == at) {
+    if (at != 0 && vcpu->timer.at == at) {
         return;
     }
     klock_take(&timers.lock);
