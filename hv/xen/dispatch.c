@@ -26,8 +26,10 @@ int64_t xen_status(enum cleave_status status)
     if (status == CLEAVE_AGAIN || status == CLEAVE_WAIT) {
         return status == CLEAVE_WAIT ? XEN_WAIT : XEN_AGAIN;
     }
-    bool memory = status == CLEAVE_NO_MEMORY || status == CLEAVE_QUOTA;
-    return memory ? -XEN_ENOMEM : -XEN_EFAULT;
+    if (status == CLEAVE_QUOTA) {
+        return XEN_QUOTA;
+    }
+    return status == CLEAVE_NO_MEMORY ? -XEN_ENOMEM : -XEN_EFAULT;
 }
 
 int64_t xen_get(struct xen_call *call, uint64_t at, void *to, uint64_t size)
@@ -170,7 +172,10 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
     if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
         vcpu->sleep = SLEEP_CORE;
     }
-    if (result == XEN_WAIT || result == XEN_AGAIN) {
+    if (result == XEN_QUOTA) {
+        vcpu->sleep = SLEEP_QUOTA;
+    }
+    if (result == XEN_WAIT || result == XEN_AGAIN || result == XEN_QUOTA) {
         return false;
     }
     regs->rax = (uint64_t)result;
