@@ -7,10 +7,12 @@
 #include "stat.h"
 #include "tenant.h"
 #include "terminal.h"
+#include "top.h"
 
 static char line[64];
 static unsigned length;
 static unsigned stop_after;
+static bool echo;
 
 static void list(struct mm_ctx *ctx)
 {
@@ -107,6 +109,7 @@ static void carry_out(struct mm_ctx *ctx)
     } else if (is("audit")) {
         audit(ctx);
     } else if (is("stop")) {
+        top_close();
         machine_stop(0);
     } else if (line[0] != '\0') {
         print("list, stat ID, audit, stop\n");
@@ -142,6 +145,8 @@ static void finish(struct mm_ctx *ctx)
     bool clean = false;
     while (terminal_poll()) {
     }
+    top_finish(ctx);
+    top_close();
     while (!world_stop(ctx)) {
         world_rest(ctx); /* for the one that has it */
         cpu_pause();
@@ -157,6 +162,26 @@ static void finish(struct mm_ctx *ctx)
 
 void monitor_stop_after(unsigned domains) { stop_after = domains; }
 
+void monitor_echo(bool on) { echo = on; }
+
+/* A character of a line that is not finished. */
+static void take(char c)
+{
+    bool rubs = (c == '\b' || c == 0x7f) && length > 0;
+    if (rubs) {
+        length--;
+    } else if (c >= ' ' && c != 0x7f && length < sizeof(line) - 1) {
+        line[length++] = c;
+    } else {
+        return;
+    }
+    if (echo && rubs) {
+        print("\b \b");
+    } else if (echo) {
+        print("%c", c);
+    }
+}
+
 void monitor_poll(void)
 {
     struct mm_ctx *ctx = &this_cpu()->ctx;
@@ -166,6 +191,7 @@ void monitor_poll(void)
         finish(ctx);
     }
     terminal_poll();
+    top_poll(ctx);
     while ((c = console_read()) >= 0) {
         if (!terminal_typed((char)c)) {
             continue;
@@ -176,8 +202,8 @@ void monitor_poll(void)
             length = 0;
             this_cpu()->doing[0] = CPU_CONSOLE;
             carry_out(ctx);
-        } else if (c >= ' ' && length < sizeof(line) - 1) {
-            line[length++] = (char)c;
+        } else {
+            take((char)c);
         }
     }
 }

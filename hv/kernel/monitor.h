@@ -3,9 +3,14 @@
 #ifndef KERNEL_MONITOR_H
 #define KERNEL_MONITOR_H
 
+#include <stdbool.h>
+
 /* Takes what was typed and carries out a finished line; ends the machine when it is to stop. */
 void monitor_poll(void);
 /* The machine stops, with an audit and a verdict, once `domains` boot domains have ended. */
 void monitor_stop_after(unsigned domains);
+
+/* What is typed for the debug console is shown: for a terminal, which does not do that itself. */
+void monitor_echo(bool on);
 
 #endif

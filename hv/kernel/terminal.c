@@ -174,6 +174,14 @@ void terminal_show(uint32_t id)
     last_line = 0;
 }
 
+void terminal_end_line(void)
+{
+    if (last_line != 0) {
+        print("\n");
+        last_line = 0;
+    }
+}
+
 /* The debug console, then each domain in turn. */
 static void change_front(void)
 {
