@@ -110,6 +110,7 @@ NEEDS_qemu := build/gcc-debug/cleave.elf guests
 NEEDS_bochs := $(NEEDS_qemu)
 NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
                build/guests/hello.elf
+NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
@@ -130,6 +131,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach s,$(shell tests/spec.sh --list),"spec.$s: tests/spec.sh $(subst ., ,$s)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
+          $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -147,13 +149,17 @@ all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf) 
 help:
 	sed -n 's/^#: //p' Makefile
 
-#: make run              boots the hypervisor: a guest forks, and a table shows memory and faults
-#: make run MACHINE=bochs  the same on an emulated Intel machine
+#: make run              boots the hypervisor: a Linux guest forks, and a table shows memory and faults
+#: make run DEMO=1       the same unattended, with a verdict; FLIP=RECORD makes it find a wrong bit
+#: make run MACHINE=bochs  the same on an emulated Intel machine; GUEST=tiny: a guest of a few lines of C
 MACHINE := qemu
+GUEST := linux
+DEMO :=
+FLIP :=
 run:
 	configs/install.sh run-$(MACHINE)
-	$(MAKE) build/$(SHIPPED)/cleave.elf build/guests/demo.elf
-	configs/run.sh $(MACHINE)
+	$(MAKE) $(NEEDS_run) build/guests/demo.elf
+	configs/run.sh $(if $(DEMO),-d) $(if $(FLIP),-f $(FLIP)) -g $(GUEST) $(MACHINE)
 
 #: make scenario         plays a scenario on the hosted core and prints its table
 scenario:
