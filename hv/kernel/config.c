@@ -284,15 +284,18 @@ static bool option_line(struct line *line, struct config *config)
     char key[CONFIG_NAME_SIZE], value[CONFIG_TEXT_SIZE];
     while (pair(line, key, value)) {
         bool stop = same(key, "stop") && value[0] == '\0';
-        if (!stop && !same(key, "console")) {
+        char *name = same(key, "console")  ? config->console
+                     : same(key, "script") ? config->script
+                                           : NULL;
+        if (!stop && name == NULL) {
             return wrong(line, "unknown option", key);
         }
-        if (stop ? config->stop : config->console[0] != '\0') {
+        if (stop ? config->stop : name[0] != '\0') {
             return wrong(line, "given twice", key);
         }
         if (stop) {
             config->stop = true;
-        } else if (!copy_name(line, value, config->console)) {
+        } else if (!copy_name(line, value, name)) {
             return false;
         }
     }
@@ -328,7 +331,7 @@ bool config_parse(const char *text, uint64_t size, struct config *config,
 
     config->pools = config->domains = 0;
     config->stop = false;
-    config->console[0] = '\0';
+    config->console[0] = config->script[0] = '\0';
     error->what[0] = '\0';
     for (error->line = 1; text < end; error->line++) {
         struct line line = {.at = text, .error = error};

@@ -8,6 +8,7 @@
  *          [limit=SIZE] [command="..."] [paused]   on one line
  *   option stop                                 ends the machine when all domains have ended
  *   option console=NAME|all                     whose terminal is shown from the start
+ *   option script=MODULE                        lines for the debug console
  */
 #ifndef KERNEL_CONFIG_H
 #define KERNEL_CONFIG_H
@@ -38,7 +39,7 @@ struct config {
     struct config_domain domain[CONFIG_DOMAINS_MAX];
     unsigned pools, domains;
     bool stop;
-    char console[CONFIG_NAME_SIZE]; /* empty: none */
+    char console[CONFIG_NAME_SIZE], script[CONFIG_NAME_SIZE]; /* empty: none */
 };
 
 /* What was wrong, and in which line (from 1). */

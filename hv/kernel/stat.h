@@ -10,7 +10,7 @@ void stat_fork(uint64_t ticks);
 void stat_fault(uint64_t ticks);
 void stat_stood_still(uint64_t ns);
 
-/* Notes the end of a domain and says it on the console. */
+/* Notes the end of a domain, and says it on the console of one that was made at boot. */
 void stat_ended(const struct domain *domain);
 #define STAT_CODE_LOST 100u
 /* The largest exit code of a domain that was made at boot, at most STAT_CODE_LOST; that for one

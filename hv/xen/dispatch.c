@@ -101,6 +101,7 @@ enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct doma
     enum cleave_status status = copy(ctx, &to->space->payer, from->xen, &to->xen);
     if (status == CLEAVE_OK && to->xen != NULL) {
         to->xen->input_size = to->xen->lost = to->xen->unknown = 0;
+        __builtin_memset(to->xen->calls, 0, sizeof(to->xen->calls));
         xen_refresh(to);
     }
     return status;
@@ -119,6 +120,17 @@ void xen_reset(struct mm_ctx *ctx, struct domain *domain)
     } else {
         give_back(ctx, &domain->xen);
     }
+}
+
+bool xen_as_kept(const struct domain *domain)
+{
+    const struct xen_domain *is = domain->xen, *was = domain->saved_xen;
+    if (is == NULL || was == NULL) {
+        return is == was;
+    }
+    return is->vector == was->vector && is->shared_info == was->shared_info &&
+           __builtin_memcmp(is->param, was->param, sizeof(is->param)) == 0 &&
+           __builtin_memcmp(is->port, was->port, sizeof(is->port)) == 0;
 }
 
 void xen_free(struct mm_ctx *ctx, struct domain *domain)
@@ -152,6 +164,9 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         return true;
     }
     call.xen = vcpu->domain->xen;
+    if (number < XEN_CALLS) {
+        __atomic_fetch_add(&call.xen->calls[number], 1, __ATOMIC_RELAXED);
+    }
     if (number < sizeof(operations) / sizeof(operations[0]) && operations[number] != NULL) {
         result = operations[number](&call);
     } else {

@@ -106,6 +106,7 @@ as_child() {
     say "$role: $note"
     if [ -n "$job" ]; then
         check job "$(child_domain)"
+        note="$note, $found"
         return
     fi
     check_part
