@@ -95,11 +95,11 @@ programs = $(call program,$1,small) $(call program,$1,real)
 PROGRAMS := $(foreach v,$(VARIANTS),$(call programs,$v))
 DEBUG_PROGRAMS := $(call programs,gcc-debug)
 # Every allocation of every test refused in turn (tests/unit/alloc.h): in the small geometry, where a
-# run is cheap, and of the suites of the real one in a long check.
+# run is cheap. In a long check in the real one as well, what runs in both with gcc only.
 ALLOC_VARIANTS := $(if $(CLEAVE_LONG),gcc-debug clang-asan,gcc-debug)
-ALLOC_PROGRAMS := $(foreach v,$(ALLOC_VARIANTS),$(call program,$v,small) \
-                  $(if $(CLEAVE_LONG),$(foreach p,$(call program,$v,real),$(if $(findstring \
-                  /tests/unit/,$p),$p))))
+ALLOC_PROGRAMS := $(foreach v,$(ALLOC_VARIANTS),$(call program,$v,small) $(if $(CLEAVE_LONG),$(foreach \
+                  p,$(call program,$v,real),$(if $(or $(filter gcc%,$v),$(findstring \
+                  /tests/unit/,$p)),$p))))
 ALLOC_JOBS = $(foreach p,$(ALLOC_PROGRAMS),"$p -a")
 # These names are no test programs, but the checks below; what they start from.
 NEEDS_lint := objects
@@ -140,7 +140,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 
-.PHONY: all help run scenario check check-long debug bench format lint analyze mutants clean objects
+.PHONY: all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -181,6 +181,16 @@ endif
 #: make check-long       the same with many more random steps and new seeds
 check-long:
 	CLEAVE_LONG=1 $(MAKE) check
+
+#: make check-allocations  refuses each allocation of each test in turn; hours
+check-allocations:
+	configs/install.sh check
+ifeq ($(CLEAVE_ALL_ALLOCATIONS),)
+	CLEAVE_LONG=1 CLEAVE_ALL_ALLOCATIONS=1 $(MAKE) check-allocations
+else
+	$(MAKE) $(ALLOC_PROGRAMS)
+	tests/run.sh $(ALLOC_JOBS)
+endif
 
 #: make debug T=name     one test under gdb, which stops where a check fails
 debug:

@@ -7,7 +7,7 @@
 #
 # A story's boot.conf may begin with a line "#: KEY=VALUE ..." for the machine that it needs:
 #   memory=MIB (512)  cpus=N (2)  seconds=N (120)  machines=qemu,bochs (both; none: another
-#   check boots it)
+#   check boots it)  words=WORD (none: of the hypervisor's command line)
 # CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; its console is printed when the
 # story fails, or with V=1.
 set -eu
@@ -34,6 +34,7 @@ image=${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}
 memory=$(setting "$story" memory 512)
 cpus=$(setting "$story" cpus 2)
 seconds=$(setting "$story" seconds 120)
+words=$(setting "$story" words "")
 console=$(mktemp)
 trap 'rm -f "$console"' EXIT
 
@@ -44,8 +45,8 @@ for kernel in $kernels; do
 done
 status=0
 case $machine in
-qemu) configs/qemu.sh -m "${memory}M" -s "$cpus" -t "$seconds" "$@" >"$console" 2>&1 || status=$? ;;
-bochs) configs/bochs.sh -m "$memory" -s "$cpus" -t "$((seconds * 2))" "$@" >"$console" 2>&1 || status=$? ;;
+qemu) configs/qemu.sh -c "$words" -m "${memory}M" -s "$cpus" -t "$seconds" "$@" >"$console" 2>&1 || status=$? ;;
+bochs) configs/bochs.sh -c "$words" -m "$memory" -s "$cpus" -t "$((seconds * 2))" "$@" >"$console" 2>&1 || status=$? ;;
 *)
     echo "guests.sh: no machine $machine" >&2
     exit 2

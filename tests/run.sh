@@ -52,7 +52,7 @@ run_job() {
     local failed skipped total milliseconds word="ok  "
     failed=$(grep -c '^fail ' "$report")
     skipped=$(grep -c '^skip ' "$report")
-    total=$(wc -l <"$report")
+    total=$(grep -vc '^part ' "$report")
     milliseconds=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
     exec 9>"$CHECK_RESULTS/lock"
     flock 9 # so that the lines of two jobs do not mix
@@ -112,6 +112,10 @@ cat "$CHECK_RESULTS"/*.report >"$reports" 2>/dev/null
 passed=$(grep -c '^pass ' "$reports")
 failed=$(grep -c '^fail ' "$reports")
 skipped=$(grep -c '^skip ' "$reports")
+if grep -q '^part ' "$reports"; then
+    printf '\nNot every allocation was refused in turn:\n'
+    sed -n 's/^part \([^ ]*\) \(.*\)/  \1  \2/p' "$reports" | sort
+fi
 if [ "$failed" -gt 0 ]; then
     printf '\nFailed:\n'
     sed -n 's/^fail \([^ ]*\) \(.*\)/  \1  \2/p' "$reports" | sort

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What is pending for a vcpu, before it goes on: INIT and start-up, NMIs, interrupts, HLT. */
 #include "calls.h"
+#include "guest_clock.h"
 #include "identity.h"
 #include "sched.h"
 
@@ -20,6 +21,7 @@ void vcpu_sleep(struct vcpu *vcpu, enum vcpu_sleep sleep)
 static void take_init(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
     vcpu_cancel_waits(ctx, vcpu);
+    vcpu_abandon(ctx, vcpu);
     vcpu->wait.outcome = WAIT_RETRY;
     vcpu->result_size = 0;
     vcpu->walk.domain = 0;
@@ -99,6 +101,10 @@ static void inject(struct mm_ctx *ctx, struct vcpu *vcpu)
 /* Stores into the guest's memory what was raised for it. False: not all of it yet. */
 static bool store(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
+    if (vcpu->lapic.activity == LAPIC_WAIT_SIPI) {
+        return true; /* nothing of it has run that could be told of anything */
+    }
+    clock_attend(vcpu);
     sched_expect(vcpu);
     enum cleave_status status = identity_attend(ctx, vcpu);
     if (status != CLEAVE_WAIT && status != CLEAVE_AGAIN) {

@@ -4,6 +4,7 @@
 
 #include "elf.h"
 #include "guest_acpi.h"
+#include "guest_clock.h"
 #include "identity.h"
 #include "sched.h"
 #include "script.h"
@@ -180,14 +181,36 @@ static const char *plan(const struct config_domain *d, struct image *image)
     return NULL;
 }
 
+/* RAM from `at`, a multiple of 1 GiB, on. First touch fills 2 MiB at most, so that leaves of 1 GiB
+ * are made now: wherever the pool has such a block. */
+static enum cleave_status add_ram(struct mm_ctx *ctx, struct space *space, uint64_t at,
+                                  uint64_t size, const struct region *ram)
+{
+    uint64_t whole = level_size(2);
+    enum cleave_status status = CLEAVE_OK;
+    while (ram->order == 2 && size >= whole && status == CLEAVE_OK) {
+        status = space_map(ctx, space, gpa(at), 2, ram);
+        if (status == CLEAVE_OK) {
+            at += whole;
+            size -= whole;
+        }
+    }
+    if (pool_lacks(status)) {
+        print("boot: no block of 1 GiB for the last %lu MiB\n", size >> 20);
+        status = CLEAVE_OK;
+    }
+    return status == CLEAVE_OK && size != 0 ? space_set_region(ctx, space, gpa(at), size, ram)
+                                            : status;
+}
+
 static enum cleave_status set_memory(struct mm_ctx *ctx, struct space *space,
                                      const struct image *image)
 {
     struct region ram = {
         .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = (uint8_t)image->config->order};
-    enum cleave_status status = space_set_region(ctx, space, gpa(0), image->low, &ram);
-    if (status == CLEAVE_OK && image->far != 0) {
-        status = space_set_region(ctx, space, gpa(FAR_START), image->far, &ram);
+    enum cleave_status status = add_ram(ctx, space, 0, image->low, &ram);
+    if (status == CLEAVE_OK) {
+        status = add_ram(ctx, space, FAR_START, image->far, &ram);
     }
     ram.order = 0;
     ram.rights = RIGHT_READ | RIGHT_WRITE;
@@ -231,6 +254,7 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
           d->vcpus, d->kernel);
     if (d->paused) {
         domain->asked_pauses = 1;
+        clock_stop(domain);
         sched_pause(domain);
     }
     sched_resume(domain->vcpu[0]);

@@ -399,7 +399,7 @@ void domain_resume(struct domain *domain) { sched_unpause(domain); }
 
 void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
-    channel_cancel_wait(ctx, &vcpu->wait);
+    channel_cancel_wait(ctx, vcpu->domain->pool, &vcpu->wait);
     pager_cancel_wait(ctx, &vcpu->wait);
     pool_cancel_wait(ctx, vcpu->domain->pool, &vcpu->wait);
 }

@@ -41,7 +41,6 @@ enum vcpu_sleep {
     SLEEP_SIPI, /* a start-up after INIT */
     SLEEP_CORE,
     SLEEP_CHILD,
-    SLEEP_EVENT,
     SLEEP_QUOTA
 };
 
@@ -54,6 +53,7 @@ struct stat_walk {
     uint32_t domain; /* 0: none is under way */
     gfn_t at;
     struct space_usage usage;
+    uint64_t copied, zeroed; /* by all CPUs, in bytes, when it began */
 };
 
 struct vcpu {
@@ -81,8 +81,10 @@ struct vcpu {
     struct hvm_vcpu hvm;
     struct lapic lapic; /* these three of a snapshot, too */
     struct mtrr mtrr;
-    struct xen_vcpu xen;       /* hv/xen/ */
-    struct timer timer;        /* timer.h */
+    struct xen_vcpu xen;  /* hv/xen/ */
+    struct timer timer;   /* timer.h */
+    uint64_t clock_shift; /* atomic: ticks that its TSC is to lose; guest_clock.h */
+    uint64_t saved_clock_shift;
     struct hvm_state saved;    /* where reset goes back to; of a snapshot, the state itself */
     pfn_t saved_xsave;         /* PFN_NONE: none is kept */
     uint8_t saved_halted;      /* `halted` then, */
@@ -133,8 +135,11 @@ struct domain {
     struct channel *channel; /* on which it is told of writes; null: none yet */
     uint64_t created;        /* TSC */
     uint64_t tsc_offset;     /* added to the TSC, for each of its vcpus that starts */
-    uint8_t has_window;      /* its memory map has the pages of XEN_WINDOW */
-    struct xen_domain *xen;  /* hv/xen/; null: it made no such call yet */
+    uint64_t clock_stopped;  /* TSC since which its clock stands still; 0: it goes; guest_clock.h */
+    uint64_t base_tsc, base_tsc_offset; /* when the base was made that reset goes back to */
+    uint8_t clock_runs;                 /* also while it is paused */
+    uint8_t has_window;                 /* its memory map has the pages of XEN_WINDOW */
+    struct xen_domain *xen;             /* hv/xen/; null: it made no such call yet */
     struct xen_domain *saved_xen;
     struct terminal *terminal; /* null: it wrote nothing yet */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Runs a vcpu and handles what makes it leave the guest. */
 #include "calls.h"
+#include "guest_clock.h"
 #include "hypercall.h"
 #include "sched.h"
 #include "stat.h"
@@ -50,6 +51,10 @@ static bool read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
         *value = mtrr_read(&vcpu->mtrr, msr);
         return true;
     }
+    if (msr == MSR_TSC_ADJUST) {
+        *value = clock_adjust(vcpu);
+        return true;
+    }
     return hvm_guest_rdmsr(&vcpu->hvm, msr, value);
 }
 
@@ -57,6 +62,10 @@ static bool write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
     if (lapic_has(msr)) {
         return lapic_wrmsr(vcpu, msr, value);
+    }
+    if (msr == MSR_TSC_ADJUST) {
+        clock_set_adjust(vcpu, value);
+        return true;
     }
     return mtrr_has(msr) ? mtrr_write(&vcpu->mtrr, msr, value)
                          : hvm_guest_wrmsr(&vcpu->hvm, msr, value);

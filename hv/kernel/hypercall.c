@@ -161,7 +161,8 @@ static enum cleave_status perform(struct call *call, const struct operands *oper
     if (status == CLEAVE_OK) {
         status = operations[operands->op].perform(call);
     }
-    if (status == CLEAVE_BUSY && call->space != NULL && space_help_unmap(ctx, call->space)) {
+    if (status == CLEAVE_BUSY && call->space != NULL &&
+        (space_help_unmap(ctx, call->space) || space_help_convert(ctx, call->space))) {
         status = CLEAVE_AGAIN;
     }
     settle(call, operands->op, status);

@@ -2,6 +2,7 @@
 /* Registers, priorities and messages of the local APIC; see lapic.h. */
 #include "lapic.h"
 
+#include "guest_clock.h"
 #include "sched.h"
 
 #define BASE_BSP (UINT64_C(1) << 8)
@@ -235,7 +236,7 @@ static void deliver(struct vcpu *from, struct vcpu *to, uint64_t command)
         }
         break;
     case MODE_SIPI:
-        to->lapic.sipi_tsc_offset = hvm->get(&from->hvm, HVM_FIELD_TSC_OFFSET);
+        to->lapic.sipi_tsc_offset = clock_offset(to, hvm->get(&from->hvm, HVM_FIELD_TSC_OFFSET));
         request(to, LAPIC_REQUEST_SIPI | vector);
         break;
     default:

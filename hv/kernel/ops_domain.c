@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Operations on domains as a whole: create, start, pause, destroy, wait, statistics. */
 #include "guest.h"
+#include "guest_clock.h"
 #include "hypercall.h"
 #include "sched.h"
 #include "stat.h"
@@ -67,7 +68,7 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
 {
     struct hvm_state state;
     hvm_state_start(&state, start->entry, start->argument);
-    state.tsc_offset = vcpu->domain->tsc_offset;
+    state.tsc_offset = clock_offset(vcpu, vcpu->domain->tsc_offset);
     lapic_init(&vcpu->lapic, vcpu->hvm.apic_id, vcpu->number == 0);
     vcpu->lapic.activity = LAPIC_ACTIVE;
     mtrr_init(&vcpu->mtrr);
@@ -117,6 +118,7 @@ enum cleave_status op_pause(struct call *call)
     } else {
         domain->asked_pauses++;
         domain_stop(call->ctx, domain, call->vcpu);
+        clock_stop(domain);
     }
     klock_release(&domain->busy);
     return status;
@@ -132,7 +134,9 @@ enum cleave_status op_unpause(struct call *call)
     if (domain->asked_pauses == 0) {
         status = mm_fail(call->ctx, CLEAVE_INVALID, "domain", domain->id, 1, 0);
     } else {
-        domain->asked_pauses--;
+        if (--domain->asked_pauses == 0) {
+            clock_go(domain);
+        }
         sched_wake_sleepers(domain, SLEEP_QUOTA); /* its limit may be far enough away now */
         domain_resume(domain);
     }

@@ -5,6 +5,7 @@
  */
 #include "calls.h"
 #include "guest.h"
+#include "guest_clock.h"
 #include "hypercall.h"
 #include "identity.h"
 #include "sched.h"
@@ -45,7 +46,8 @@ static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct
     state_of(from, call->vcpu, call->exit, index, &state);
     to->halted = from->halted;
     to->started = 1;
-    if (from->result_size <= RESULT_KEPT) { /* its call is done, but for writing that */
+    if (from->result_size != 0 &&
+        from->result_size <= RESULT_KEPT) { /* its call is done, but for writing that */
         to->result_size = from->result_size;
         __builtin_memcpy(&to->result, &from->result, RESULT_KEPT);
     }
@@ -74,6 +76,7 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     if (status == CLEAVE_OK) {
         status = xen_keep(call->ctx, child);
     }
+    clock_keep(child);
     child->has_base = 1;
     return status;
 }
@@ -90,7 +93,6 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
         return status;
     }
     (*out)->origin = from->id;
-    (*out)->tsc_offset = from->tsc_offset;
     (*out)->has_window = from->has_window;
     for (unsigned i = 0; i < from->vcpu_count && status == CLEAVE_OK; i++) {
         status = copy_vcpu(call, from->vcpu[i], (*out)->vcpu[i], index);
@@ -98,6 +100,7 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     if (status == CLEAVE_OK) {
         status = xen_fork(call->ctx, from, *out);
     }
+    clock_fork(from, *out, !record && (call->args.fork.flags & CLEAVE_FORK_CLOCK) != 0);
     if (status == CLEAVE_OK && !record) {
         const struct cleave_fork *fork = &call->args.fork;
         status = identity_fork(call->ctx, *out, index, fork->count, data, fork->data_size);
@@ -119,6 +122,7 @@ static void start_child(struct domain *child, bool paused)
     MM_CHECK(entered);
     if (paused) {
         child->asked_pauses = 1;
+        clock_stop(child);
         sched_pause(child);
     }
     for (unsigned i = 0; i < child->vcpu_count; i++) {
@@ -375,7 +379,10 @@ static void reset_vcpus(struct call *call)
             port_copy_pages(vcpu->hvm.xsave, frame_address(vcpu->saved_xsave), 1);
             hvm->vcpu_restore(&vcpu->hvm, &vcpu->saved);
         }
-        sched_resume(vcpu);
+    }
+    clock_reset(domain);
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        sched_resume(domain->vcpu[i]);
     }
 }
 

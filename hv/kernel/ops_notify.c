@@ -65,9 +65,8 @@ enum cleave_status op_event(struct call *call)
     if (call->caller->channel == NULL) {
         return mm_fail(call->ctx, CLEAVE_NOT_MAPPED, "channel", 0, 1, 0);
     }
-    if (!channel_next(call->ctx, call->caller->channel, &event)) {
-        this_cpu()->resched = 1; /* others first */
-        return CLEAVE_AGAIN;
+    if (!channel_await(call->ctx, call->caller->channel, &call->vcpu->wait, &event)) {
+        return CLEAVE_WAIT;
     }
     call->args.event = (struct cleave_event){.id = event.id,
                                              .domain = domain_of_space(call, event.space),

@@ -89,6 +89,17 @@ static uint32_t state_of(const struct domain *domain)
     return CLEAVE_STATE_RUNNING;
 }
 
+/* The machine's counters are read before anything else: while the walk is stopped other vcpus run,
+ * and whoever asks before and after an operation of its own wants to know about that alone. */
+static void begin_walk(struct stat_walk *walk, const struct domain *domain)
+{
+    *walk = (struct stat_walk){.domain = domain->id};
+    for (unsigned i = 0; i < boot_info.cpus; i++) {
+        walk->copied += cpu_at(i)->words_copied * 8;
+        walk->zeroed += cpu_at(i)->words_zeroed * 8;
+    }
+}
+
 enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct stat_walk *walk,
                                struct cleave_stat *stat)
 {
@@ -108,19 +119,18 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
         stat->fault_ns[i] = fault_ns[i];
         stat->still_ns[i] = still_ns[i];
     }
-    for (unsigned i = 0; i < boot_info.cpus; i++) {
-        stat->hv_copied += cpu_at(i)->words_copied * 8;
-        stat->hv_zeroed += cpu_at(i)->words_zeroed * 8;
+    if (walk->domain != domain->id) {
+        begin_walk(walk, domain);
     }
+    stat->hv_copied = walk->copied;
+    stat->hv_zeroed = walk->zeroed;
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         stat->exits += domain->vcpu[i]->exits;
         stat->hypercalls += domain->vcpu[i]->hypercalls;
     }
     if (space == NULL || space->state == SPACE_DYING || space->state == SPACE_DEAD) {
+        walk->domain = 0;
         return CLEAVE_OK;
-    }
-    if (walk->domain != domain->id) {
-        *walk = (struct stat_walk){.domain = domain->id};
     }
     enum cleave_status status = space_usage(ctx, space, &walk->at, &walk->usage);
     if (status == CLEAVE_AGAIN) {

@@ -37,7 +37,7 @@ void tenants_start(struct mm_ctx *ctx)
     }
     enum cleave_status status =
         machine_init(ctx, host_pointer(0), frames, host_pointer(descriptors), hvm->format,
-                     boot_info.cpus, false);
+                     boot_info.cpus, hvm_huge_exec);
     for (unsigned i = 0; i < boot_info.free_count && count < CAP_BOOT_RANGES; i++) {
         uint64_t first = boot_info.free[i].start >> PAGE_SHIFT;
         uint64_t end = boot_info.free[i].end >> PAGE_SHIFT;

@@ -39,6 +39,11 @@ enum cleave_status account_begin(struct mm_ctx *ctx, struct pool *pool)
     return CLEAVE_OK;
 }
 
+uint64_t account_own_frames(const struct pool *pool)
+{
+    return 2 + (pool->accounts + PER_PAGE - 1) / PER_PAGE;
+}
+
 /* Have all records been made that there can be? */
 static bool all_made(const struct pool *pool)
 {
@@ -52,6 +57,7 @@ static uint32_t take_record(struct pool *pool, pfn_t *page)
     uint32_t account = pool->account_free;
     if (account != 0) {
         pool->account_free = account_of(pool, account)->next_free;
+        pool->account_used++;
         return account;
     }
     if (all_made(pool)) {
@@ -65,6 +71,7 @@ static uint32_t take_record(struct pool *pool, pfn_t *page)
         *page = PFN_NONE;
     }
     pool->accounts++;
+    pool->account_used++;
     return pool->accounts;
 }
 
@@ -112,6 +119,7 @@ static void end_if_unused(struct pool *pool, uint32_t account)
     if (account != 0 && record->live == 0 && record->charged == 0) {
         record->next_free = pool->account_free;
         pool->account_free = account;
+        pool->account_used--;
     }
 }
 

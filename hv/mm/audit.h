@@ -60,7 +60,10 @@ bool audit_violation(struct audit *audit, unsigned invariant, const char *what, 
 /* The walk stands at no entry: at a descriptor (`f` and its order), or nowhere (PFN_NONE, 0). */
 void audit_stand_at(struct audit *audit, pfn_t f, unsigned order);
 
-/* The references along the chain of a frame or block of `order`, as the descriptors count them. */
+/* The references of a frame or block of `order` itself, as the descriptors count them. Plain reads:
+ * nothing runs. */
+uint32_t audit_count(pfn_t f, unsigned order);
+/* The same along its chain. */
 uint64_t audit_references(pfn_t f, unsigned order);
 
 /* True for a part of a dissolved 1 GiB block that is still to be settled: it is in use, charged as

@@ -20,7 +20,7 @@ struct audit_sums {
 static bool check_count(struct audit *audit, pfn_t f, unsigned order)
 {
     uint32_t expected = *audit_expected(audit, f, order);
-    uint32_t count = frame_of(f, order)->count;
+    uint32_t count = audit_count(f, order);
     return count == expected ||
            audit_violation(audit, 3, "a count is not the number of references", expected, count);
 }
@@ -83,19 +83,25 @@ static bool check_used_frame(struct audit *audit, struct audit_sums *sums, pfn_t
     return book(audit, sums, d, 1);
 }
 
-/* The number of parts of order - 1 that have a count; what `used` must be. */
+/* The number of parts of order - 1 that have a reference; what `used` must be. */
 static bool check_used(struct audit *audit, pfn_t f, unsigned order)
 {
     const struct frame *parts = frame_of(f, order - 1);
+    const struct run *run = run_of(f, order);
+    bool whole = run->state == RUN_WHOLE || run->state == RUN_NONE;
     uint64_t used = 0;
 
     audit_stand_at(audit, f, order);
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        used += parts[i].count > 0;
+        used += parts[i].count + run->split != 0;
     }
-    return used == run_of(f, order)->used ||
+    if (run->split != 0 && (used == 0 || !whole)) {
+        return audit_violation(audit, 3, "splits of a run that is in parts, or free", 0,
+                               run->split);
+    }
+    return used == run->used ||
            audit_violation(audit, 3, "the number of parts that are referenced on their own", used,
-                           run_of(f, order)->used);
+                           run->used);
 }
 
 /* The parts of a block that is mapped whole, or lies in one that is. */
@@ -369,6 +375,23 @@ static bool check_sum(struct audit *audit, const char *what, uint64_t expected, 
     return expected == found || audit_violation(audit, 8, what, expected, found);
 }
 
+/* Records on the free list, of which none is live or charged. */
+static bool check_free_accounts(struct audit *audit)
+{
+    const struct pool *pool = audit->pool;
+    uint64_t count = 0;
+
+    for (uint32_t i = pool->account_free; i != 0 && count <= pool->accounts; count++) {
+        const struct account *account = account_of(audit->pool, i);
+        if (account == NULL || account->live || account->charged != 0) {
+            return audit_violation(audit, 8, "a free account is in use", 0, i);
+        }
+        i = account->next_free;
+    }
+    return check_sum(audit, "the records of accounts that are free",
+                     (uint64_t)pool->accounts - pool->account_used, count);
+}
+
 static bool check_accounts(struct audit *audit)
 {
     for (uint32_t i = 0; i <= audit->pool->accounts; i++) {
@@ -380,7 +403,7 @@ static bool check_accounts(struct audit *audit)
         }
     }
     audit->report->slot = 0;
-    return true;
+    return check_free_accounts(audit);
 }
 
 /* Reservations that spaces hold are part of the promised frames; the rest are grants to vcpus that
@@ -391,7 +414,7 @@ static bool check_reserved(struct audit *audit)
     uint64_t reserved = pool->payer.reserved;
 
     for (const struct space *s = pool->spaces; s != NULL; s = s->next) {
-        reserved += s->payer.reserved;
+        reserved += s->payer.reserved + s->op_payer.reserved;
     }
     if (reserved > pool->reserved) {
         return audit_violation(audit, 8, "less is reserved than payers hold", reserved,

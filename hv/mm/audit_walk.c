@@ -9,15 +9,17 @@
 #include "pin.h"
 #include "walk.h"
 
-/* The references that a descriptor shows. Plain reads: nothing runs. */
-static uint64_t count_of(pfn_t f, unsigned order) { return frame_of(f, order)->count; }
+uint32_t audit_count(pfn_t f, unsigned order)
+{
+    uint32_t split = order < LEAF_ORDERS - 1 ? run_of(f, order + 1)->split : 0;
+    return frame_of(f, order)->count + split;
+}
 
-/* The sum along the chain of a frame or block of `order`. */
 uint64_t audit_references(pfn_t f, unsigned order)
 {
     uint64_t sum = 0;
     for (unsigned o = order; o < LEAF_ORDERS; o++) {
-        sum += count_of(f, o);
+        sum += audit_count(f, o);
     }
     return sum;
 }
@@ -68,6 +70,13 @@ static pte_t policy_mark(enum region_policy policy)
     return ~UINT64_C(0);
 }
 
+/* Has a change from shared to private that is stopped come past the page? */
+static bool is_converted(const struct space *space, gfn_t at)
+{
+    return space->op == OP_REGION && space->op_phase == PHASE_CONVERT &&
+           at.v >= space->op_range.start.v && at.v < space->op_at.v;
+}
+
 #define PTE_MARKS (PTE_SHARED | PTE_DEVICE | PTE_FOREIGN)
 
 /* A leaf or paged entry on a path of the space's own lies within one policy, which it fits. */
@@ -83,9 +92,10 @@ static bool check_policy(struct audit *audit, pte_t e, const struct audit_path *
             return audit_violation(audit, 6, "a paged entry outside a paged region", REGION_PAGED,
                                    region.policy);
         }
-        if (!paged && policy_mark(region.policy) != (e & PTE_MARKS)) {
-            return audit_violation(audit, 6, "a leaf does not fit the policy of its region",
-                                   policy_mark(region.policy), e & PTE_MARKS);
+        pte_t mark = policy_mark(is_converted(audit->space, at) ? REGION_PRIVATE : region.policy);
+        if (!paged && mark != (e & PTE_MARKS)) {
+            return audit_violation(audit, 6, "a leaf does not fit the policy of its region", mark,
+                                   e & PTE_MARKS);
         }
         at = extent.end;
     }
@@ -155,7 +165,7 @@ static bool check_beneath(struct audit *audit, pfn_t f, const struct audit_path 
         for (uint64_t i = 0; i < level_pages(path->level); i += level_pages(order)) {
             pfn_t part = pfn_add(f, i);
             uint64_t own = own_references(audit, gfn(path->at.v + i), part, order, path->exclusive);
-            if (count_of(part, order) > 0 && audit_references(part, order) > 1 + own) {
+            if (audit_count(part, order) > 0 && audit_references(part, order) > 1 + own) {
                 return audit_violation(audit, 1,
                                        "a leaf is writable and parts of its block are shared",
                                        1 + own, audit_references(part, order));
@@ -226,7 +236,7 @@ static bool check_device(struct audit *audit, pte_t e, unsigned level)
 static bool is_data(pfn_t f, unsigned order)
 {
     for (unsigned o = order; o < LEAF_ORDERS; o++) {
-        if (frame_of(f, o)->count > 0 && frame_kind(frame_of(f, o)) == FRAME_DATA) {
+        if (audit_count(f, o) > 0 && frame_kind(frame_of(f, o)) == FRAME_DATA) {
             return true;
         }
     }
@@ -331,7 +341,7 @@ static bool visit_table_entry(struct audit *audit, pte_t e, const struct audit_p
     if (!check_table_entry(audit, e) || !expect_table(audit, pte_pfn(e), path->level - 1, &first)) {
         return false;
     }
-    uint64_t count = count_of(pte_pfn(e), 0);
+    uint64_t count = audit_count(pte_pfn(e), 0);
     if (pte_writable(e) && count != 1) {
         return audit_violation(audit, 1, "a table entry is writable and its table is shared", 1,
                                count);
@@ -425,9 +435,9 @@ bool audit_dead_tables(struct audit *audit)
         audit_stand_at(audit, t, 0);
         bool node = audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_REGION;
         bool table = node || (audit_owns(audit, t, 1) && frame_kind(frame_of(t, 0)) == FRAME_TABLE);
-        if (!table || count_of(t, 0) != 0 || *audit_expected(audit, t, 0) != 0) {
+        if (!table || audit_count(t, 0) != 0 || *audit_expected(audit, t, 0) != 0) {
             return audit_violation(audit, 8, "what is to be reaped is no dead table", 0,
-                                   table ? count_of(t, 0) : t.v);
+                                   table ? audit_count(t, 0) : t.v);
         }
         struct audit_path path = {.level = table_level(t)};
         *audit_expected(audit, t, 0) = AUDIT_DEAD;

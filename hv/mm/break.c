@@ -258,22 +258,27 @@ enum need fault_split(struct fault *f, struct walk *walk)
     return status == CLEAVE_OK ? NEED_AGAIN : fault_fail(f, status);
 }
 
-/* The same for a leaf of which one page will be copied next: its frame is had at once. */
-static enum need split_for_copy(struct fault *f, struct walk *walk)
-{
-    if (walk->level != 1 || f->region.order == 0 || f->payer->reserved != 0 || f->copy.v != 0) {
-        return fault_split(f, walk);
-    }
-    enum cleave_status status = table_split_for_copy(f->ctx, f->payer, walk, &f->batch, &f->copy);
-    return status == CLEAVE_OK ? NEED_AGAIN : fault_fail(f, status);
-}
-
 /* Is the walk's leaf held by this space alone, its own pins and foreign maps apart? */
 static bool exclusive_leaf(struct fault *f, const struct walk *walk)
 {
     pfn_t frame = pfn_add(pte_pfn(walk->entry), f->at.v & (level_pages(walk->level) - 1));
     uint64_t own = attachments_at(f->space, f->at, frame);
     return frame_is_exclusive(f->ctx, pte_pfn(walk->entry), walk->level, own);
+}
+
+/* Splits a leaf of which one page will be copied next: its frame is had at once, and the walk
+ * goes on to the page, unless that is exclusive now. */
+static enum need split_for_copy(struct fault *f, struct walk *walk)
+{
+    if (walk->level != 1 || f->region.order == 0 || f->payer->reserved != 0 || f->copy.v != 0) {
+        return fault_split(f, walk);
+    }
+    enum cleave_status status = table_split_for_copy(f->ctx, f->payer, walk, &f->batch, &f->copy);
+    if (status != CLEAVE_OK) {
+        return fault_fail(f, status);
+    }
+    walk_into(f->ctx, walk);
+    return exclusive_leaf(f, walk) ? NEED_AGAIN : prepare_grain(f, walk);
 }
 
 /* Does a foreign map of the page still show the frame that another vcpu's copy replaced? */

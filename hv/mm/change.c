@@ -165,17 +165,22 @@ static enum cleave_status change_in_steps(struct mm_ctx *ctx, struct region_chan
     if (space->op_phase == PHASE_CHECK) {
         status = check_on(ctx, change);
     }
-    if (status == CLEAVE_OK) {
+    if (status == CLEAVE_OK && space->op_phase == PHASE_BUILD) {
         status = build_on(ctx, change);
+        if (status == CLEAVE_OK && change->cut) {
+            status = space_cut_both(ctx, space, change->range, batch);
+        }
+        if (status == CLEAVE_OK && change->carry != NULL) {
+            space->op_phase = PHASE_SETTLE;
+            space->op_at = change->range.start;
+        }
+    }
+    if (status == CLEAVE_OK && change->carry != NULL) {
+        flush_finish(ctx, batch);
+        status = change->carry(ctx, change);
     }
     space->op_argument[1] = change->state;
-    if (status == CLEAVE_AGAIN) {
-        return status;
-    }
-    if (status == CLEAVE_OK && change->cut) {
-        status = space_cut_both(ctx, space, change->range, batch);
-    }
-    return change_end(ctx, change, status);
+    return status == CLEAVE_AGAIN ? status : change_end(ctx, change, status);
 }
 
 enum cleave_status change_apply(struct mm_ctx *ctx, struct region_change *change,
@@ -184,7 +189,8 @@ enum cleave_status change_apply(struct mm_ctx *ctx, struct region_change *change
     struct space *space = change->space;
 
     if (space->op == OP_NONE) {
-        if (region_count_words(space->regions, change->range, CHANGE_WORDS) <= CHANGE_WORDS) {
+        if (change->carry == NULL &&
+            region_count_words(space->regions, change->range, CHANGE_WORDS) <= CHANGE_WORDS) {
             return change_at_once(ctx, change, batch);
         }
         space_op_start(space, change->op, change->range, change->argument);

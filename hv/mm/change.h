@@ -29,6 +29,10 @@ struct region_change {
     uint64_t (*count)(const struct region_change *change, region_word_t tree,
                       struct gfn_range part);
     bool cut; /* entries are to end where the range does */
+    /* Carries the change over in steps of its own before its regions are seen, first in
+     * PHASE_SETTLE with op_at at the start; `state` is 0 then, and kept. CLEAVE_AGAIN when out of
+     * budget; an error ends the change, and nothing is changed. Null: nothing is to be done. */
+    enum cleave_status (*carry)(struct mm_ctx *ctx, struct region_change *change);
     uint64_t state;
     uint64_t counted; /* by how much the count went down */
 };
@@ -42,11 +46,13 @@ struct region_change {
 enum cleave_status change_apply(struct mm_ctx *ctx, struct region_change *change,
                                 struct flush_batch *batch) MUST_CHECK;
 
-/* True while a change of this space is being built: its regions must not change otherwise, but in
- * both trees. */
+/* True while a change of this space is being built or carried over: its regions must not change
+ * otherwise, but in both trees. */
 static inline bool change_building(const struct space *space)
 {
-    return space->op >= OP_REGION && space->op_phase == PHASE_BUILD;
+    return space->op >= OP_REGION &&
+           (space->op_phase == PHASE_BUILD || space->op_phase == PHASE_SETTLE ||
+            space->op_phase == PHASE_CONVERT);
 }
 
 #endif

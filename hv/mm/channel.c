@@ -15,7 +15,8 @@ void channel_put(struct mm_ctx *ctx, struct channel *channel)
     }
 }
 
-/* The live channel of the highest number up to `number`, which stays until channel_put(). */
+/* The channel of the highest number up to `number`, which stays until channel_put(). It may be dead
+ * and about to leave the list. */
 static struct channel *channel_up_to(struct mm_ctx *ctx, struct pool *pool, uint32_t number)
 {
     spin_lock(ctx, &pool->lock, RANK_POOL);
@@ -34,7 +35,8 @@ static struct channel *channel_up_to(struct mm_ctx *ctx, struct pool *pool, uint
 struct channel *channel_by_number(struct mm_ctx *ctx, struct pool *pool, uint32_t number)
 {
     struct channel *channel = channel_up_to(ctx, pool, number);
-    if (channel && channel->number != number) {
+    if (channel &&
+        (channel->number != number || __atomic_load_n(&channel->dead, __ATOMIC_RELAXED))) {
         channel_put(ctx, channel);
         return NULL;
     }
@@ -152,8 +154,8 @@ void channel_wake(struct channel *channel, const struct channel_waiters *waiters
             link = &wait->next;
             continue;
         }
-        unlink_wait(channel, link, previous);
         wait->outcome = outcome;
+        unlink_wait(channel, link, previous);
         port_wake(wait);
     }
 }
@@ -164,13 +166,12 @@ static void wake_ring(struct channel *channel)
     channel_wake(channel, &(struct channel_waiters){.kind = WAIT_RING}, WAIT_RETRY);
 }
 
-void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait)
+void channel_cancel_wait(struct mm_ctx *ctx, struct pool *pool, struct vcpu_wait *wait)
 {
-    if (wait->kind != WAIT_VERDICT && wait->kind != WAIT_RING) {
-        return;
-    }
-    struct pool *pool = wait->space->payer.pool;
     struct channel *channel = channel_up_to(ctx, pool, CHANNEL_NUMBERS);
+
+    /* Also when it does not wait any more: whoever woke it may still hold a channel's lock, and be
+     * about to use it. */
     while (channel) {
         struct vcpu_wait *previous = NULL;
         channel_lock(ctx, channel);
@@ -179,14 +180,13 @@ void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait)
             previous = *link;
             link = &previous->next;
         }
-        bool found = *link != NULL;
-        if (found) {
+        if (*link) {
             unlink_wait(channel, link, previous);
         }
         channel_unlock(ctx, channel);
         uint32_t number = channel->number;
         channel_put(ctx, channel);
-        channel = found ? NULL : channel_up_to(ctx, pool, number - 1u);
+        channel = channel_up_to(ctx, pool, number - 1u);
     }
 }
 
@@ -234,6 +234,7 @@ void channel_add_event(struct channel *channel, struct space *space, gfn_t at,
     channel->slot[i].space = space;
     channel->queued = (uint16_t)(channel->queued | 1u << i);
     space->stats.events++;
+    channel_wake(channel, &(struct channel_waiters){.kind = WAIT_EVENT}, WAIT_RETRY);
 }
 
 void channel_end_event(struct channel *channel, unsigned slot, enum wait_outcome outcome)
@@ -382,6 +383,13 @@ void channel_destroy(struct mm_ctx *ctx, struct channel *channel)
 {
     struct pool *pool = channel->pool;
 
+    /* Waking comes before it leaves the list, where channel_cancel_wait() looks for it. */
+    channel_lock(ctx, channel);
+    __atomic_store_n(&channel->dead, true, __ATOMIC_RELAXED);
+    channel->queued = channel->taken = 0;
+    channel_wake(channel, &(struct channel_waiters){.kind = WAIT_NONE}, WAIT_RETRY);
+    channel_unlock(ctx, channel);
+
     spin_lock(ctx, &pool->lock, RANK_POOL);
     struct channel **link = &pool->channels;
     while (*link && *link != channel) {
@@ -390,12 +398,6 @@ void channel_destroy(struct mm_ctx *ctx, struct channel *channel)
     MM_CHECK(*link == channel);
     *link = channel->next;
     spin_unlock(ctx, &pool->lock, RANK_POOL);
-
-    channel_lock(ctx, channel);
-    channel->dead = true;
-    channel->queued = channel->taken = 0;
-    channel_wake(channel, &(struct channel_waiters){.kind = WAIT_NONE}, WAIT_RETRY);
-    channel_unlock(ctx, channel);
     channel_put(ctx, channel);
 }
 

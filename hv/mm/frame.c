@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Reference counts of frames and blocks. The lock of a 1 GiB run protects the head counts of that
- * block and of its 2 MiB blocks; the lock of a 2 MiB run those of its 4 KiB parts.
+ * block and of its 2 MiB blocks; the lock of a 2 MiB run those of its 4 KiB parts. A run's `split`
+ * belongs to the counts of its parts.
  */
 #include "frame.h"
 
@@ -11,7 +12,7 @@
 struct machine machine;
 struct pt_format pt_format;
 
-#define COUNT_MAX UINT32_MAX
+#define NODE_COUNT_MAX UINT32_MAX
 /* Blocks with parts in use that are settled by whoever drops the last reference to a 1 GiB block.
  */
 #define SETTLE_AT_ONCE ((TABLE_ENTRIES + 63) / 64)
@@ -68,36 +69,40 @@ static void count_used(struct run *run, unsigned order, int by)
     }
 }
 
-enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts,
-                                 uint32_t n)
+/* What `run`, under whose lock they are, counts for all frames of `order` at once. */
+static uint32_t split_of(const struct run *run, unsigned order)
+{
+    return order < LEAF_ORDERS - 1 ? run->split : 0;
+}
+
+/* Gives each part of `run` its share of `split`; under the lock of their counts. */
+static void spread_split(struct run *run, struct frame *parts)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES && run->split != 0; i++) {
+        parts[i].count += run->split;
+    }
+    run->split = 0;
+}
+
+enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts)
 {
     struct run *run = count_run(f, order);
     struct frame *d = frame_of(f, order);
     enum cleave_status status = CLEAVE_OK;
 
     spin_lock(ctx, &run->lock, count_rank(order));
+    uint32_t split = split_of(run, order);
     int used = 0;
     uint64_t i = 0;
-    /* Four at a time as long as all are far from the limit. */
-    for (; i + 4 <= parts && n <= COUNT_MAX / 2; i += 4) {
-        struct frame *p = &d[i];
-        if ((p[0].count | p[1].count | p[2].count | p[3].count) > COUNT_MAX / 2) {
-            break;
-        }
-        used += (p[0].count == 0) + (p[1].count == 0) + (p[2].count == 0) + (p[3].count == 0);
-        p[0].count += n;
-        p[1].count += n;
-        p[2].count += n;
-        p[3].count += n;
-    }
-    for (; i < parts && d[i].count <= COUNT_MAX - n; i++) {
-        used += d[i].count == 0;
-        d[i].count += n;
+    for (; i < parts && d[i].count + split < FRAME_COUNT_MAX; i++) {
+        used += d[i].count + split == 0;
+        d[i].count++;
     }
     if (i < parts) {
-        status = mm_fail(ctx, CLEAVE_OVERFLOW, "references", d[i].count, 0, COUNT_MAX - n);
+        status =
+            mm_fail(ctx, CLEAVE_OVERFLOW, "references", d[i].count + split, 0, FRAME_COUNT_MAX - 1);
         while (i > 0) {
-            d[--i].count -= n;
+            d[--i].count--;
         }
     } else {
         count_used(run, order, used);
@@ -106,20 +111,61 @@ enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, ui
     return status;
 }
 
+/* The references of several frames, or-ed. */
+static inline __attribute__((always_inline)) uint32_t any_count(const struct frame *d,
+                                                                uint64_t parts, uint32_t split)
+{
+    uint32_t any = 0;
+    uint64_t i = 0;
+    for (; i + 4 <= parts; i += 4) {
+        any |= (d[i].count + split) | (d[i + 1].count + split) | (d[i + 2].count + split) |
+               (d[i + 3].count + split);
+    }
+    for (; i < parts; i++) {
+        any |= d[i].count + split;
+    }
+    return any;
+}
+
+enum cleave_status frame_get_mapped(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts)
+{
+    struct run *run = count_run(f, order);
+    struct frame *d = frame_of(f, order);
+
+    spin_lock(ctx, &run->lock, count_rank(order));
+    uint32_t split = split_of(run, order);
+    for (uint64_t i = 0; i < parts; i++) {
+        MM_ASSERT(d[i].count + split > 0); /* so `used` stays as it is */
+    }
+    bool far =
+        (split == 0 ? any_count(d, parts, 0) : any_count(d, parts, split)) <= FRAME_COUNT_MAX / 2;
+    uint64_t i = 0;
+    for (; far && i + 4 <= parts; i += 4) {
+        d[i].count++;
+        d[i + 1].count++;
+        d[i + 2].count++;
+        d[i + 3].count++;
+    }
+    for (; far && i < parts; i++) {
+        d[i].count++;
+    }
+    spin_unlock(ctx, &run->lock, count_rank(order));
+    return far ? CLEAVE_OK : frame_get_run(ctx, f, order, parts);
+}
+
 /* References from heads above `order` that keep the frames at `f` in use. They are all read at one
  * time only while the lock of the 1 GiB run is held. */
 static uint64_t references_above(pfn_t f, unsigned order)
 {
     uint64_t sum = 0;
     for (unsigned o = order + 1; o < LEAF_ORDERS; o++) {
-        sum += __atomic_load_n(&frame_of(f, o)->count, __ATOMIC_RELAXED);
+        sum += frame_count(f, o);
     }
     return sum;
 }
 static uint64_t references(pfn_t f, unsigned order)
 {
-    uint64_t own = __atomic_load_n(&frame_of(f, order)->count, __ATOMIC_RELAXED);
-    return references_above(f, order) + own;
+    return references_above(f, order) + frame_count(f, order);
 }
 
 /* Is the 2 MiB run at `f` handed out part by part? Then nothing refers to it through a head; and
@@ -186,7 +232,7 @@ bool frame_is_exclusive(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t ow
     if (order == 0) {
         spin_lock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
         bool parts = in_parts(f);
-        bool alone = frame_of(f, 0)->count == 1 + own;
+        bool alone = frame_count(f, 0) == 1 + own;
         spin_unlock(ctx, &run_of(f, 1)->lock, RANK_BLOCK);
         if (parts) {
             return alone;
@@ -205,12 +251,25 @@ void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t p
 
     chain_lock(ctx, f, order);
     uint64_t above = references_above(f, order);
+    uint32_t split = split_of(count_run(f, order), order);
     for (uint64_t i = 0; i < parts; i++) {
-        bool alone =
-            above + d[i].count == 1 && nothing_beneath(pfn_add(f, i * level_pages(order)), order);
+        bool alone = above + (uint32_t)(d[i].count + split) == 1 &&
+                     nothing_beneath(pfn_add(f, i * level_pages(order)), order);
         exclusive[i / 64] |= (uint64_t)alone << (i % 64);
     }
     chain_unlock(ctx, f, order);
+}
+
+/* `gone` parts of the run of `f` have lost their last reference. With the last of them all splits
+ * are forgotten, so that free memory has plain counts. */
+static void parts_gone(pfn_t f, unsigned order, int gone)
+{
+    struct run *run = run_of(f, order + 1);
+    count_used(run, order, -gone);
+    if (run->split != 0 && run->used == 0) {
+        pfn_t first = pfn((uint32_t)(f.v & ~(level_pages(order + 1) - 1)));
+        spread_split(run, frame_of(first, order));
+    }
 }
 
 /* Drops references on 4 KiB parts. A part that ends without any is freed, unless its block is still
@@ -219,22 +278,28 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 {
     struct run *run = run_of(f, 1);
     struct frame *d = frame_of(f, 0);
-    uint64_t gone[RUN_WORDS] = {0};
-    int used = 0;
+    uint64_t gone[RUN_WORDS];
+    int unused = 0;
 
     spin_lock(ctx, &run->lock, RANK_BLOCK);
     bool free = in_parts(f);
+    for (unsigned w = 0; w < RUN_WORDS && free; w++) {
+        gone[w] = 0;
+    }
+    uint32_t split = run->split;
     for (uint64_t i = 0; i < parts; i++) {
-        MM_CHECK(d[i].count > 0);
+        MM_CHECK(d[i].count + split > 0);
         d[i].count--;
-        if (d[i].count == 0) {
-            used--;
-            gone[i / 64] |= free ? UINT64_C(1) << (i % 64) : 0;
+        if (d[i].count + split == 0) {
+            unused++;
+            if (free) {
+                gone[i / 64] |= UINT64_C(1) << (i % 64);
+            }
         }
     }
-    count_used(run, 0, used);
+    parts_gone(f, 0, unused);
     spin_unlock(ctx, &run->lock, RANK_BLOCK);
-    for (uint64_t w = 0; w < RUN_WORDS; w++) {
+    for (uint64_t w = 0; w < RUN_WORDS && free && unused != 0; w++) {
         if (gone[w] != 0) {
             pool_free_frames(ctx, pfn_add(f, w * 64), gone[w]);
         }
@@ -248,6 +313,7 @@ static void end_block(struct mm_ctx *ctx, pfn_t block)
     if (run_of(block, 1)->used == 0) {
         pool_free(ctx, block, 1);
     } else {
+        spread_split(run_of(block, 1), frame_of(block, 0));
         pool_break_block(ctx, block);
     }
     spin_unlock(ctx, &run_of(block, 1)->lock, RANK_BLOCK);
@@ -257,22 +323,23 @@ static void put_blocks(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
 {
     struct run *giga = run_of(f, 2);
     struct frame *d = frame_of(f, 1);
-    int used = 0;
+    int unused = 0;
 
     spin_lock(ctx, &giga->lock, RANK_GIGA);
     bool free = frame_of(f, 2)->count == 0;
+    uint32_t split = giga->split;
     for (uint64_t i = 0; i < parts; i++) {
-        MM_CHECK(d[i].count > 0);
+        MM_CHECK(d[i].count + split > 0);
         d[i].count--;
-        if (d[i].count == 0) {
+        if (d[i].count + split == 0) {
             pfn_t block = pfn_add(f, i * level_pages(1));
-            used--;
+            unused++;
             if (free && run_of(block, 1)->state == RUN_WHOLE) {
                 end_block(ctx, block);
             }
         }
     }
-    count_used(giga, 1, used);
+    parts_gone(f, 1, unused);
     spin_unlock(ctx, &giga->lock, RANK_GIGA);
 }
 
@@ -326,6 +393,7 @@ static void put_giga(struct mm_ctx *ctx, pfn_t f)
     if (d->count == 0) {
         dissolve = !nothing_beneath(f, 2);
         if (dissolve) {
+            spread_split(giga, frame_of(f, 1));
             pool_break_giga(ctx, f);
         } else {
             pool_free(ctx, f, 2);
@@ -348,9 +416,31 @@ void frame_put_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts)
     }
 }
 
+/* Makes room in `split`: the parts get what it counts, unless one has too many references. */
+static bool renew_split(struct run *run, struct frame *parts)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        if (parts[i].count + run->split > FRAME_COUNT_MAX) {
+            return false;
+        }
+    }
+    spread_split(run, parts);
+    return true;
+}
+
 enum cleave_status frame_split(struct mm_ctx *ctx, pfn_t f, unsigned order)
 {
-    enum cleave_status status = frame_get_run(ctx, f, order - 1, TABLE_ENTRIES, 1);
+    struct run *run = run_of(f, order);
+    enum cleave_status status = CLEAVE_OK;
+
+    spin_lock(ctx, &run->lock, count_rank(order - 1));
+    if (run->split == FRAME_COUNT_MAX && !renew_split(run, frame_of(f, order - 1))) {
+        status = mm_fail(ctx, CLEAVE_OVERFLOW, "references", FRAME_COUNT_MAX, 0, FRAME_COUNT_MAX);
+    } else {
+        run->split++;
+        __atomic_store_n(&run->used, TABLE_ENTRIES, __ATOMIC_RELEASE);
+    }
+    spin_unlock(ctx, &run->lock, count_rank(order - 1));
     if (status != CLEAVE_OK) {
         return status;
     }
@@ -365,7 +455,7 @@ enum cleave_status frame_merge(struct mm_ctx *ctx, pfn_t f, unsigned order)
     struct frame *d = frame_of(f, order);
 
     chain_lock(ctx, f, order == 1 ? 0 : 2);
-    MM_CHECK(d->count == 0);
+    MM_CHECK(frame_count(f, order) == 0);
     enum cleave_status status = pool_join(ctx, f, order);
     if (status == CLEAVE_OK) {
         d->count = 1;
@@ -385,8 +475,8 @@ enum cleave_status node_get(struct mm_ctx *ctx, pfn_t node)
     uint32_t *count = &frame_of(node, 0)->count;
     uint32_t old = __atomic_load_n(count, __ATOMIC_RELAXED);
     do {
-        if (old == COUNT_MAX) {
-            return mm_fail(ctx, CLEAVE_OVERFLOW, "references", old, 0, COUNT_MAX - 1);
+        if (old == NODE_COUNT_MAX) {
+            return mm_fail(ctx, CLEAVE_OVERFLOW, "references", old, 0, NODE_COUNT_MAX - 1);
         }
     } while (!__atomic_compare_exchange_n(count, &old, old + 1, true, __ATOMIC_ACQ_REL,
                                           __ATOMIC_RELAXED));

@@ -6,10 +6,12 @@
  *
  * References: a leaf entry, a pin or a foreign map of order n holds one reference on the descriptor
  * of its own order. A 4 KiB part is therefore referenced as often as the sum along its chain says:
- * 1 GiB head + 2 MiB head + part. Locks: the lock of a 1 GiB run protects the counts of that block
- * and of the 2 MiB blocks in it; the lock of a 2 MiB run those of its 4 KiB parts, and under it a
- * run with a part in use goes from WHOLE to BROKEN and back. The counts of tables, region nodes and
- * objects are atomic and need no lock.
+ * 1 GiB head + 2 MiB head + part. The references of a part are the holders that have split its
+ * block, which the block's run counts once for all parts (`split`), and what its own descriptor
+ * counts beside: frame_count() adds the two. Locks: the lock of a 1 GiB run protects the counts of
+ * that block and of the 2 MiB blocks in it, `split` of that run included; the lock of a 2 MiB run
+ * those of its 4 KiB parts, and under it a run with a part in use goes from WHOLE to BROKEN and
+ * back. The counts of tables, region nodes and objects are atomic and need no lock.
  */
 #ifndef MM_FRAME_H
 #define MM_FRAME_H
@@ -32,7 +34,8 @@ enum frame_kind {
  * bits: slot of the reverse pointer 0..8, kind 9..12, lock bit of a table 13, level of a
  * table 14..15. rmap: for DATA the table that maps it (a hint: checked before use); for a level-0
  * TABLE the first frame of the 2 MiB run set aside for its copies (0 for none, under the table's
- * lock); for a dead table the next one on its pool's reap list.
+ * lock); for a dead table the next one on its pool's reap list. count: for DATA less than its
+ * references by `split` of the run above, modulo 2^32.
  */
 struct frame {
     uint32_t count;
@@ -69,6 +72,8 @@ struct run {
     uint32_t next, prev; /* list links: run index + 1 */
     uint32_t pool;       /* frame of the pool that owns the whole run; 0: none or several */
     uint32_t owner;      /* RUN_ASIDE: the table whose copies go here; `unsettled`: list link */
+    uint32_t split;      /* references that every part has beside its own count; 0 unless the run is
+                            WHOLE or lies in a block, and has parts in use */
     uint64_t free[RUN_WORDS];
 };
 _Static_assert(sizeof(struct frame) * 512 + sizeof(struct frame) + 2 * sizeof(struct run) + 64 <=
@@ -113,6 +118,15 @@ static inline struct run *run_of(pfn_t f, unsigned order)
 {
     return &machine.run[order][f.v >> (LEVEL_BITS * order)];
 }
+/* References on a data frame or block of `order` itself. The lock that protects its count is held;
+ * without it the answer may be any number. */
+static inline uint32_t frame_count(pfn_t f, unsigned order)
+{
+    uint32_t split = order < LEAF_ORDERS - 1
+                         ? __atomic_load_n(&run_of(f, order + 1)->split, __ATOMIC_RELAXED)
+                         : 0;
+    return __atomic_load_n(&frame_of(f, order)->count, __ATOMIC_RELAXED) + split;
+}
 static inline enum frame_kind frame_kind(const struct frame *d)
 {
     return (enum frame_kind)(__atomic_load_n(&d->bits, __ATOMIC_RELAXED) >> FRAME_KIND_SHIFT &
@@ -139,15 +153,23 @@ static inline void frame_set_rmap(pfn_t f, unsigned order, pfn_t table, unsigned
 
 /* --- References to data frames and blocks ----------------------------------------------------- */
 
-/* Takes `n` references on each of `parts` consecutive frames of `order` from `f`, which lie in one
- * block of the next order. CLEAVE_OVERFLOW and nothing taken where a count would pass its limit.
- * The caller holds a reference along the chain of each (so that none can be freed). */
-enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts,
-                                 uint32_t n) MUST_CHECK;
+#define FRAME_COUNT_MAX ((uint32_t)INT32_MAX)
+
+/* Takes one reference on each of `parts` consecutive frames of `order` from `f`, which lie in one
+ * block of the next order. CLEAVE_OVERFLOW and nothing taken where one would then have more than
+ * FRAME_COUNT_MAX. The caller holds a reference along the chain of each (so that none can be
+ * freed). */
+enum cleave_status frame_get_run(struct mm_ctx *ctx, pfn_t f, unsigned order,
+                                 uint64_t parts) MUST_CHECK;
 static inline enum cleave_status frame_get(struct mm_ctx *ctx, pfn_t f, unsigned order)
 {
-    return frame_get_run(ctx, f, order, 1, 1);
+    return frame_get_run(ctx, f, order, 1);
 }
+
+/* Takes one reference on each of `parts` such frames, on each of which an entry that the caller
+ * knows of holds one: what copying a table does. */
+enum cleave_status frame_get_mapped(struct mm_ctx *ctx, pfn_t f, unsigned order,
+                                    uint64_t parts) MUST_CHECK;
 
 /* Drops one reference on each of `parts` consecutive frames of `order` from `f` in one block of the
  * next order; what nothing references any more goes back to its pool at once. Only a flush batch
@@ -178,9 +200,11 @@ struct pool;
 bool frame_settle_some(struct mm_ctx *ctx, struct pool *pool);
 
 /* Hands one reference of the block of `order` at `f` to its parts of order - 1: raises the parts,
- * then lowers the head (POINT_SPLIT_RAISED between). CLEAVE_OVERFLOW and nothing changed. When that
- * was the last whole reference the block dissolves: its parts are frames of their own from then on,
- * and those that nothing references go back to the pool at once. */
+ * by one number for all of them, then lowers the head (POINT_SPLIT_RAISED between). CLEAVE_OVERFLOW
+ * and nothing changed where a part has more than FRAME_COUNT_MAX, which is looked at every
+ * FRAME_COUNT_MAX splits. When that was the last whole reference the block dissolves: its parts are
+ * frames of their own from then on, and those that nothing references go back to the pool at once.
+ */
 enum cleave_status frame_split(struct mm_ctx *ctx, pfn_t f, unsigned order) MUST_CHECK;
 
 /* The reverse of frame_split() for a block all of whose parts of order - 1 are in use: takes one

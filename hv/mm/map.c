@@ -495,8 +495,7 @@ enum cleave_status space_populate(struct mm_ctx *ctx, struct space *space, gpa_t
     return status;
 }
 
-/* --- Explicit leaves
- * ------------------------------------------------------------------------------ */
+/* --- Explicit leaves -------------------------------------------------------------------------- */
 
 /* Maps `frame` at `at` and then gives the range its region: nothing is left when either fails. */
 static enum cleave_status map_fresh(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
@@ -555,8 +554,7 @@ enum cleave_status space_map(struct mm_ctx *ctx, struct space *space, gpa_t at, 
     return status;
 }
 
-/* --- Device memory
- * --------------------------------------------------------------------------------- */
+/* --- Device memory ---------------------------------------------------------------------------- */
 
 enum cleave_status space_map_device(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     uint64_t size, pfn_t frame, unsigned rights, bool refuse)

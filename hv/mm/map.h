@@ -18,9 +18,5 @@ unsigned region_leaf_rights(const struct region *region, unsigned level);
 unsigned fitting_order(gfn_t at, struct gfn_range range, unsigned limit);
 /* Checks a region that a caller asks for. */
 enum cleave_status region_check(struct mm_ctx *ctx, const struct region *region) MUST_CHECK;
-/* Turns shared memory into `region` (private): pages that others map are copied in this call. */
-enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
-                                 const struct region *region) MUST_CHECK;
-#define UNSHARE_MAX_PAGES 4096u /* in one call */
 
 #endif

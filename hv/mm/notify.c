@@ -258,11 +258,11 @@ enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, s
     return CLEAVE_OK;
 }
 
-bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out)
+/* Takes the oldest event that is queued; false when there is none. The channel is locked. */
+static bool take_event(struct channel *channel, struct event *out)
 {
     unsigned oldest = CHANNEL_EVENTS;
 
-    channel_lock(ctx, channel);
     for (unsigned i = 0; i < CHANNEL_EVENTS; i++) {
         if ((channel->queued >> i & 1u) &&
             (oldest == CHANNEL_EVENTS ||
@@ -270,17 +270,37 @@ bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out
             oldest = i;
         }
     }
-    if (oldest < CHANNEL_EVENTS) {
-        *out = channel->slot[oldest].event;
-        if (channel->asynchronous) {
-            channel_end_event(channel, oldest, WAIT_RETRY);
-        } else {
-            channel->queued = (uint16_t)(channel->queued & ~(1u << oldest));
-            channel->taken = (uint16_t)(channel->taken | 1u << oldest);
-        }
+    if (oldest == CHANNEL_EVENTS) {
+        return false;
+    }
+    *out = channel->slot[oldest].event;
+    if (channel->asynchronous) {
+        channel_end_event(channel, oldest, WAIT_RETRY);
+    } else {
+        channel->queued = (uint16_t)(channel->queued & ~(1u << oldest));
+        channel->taken = (uint16_t)(channel->taken | 1u << oldest);
+    }
+    return true;
+}
+
+bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out)
+{
+    channel_lock(ctx, channel);
+    bool taken = take_event(channel, out);
+    channel_unlock(ctx, channel);
+    return taken;
+}
+
+bool channel_await(struct mm_ctx *ctx, struct channel *channel, struct vcpu_wait *wait,
+                   struct event *out)
+{
+    channel_lock(ctx, channel);
+    bool taken = take_event(channel, out);
+    if (!taken && !channel->dead) {
+        channel_queue_wait(channel, wait, WAIT_EVENT, wait->space, gfn(0));
     }
     channel_unlock(ctx, channel);
-    return oldest < CHANNEL_EVENTS;
+    return taken;
 }
 
 /* Carries ALLOW out for the event in `slot`, which is being decided: the grain is no longer armed.

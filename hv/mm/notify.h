@@ -64,6 +64,10 @@ enum cleave_status channel_disarm(struct mm_ctx *ctx, struct channel *channel, s
 
 /* Oldest event not yet taken; false when there is none. In asynchronous mode this also ends it. */
 bool channel_next(struct mm_ctx *ctx, struct channel *channel, struct event *out);
+/* The same; where there is none, `wait` is queued until there is one, or the channel ends. Then
+ * other readers may have been faster: call again. */
+bool channel_await(struct mm_ctx *ctx, struct channel *channel, struct vcpu_wait *wait,
+                   struct event *out);
 /* Decides event `id`. ALLOW: the grain is writable from now until the next rearm; DENY: the waiting
  * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY
  * when the region tree cannot be split, CLEAVE_BUSY while an operation of the space is stopped: the
@@ -81,10 +85,11 @@ uint64_t channel_dirty(struct mm_ctx *ctx, struct channel *channel);
 enum cleave_status channel_notify(struct mm_ctx *ctx, struct space *space, gfn_t at,
                                   const struct region *region, struct vcpu_wait *wait) MUST_CHECK;
 
-/* Takes a waiter of kind WAIT_VERDICT or WAIT_RING out of its queue (its vcpu is going away);
- * nothing happens when it was woken meanwhile. The event stays. No channel or higher lock is held.
- */
-void channel_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
+/* Takes a waiter, of whatever kind, out of the queue of a channel of `pool` where it stands in one:
+ * its vcpu is going away. When this returns no CPU uses it for a channel of the pool any more, even
+ * if it was woken meanwhile. The event stays. For a vcpu whose space maps pages of other pools once
+ * for each pool. No channel or higher lock is held. O(CHANNELS_MAX and the waiters). */
+void channel_cancel_wait(struct mm_ctx *ctx, struct pool *pool, struct vcpu_wait *wait);
 
 /* For whatever removes or replaces regions of `space`, at most CHANGE_WORDS of them: takes the
  * grains of `range` off the dirty counts of their channels, before the tree changes. The space's

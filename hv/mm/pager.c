@@ -235,6 +235,7 @@ enum cleave_status pager_create(struct mm_ctx *ctx, struct pool *pool, struct sp
     struct pager *pager = frame_address(frame);
     *pager = (struct pager){
         .pool = pool, .space = space, .window = window, .next_id = 1, .number = number};
+    pager_set_number(ctx, number, pager); /* first: a space that ends must find it */
     status = window_set_region(ctx, pager, space, true);
     if (status != CLEAVE_OK) {
         pager_set_number(ctx, number, NULL);
@@ -242,7 +243,6 @@ enum cleave_status pager_create(struct mm_ctx *ctx, struct pool *pool, struct sp
         pool_free(ctx, frame, 0);
         return status;
     }
-    pager_set_number(ctx, number, pager);
     *out = pager;
     return CLEAVE_OK;
 }

@@ -176,7 +176,7 @@ enum cleave_status attachment_get(struct mm_ctx *ctx, const struct attachment *a
     }
     for (uint64_t done = 0, n; done < a->pages; done += n) {
         n = chunk(a, done);
-        enum cleave_status status = frame_get_run(ctx, pfn_add(a->frame, done), 0, n, 1);
+        enum cleave_status status = frame_get_run(ctx, pfn_add(a->frame, done), 0, n);
         if (status != CLEAVE_OK) {
             put_pages(ctx, a, done);
             return status;

@@ -5,6 +5,7 @@
  */
 #include "attachment.h"
 #include "change.h"
+#include "convert.h"
 #include "map.h"
 #include "stage.h"
 #include "table.h"
@@ -73,17 +74,21 @@ static enum cleave_status check_kind(struct mm_ctx *ctx, struct region_change *c
 static enum cleave_status checked_kind(struct mm_ctx *ctx, struct region_change *change)
 {
     const struct region *to = change->arg;
-    uint64_t pages = change->range.end.v - change->range.start.v;
     uint64_t now = change->state - 1;
 
     if (now == REGION_PRIVATE && is_private_kind(to->policy)) {
         return CLEAVE_OK;
     }
-    if (now == REGION_SHARED && to->policy == REGION_PRIVATE) { /* too long for space_unshare() */
-        return mm_fail(ctx, CLEAVE_COUNT, "size", pages << PAGE_SHIFT, PAGE_SIZE,
-                       (uint64_t)UNSHARE_MAX_PAGES << PAGE_SHIFT);
+    if (now == REGION_SHARED && change->carry != NULL) {
+        const struct attachment *held = attachment_next(change->space, NULL, change->range);
+        return held == NULL ? CLEAVE_OK : mm_fail(ctx, CLEAVE_BUSY, "at", held->id, 1, 0);
     }
     return mm_fail(ctx, CLEAVE_POLICY, "region.policy", to->policy, now, now);
+}
+
+static enum cleave_status carry_private(struct mm_ctx *ctx, struct region_change *change)
+{
+    return convert_shared(ctx, change);
 }
 
 /* Takes from a range, at both ends of which space_cut() was done, all that `rights` does not give.
@@ -98,7 +103,8 @@ static void strip_rights(struct mm_ctx *ctx, struct space *space, struct gfn_ran
     }
 }
 
-/* Changes the policy of a range of private kinds; takes away what the new one does not allow. */
+/* Changes the policy of a range of private kinds, or of shared memory that becomes private; takes
+ * away what the new one does not allow. */
 static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
                                         struct gfn_range range, const struct region *region)
 {
@@ -112,6 +118,11 @@ static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
                                    .checked = checked_kind,
                                    .cut = true};
     struct flush_batch batch;
+
+    if (region->policy == REGION_PRIVATE &&
+        region_get(space->regions, range.start).policy == REGION_SHARED) {
+        change.carry = carry_private;
+    }
     flush_begin(&batch, space);
     enum cleave_status status = change_apply(ctx, &change, &batch);
     if (status == CLEAVE_OK) {
@@ -119,6 +130,21 @@ static enum cleave_status change_region(struct mm_ctx *ctx, struct space *space,
     }
     flush_finish(ctx, &batch);
     return status;
+}
+
+bool space_help_convert(struct mm_ctx *ctx, struct space *space)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    bool stopped =
+        space->state == SPACE_ALIVE && space->op == OP_REGION && space->op_phase == PHASE_CONVERT;
+    if (stopped) {
+        struct region region = region_unpack(space->op_argument[0]);
+        space_turn(space);
+        enum cleave_status status = change_region(ctx, space, space->op_range, &region);
+        MM_CHECK(status == CLEAVE_OK || status == CLEAVE_AGAIN);
+    }
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+    return stopped;
 }
 
 static enum cleave_status add_region(struct mm_ctx *ctx, struct space *space,
@@ -134,112 +160,6 @@ static enum cleave_status add_region(struct mm_ctx *ctx, struct space *space,
                                 .op = OP_REGION,
                                 .argument = region_pack(region)};
     return stage_run(ctx, &stage);
-}
-
-/* --- Shared memory made private
- * --------------------------------------------------------------------- */
-
-/* One leaf of shared memory becomes a private one: its own when nobody else maps it, else a copy.
- * `payer` holds a reservation for everything that this takes. */
-static enum cleave_status unshare_leaf(struct mm_ctx *ctx, struct space *space, struct payer *payer,
-                                       gfn_t at, gfn_t *next)
-{
-    struct flush_batch batch;
-    struct walk walk;
-
-    flush_begin(&batch, space);
-    enum cleave_status status = walk_exclusive(ctx, space, payer, at, 0, 0, &batch, &walk);
-    if (status != CLEAVE_OK) {
-        flush_finish(ctx, &batch);
-        return status;
-    }
-    pte_t old = walk.entry;
-    pfn_t from = pte_pfn(old), to = from;
-    bool keep = frame_is_exclusive(ctx, from, walk.level, 0);
-    *next = gfn(at.v + level_pages(walk.level));
-    if (!keep && walk.level > 0) {
-        status = table_split_leaf(ctx, payer, &walk, &batch);
-        *next = at;
-    } else {
-        if (!keep) {
-            status = pool_alloc(ctx, payer, 0, FRAME_DATA, &to);
-        }
-        if (status == CLEAVE_OK) {
-            if (!keep) {
-                port_copy_pages(frame_address(to), frame_address(from), 1);
-                space->stats.pages_copied++;
-                flush_drop_frames(&batch, from, 0, 1);
-            }
-            pte_t new = pte_with_pfn(old, to) & ~PTE_SHARED;
-            while (!pte_replace(ctx, walk.slot, old, pte_without_write(new))) {
-                old = pte_read(walk.slot);
-            }
-            flush_need(&batch);
-        }
-    }
-    walk_end(ctx, &walk);
-    flush_finish(ctx, &batch);
-    return status;
-}
-
-/* Tables that splitting and copying paths under `range` can take, and its pages. */
-static uint64_t unshare_frames(struct gfn_range range)
-{
-    uint64_t pages = range.end.v - range.start.v;
-    uint64_t frames = pages;
-    for (unsigned level = 1; level <= ROOT_LEVEL; level++) {
-        frames += pages / level_pages(level) + 2;
-    }
-    return frames;
-}
-
-enum cleave_status space_unshare(struct mm_ctx *ctx, struct space *space, struct gfn_range range,
-                                 const struct region *region)
-{
-    uint64_t pages = range.end.v - range.start.v;
-    struct payer payer = {.pool = space->payer.pool, .account = space->payer.account};
-    struct flush_batch batch;
-
-    if (pages > UNSHARE_MAX_PAGES) {
-        return mm_fail(ctx, CLEAVE_COUNT, "size", pages << PAGE_SHIFT, PAGE_SIZE,
-                       UNSHARE_MAX_PAGES << PAGE_SHIFT);
-    }
-    const struct attachment *held = attachment_next(space, NULL, range);
-    if (held != NULL) {
-        return mm_fail(ctx, CLEAVE_BUSY, "at", held->id, 1, 0);
-    }
-    flush_begin(&batch, space);
-    enum cleave_status status = space_cut_both(ctx, space, range, &batch);
-    if (status == CLEAVE_OK) {
-        status = pool_reserve(ctx, &payer, unshare_frames(range));
-    }
-    if (status == CLEAVE_OK) {
-        status = region_edit(ctx, &space->payer, &space->regions, range, edit_policy, region);
-    }
-    if (status == CLEAVE_OK) { /* nobody writes what is being copied */
-        strip_rights(ctx, space, range, region->rights & ~(unsigned)RIGHT_WRITE, &batch);
-    }
-    flush_finish(ctx, &batch);
-    for (gfn_t at = range.start; status == CLEAVE_OK && at.v < range.end.v;) {
-        status = unshare_leaf(ctx, space, &payer, at, &at);
-    }
-    pool_unreserve(ctx, &payer);
-    return status;
-}
-
-/* Is all of `range`, which space_unshare() can change in a call, shared memory? */
-static bool all_shared(struct space *space, struct gfn_range range)
-{
-    struct gfn_range extent;
-    if (range.end.v - range.start.v > UNSHARE_MAX_PAGES) {
-        return false;
-    }
-    for (gfn_t at = range.start; at.v < range.end.v; at = extent.end) {
-        if (region_get_extent(space->regions, at, &extent).policy != REGION_SHARED) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* Is a range that is no region yet to be added: now, or in a call before? */
@@ -268,9 +188,6 @@ enum cleave_status space_set_region(struct mm_ctx *ctx, struct space *space, gpa
     }
     if (adds(space, range)) {
         status = add_region(ctx, space, range, region);
-    } else if (space->op == OP_NONE && region->policy == REGION_PRIVATE &&
-               all_shared(space, range)) {
-        status = space_unshare(ctx, space, range, region);
     } else {
         status = change_region(ctx, space, range, region);
     }

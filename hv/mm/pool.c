@@ -572,8 +572,8 @@ void pool_release_runs(struct mm_ctx *ctx, struct pool *pool)
 enum cleave_status pool_destroy(struct mm_ctx *ctx, struct pool *pool)
 {
     uint64_t used = pool->frames - pool->free;
-    uint64_t own = pool->kind[FRAME_OBJECT];
-    if (pool->spaces != NULL || used != own || pool->own.charged != own || pool->reserved != 0) {
+    uint64_t own = account_own_frames(pool);
+    if (used != own || pool->account_used != 0 || pool->reserved != 0 || pool->wait_first != NULL) {
         return mm_fail(ctx, CLEAVE_BUSY, "pool", used, 0, own);
     }
     pool_release_runs(ctx, pool);

@@ -30,7 +30,7 @@ struct payer {
 };
 
 /* A vcpu that waits for memory, a verdict or a load. Embedded in the caller's vcpu object. */
-enum wait_kind { WAIT_NONE = 0, WAIT_MEMORY, WAIT_VERDICT, WAIT_RING, WAIT_LOAD };
+enum wait_kind { WAIT_NONE = 0, WAIT_MEMORY, WAIT_VERDICT, WAIT_RING, WAIT_LOAD, WAIT_EVENT };
 enum wait_outcome { WAIT_RETRY = 0, WAIT_DENIED, WAIT_FAILED };
 struct vcpu_wait {
     struct vcpu_wait *next;
@@ -49,6 +49,7 @@ struct pool {
     pfn_t account_directory;
     uint32_t accounts;     /* records made so far */
     uint32_t account_free; /* free list: index + 1 */
+    uint32_t account_used; /* records not on it: live, or charged */
     uint32_t reap_tables;  /* dead tables, by frame number, linked through frame.rmap */
     uint32_t reap_gigas;   /* 1 GiB runs with unsettled blocks: index + 1, by run.owner */
     uint8_t dying;
@@ -80,8 +81,10 @@ struct pool {
 enum cleave_status pool_create(struct mm_ctx *ctx, pfn_t start, pfn_t end,
                                struct pool **out) MUST_CHECK;
 
-/* Ends a pool whose spaces and accounts are gone and all of whose frames but its own are free; its
- * range is untyped memory again. CLEAVE_BUSY with the number of frames in use otherwise. */
+/* Ends a pool whose spaces, channels, pagers and accounts are gone, for whose memory nobody waits,
+ * and all of whose frames but its own (its object, the records of accounts) are free; its range is
+ * untyped memory again. CLEAVE_BUSY with the number of frames in use, and nothing changed,
+ * otherwise. */
 enum cleave_status pool_destroy(struct mm_ctx *ctx, struct pool *pool) MUST_CHECK;
 
 /* For a pool that could not be finished or is empty: its runs are nobody's again. */

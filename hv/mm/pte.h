@@ -205,13 +205,14 @@ static inline pte_t pte_clear_bits(struct mm_ctx *ctx, pte_t *slot, pte_t bits)
     return __atomic_fetch_and(slot, ~bits, __ATOMIC_ACQ_REL);
 }
 
-/* Clears the write bit of `e`, an entry of a shared table that was just read, by one store. Nothing
- * else can change in it meanwhile but an accessed bit, which may so be lost: it is set again by the
- * next access, and 512 locked operations would be most of what a first write costs. */
+/* Clears the write bit of an entry of a shared table by one store of `e`, which is what was read
+ * since the caller holds the table, without that bit. Nothing else can have changed in it meanwhile
+ * but an accessed bit, which may so be lost: it is set again by the next access, and 512 locked
+ * operations would be most of what a first write costs. */
 static inline void pte_store_without_write(struct mm_ctx *ctx, pte_t *slot, pte_t e)
 {
-    port_point(ctx, POINT_ENTRY, (uint64_t)(uintptr_t)slot, pte_without_write(e));
-    __atomic_store_n(slot, pte_without_write(e), __ATOMIC_RELEASE);
+    port_point(ctx, POINT_ENTRY, (uint64_t)(uintptr_t)slot, e);
+    __atomic_store_n(slot, e, __ATOMIC_RELEASE);
 }
 
 /* Empties a live entry; returns what it was, bits that the hardware set included. */

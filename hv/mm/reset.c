@@ -314,6 +314,10 @@ static enum cleave_status give_up_regions(struct mm_ctx *ctx, struct space *spac
     if (space->state != SPACE_ALIVE) {
         return mm_fail(ctx, CLEAVE_DYING, "space", space->id, 1, 0);
     }
+    if (space->op != OP_RESET || space->op_at.v != FIRST_PHASE.v) {
+        unlock_both(ctx, space);
+        return CLEAVE_AGAIN; /* another call for the same space was faster: the next one looks */
+    }
     space_unfill(space, everything);
     status = revert_regions(ctx, space);
     if (status != CLEAVE_OK) {

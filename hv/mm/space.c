@@ -121,11 +121,14 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space)
     write_lock(ctx, &space->lock, RANK_SPACE);
     enum cleave_status status = state_check(ctx, space);
     bool unmaps = space->op == OP_UNMAP && space->op_phase == PHASE_CHECK;
-    if (status == CLEAVE_OK && space->op != OP_NONE && space->op < OP_REGION && !unmaps) {
+    bool hidden = space->op >= OP_REGION && space->op_phase != PHASE_CONVERT;
+    if (status == CLEAVE_OK && space->op != OP_NONE && !hidden && !unmaps) {
         status = mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_REGION, OP_DISARM);
     }
-    if (status == CLEAVE_OK && space->op != OP_NONE) {
+    if (status == CLEAVE_OK) {
         drop_fresh(ctx, space);
+    }
+    if (status == CLEAVE_OK && space->op != OP_NONE) {
         stage_drop(ctx, space);
         region_defer(ctx, space->op_regions);
         space->op_regions = REGION_WORD_NONE;
@@ -212,7 +215,7 @@ enum cleave_status space_create(struct mm_ctx *ctx, struct pool *pool, uint64_t 
     space->collapse_hint = gfn(UINT64_MAX);
     space->root = root;
     space->holders = 1;
-    space->payer = payer;
+    space->payer = space->op_payer = payer;
     space->generation = 1;
     space->vcpus = 1;
     link_space(ctx, pool, space);
@@ -292,6 +295,7 @@ void space_release(struct mm_ctx *ctx, struct space *space)
 static void finish_destroy(struct mm_ctx *ctx, struct space *space)
 {
     pool_unreserve(ctx, &space->payer);
+    pool_unreserve(ctx, &space->op_payer);
     free_node(ctx, space->root);
     space->root = PFN_NONE;
     space->state = SPACE_DEAD;

@@ -43,6 +43,8 @@ enum space_phase {
     PHASE_CHECK = 0, /* looks at regions up to op_at */
     PHASE_BUILD,     /* up to op_at, op_regions is the tree as it will be */
     PHASE_STAGE,     /* up to op_at, leaves stand beneath op_root, which nothing points to */
+    PHASE_SETTLE,    /* change.h: up to op_at, the change can be carried over and not fail */
+    PHASE_CONVERT,   /* convert.h: up to op_at, shared memory is private: to be finished */
     PHASE_UNDO       /* failed with op_argument[1]; what was made is being dropped */
 };
 
@@ -101,8 +103,9 @@ struct space {
     gfn_t op_at;                   /* progress of the preempted operation */
     struct gfn_range op_range;
     uint64_t op_argument[2];
-    pfn_t op_root; /* PHASE_STAGE: a root of tables that are being filled */
-    pfn_t fresh;   /* a large leaf being zeroed for this space, and how far */
+    pfn_t op_root;         /* PHASE_STAGE: a root of tables that are being filled */
+    struct payer op_payer; /* PHASE_CONVERT: what is reserved for it */
+    pfn_t fresh;           /* a large leaf being zeroed for this space, and how far */
     uint32_t fresh_order;
     uint64_t fresh_zeroed;
     region_word_t op_regions;
@@ -147,9 +150,10 @@ void space_discard(struct mm_ctx *ctx, struct space *space);
 
 /*
  * Gives up an operation that was stopped (CLEAVE_AGAIN) and that nobody will go on with, when
- * nothing of it is to be seen yet: space_set_region(), space_map_device(), space_protect(),
- * channel_arm(), rearm and disarm. Others can then begin. CLEAVE_BUSY for what has to be finished:
- * a reset, a paged mapping; CLEAVE_OK also where nothing was stopped. O(TABLE_ENTRIES).
+ * nothing of it is to be seen yet: space_set_region(), space_map(), space_map_device(),
+ * space_protect(), channel_arm(), rearm and disarm; and the leaf that a populate was zeroing.
+ * Others can then begin. CLEAVE_BUSY for what has to be finished: a reset, a paged mapping, memory
+ * of which a part is private already; CLEAVE_OK also where nothing was stopped. O(TABLE_ENTRIES).
  */
 enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
@@ -157,14 +161,18 @@ enum cleave_status space_give_up(struct mm_ctx *ctx, struct space *space) MUST_C
  * anybody whom it shuts out. True: it came a step further, try again; false: no such is stopped.
  * Its own caller may call space_unmap() again, which finds holes. Spends the budget. */
 bool space_help_unmap(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
+/* The same for a change from shared to private that was stopped when a part was private. */
+bool space_help_convert(struct mm_ctx *ctx, struct space *space) MUST_CHECK;
 
 /* --- Regions ---------------------------------------------------------------------------------- */
 
 /*
  * Gives [at, at + size) a policy. The range must be REGION_NONE before, or (for a change between
  * PRIVATE, WIPE, ABSENT and READ_ONLY, or SHARED to PRIVATE, which copies what is shared) already a
- * region. SHARED is populated first. Preemptible: nothing of it is to be seen before CLEAVE_OK, and
- * after an error all is as it was. DEVICE, FOREIGN and PAGED come from
+ * region. SHARED is populated first. Preemptible: nothing of it is to be seen before CLEAVE_OK, but
+ * that of SHARED to PRIVATE pages become private one after the other once all memory for that is
+ * had; and after an error all is as it was. CLEAVE_BUSY (value: its id) where shared memory is
+ * pinned or mapped by others. DEVICE, FOREIGN and PAGED come from
  * space_map_device(), foreign_map() and space_map_paged(). `region` gives policy, rights, whole,
  * order. CLEAVE_POLICY, CLEAVE_RIGHTS, CLEAVE_ORDER, CLEAVE_EXISTS.
  */

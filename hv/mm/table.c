@@ -31,17 +31,16 @@ unsigned table_run_length(const pte_t *slots, unsigned first, unsigned level)
     }
     unsigned part = level_slot(gfn(pte_pfn(slots[first]).v), level);
     unsigned most = TABLE_ENTRIES - (part > first ? part : first);
-    pte_t expected = (slots[first] & alike) + step;
+    pte_t expected = slots[first] + step;
     const pte_t *slot = &slots[first + 1];
     for (; n + 4 <= most; n += 4, slot += 4, expected += 4 * step) {
-        pte_t other = ((slot[0] & alike) ^ expected) | ((slot[1] & alike) ^ (expected + step)) |
-                      ((slot[2] & alike) ^ (expected + 2 * step)) |
-                      ((slot[3] & alike) ^ (expected + 3 * step));
-        if (other != 0) {
+        pte_t other = (slot[0] ^ expected) | (slot[1] ^ (expected + step)) |
+                      (slot[2] ^ (expected + 2 * step)) | (slot[3] ^ (expected + 3 * step));
+        if ((other & alike) != 0) {
             break;
         }
     }
-    for (; n < most && (*slot & alike) == expected; n++, slot++) {
+    for (; n < most && ((*slot ^ expected) & alike) == 0; n++, slot++) {
         expected += step;
     }
     return n;
@@ -87,25 +86,73 @@ static enum cleave_status count_entries(struct mm_ctx *ctx, const pte_t *slots, 
         return CLEAVE_OK;
     }
     *n = table_run_length(slots, first, level);
-    return frame_get_run(ctx, pte_pfn(e), level, *n, 1);
+    return frame_get_mapped(ctx, pte_pfn(e), level, *n);
 }
 
-/* Takes the write bits out of a table's private entries and out of its copy's. */
-static void share_entries(struct mm_ctx *ctx, pte_t *from, pte_t *to)
+/* What the entries of a table have together, and slots outside of which all are empty. */
+struct contents {
+    pte_t any;
+    unsigned first, end;
+};
+
+/* Copies the entries of a shared table. The copy is what gets counted, whatever changes meanwhile.
+ */
+static struct contents copy_entries(const pte_t *from, pte_t *to)
+{
+    struct contents found = {.any = 0, .first = TABLE_ENTRIES, .end = 0};
+
+    for (unsigned i = 0; i < TABLE_ENTRIES; i += 4) {
+        pte_t a = pte_read(&from[i]), b = pte_read(&from[i + 1]);
+        pte_t c = pte_read(&from[i + 2]), d = pte_read(&from[i + 3]);
+        pte_t any = a | b | c | d;
+        to[i] = a;
+        to[i + 1] = b;
+        to[i + 2] = c;
+        to[i + 3] = d;
+        if (any != 0) {
+            found.any |= any;
+            found.first = found.first < i ? found.first : i;
+            found.end = i + 4;
+        }
+    }
+    return found;
+}
+
+/* Takes the write bits out of private entries of a shared table from `from` on, and out of their
+ * copies in [to, end); four at a time where all have theirs. What is not present has none. */
+static void share_entries(struct mm_ctx *ctx, pte_t *from, pte_t *to, const pte_t *end)
 {
     const pte_t write = pt_format.write, asked = write | PTE_SHARED;
 
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        if (i % 4 == 0 && !((to[i] | to[i + 1] | to[i + 2] | to[i + 3]) & write)) {
-            i += 3;
+    for (; to < end; from += 4, to += 4) {
+        const pte_t a = to[0] ^ write, b = to[1] ^ write, c = to[2] ^ write, d = to[3] ^ write;
+        if (((a | b | c | d) & asked) == 0) {
+            to[0] = a;
+            to[1] = b;
+            to[2] = c;
+            to[3] = d;
+            pte_store_without_write(ctx, &from[0], a);
+            pte_store_without_write(ctx, &from[1], b);
+            pte_store_without_write(ctx, &from[2], c);
+            pte_store_without_write(ctx, &from[3], d);
             continue;
         }
-        pte_t e = to[i];
-        if ((e & asked) == write) { /* what is not present has no write bit */
-            to[i] = e & ~write;
-            pte_store_without_write(ctx, &from[i], pte_read(&from[i]));
+        for (unsigned i = 0; i < 4 && (a & b & c & d & write) == 0; i++) {
+            if ((to[i] & asked) == write) {
+                to[i] ^= write;
+                pte_store_without_write(ctx, &from[i], to[i]);
+            }
         }
     }
+}
+
+/* The first slot in [i, end) of a copy that is not empty; `end` when there is none. */
+static unsigned next_used(const pte_t *slots, unsigned i, unsigned end)
+{
+    while (i < end && slots[i] == 0) {
+        i++;
+    }
+    return i;
 }
 
 enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t table, pfn_t *out)
@@ -116,16 +163,10 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
         return status;
     }
     frame_of(*out, 0)->bits |= (uint16_t)(level << FRAME_LEVEL_SHIFT);
-    pte_t *from = table_slots(table);
     pte_t *to = table_slots(*out);
-    for (unsigned i = 0; i < TABLE_ENTRIES; i += 4) {
-        to[i] = pte_read(&from[i]); /* the copy is what gets counted, whatever changes meanwhile */
-        to[i + 1] = pte_read(&from[i + 1]);
-        to[i + 2] = pte_read(&from[i + 2]);
-        to[i + 3] = pte_read(&from[i + 3]);
-    }
-    for (unsigned i = table_next_used(to, 0), n; i < TABLE_ENTRIES;
-         i = table_next_used(to, i + n)) {
+    struct contents used = copy_entries(table_slots(table), to);
+    for (unsigned i = next_used(to, used.first, used.end), n; i < used.end;
+         i = next_used(to, i + n, used.end)) {
         status = count_entries(ctx, to, level, i, &n);
         if (status != CLEAVE_OK) {
             drop_entries(ctx, to, level, i);
@@ -134,7 +175,9 @@ enum cleave_status table_copy(struct mm_ctx *ctx, struct payer *payer, pfn_t tab
             return status;
         }
     }
-    share_entries(ctx, from, to);
+    if (used.any & pt_format.write) {
+        share_entries(ctx, table_slots(table) + used.first, to + used.first, to + used.end);
+    }
     return CLEAVE_OK;
 }
 

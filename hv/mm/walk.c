@@ -35,7 +35,7 @@ static void walk_begin(struct mm_ctx *ctx, struct space *space, gfn_t at, struct
 }
 
 /* Reads the walk's entry in its present table. */
-static void walk_read(struct walk *walk)
+static inline void walk_read(struct walk *walk)
 {
     walk->slot = &table_slots(walk->table)[level_slot(walk->at, walk->level)];
     walk->entry = pte_read(walk->slot);
@@ -54,7 +54,7 @@ static void walk_stop(struct walk *walk)
 
 /* Steps down into `table`, to which the present entry points; its lock is taken if it is exclusive.
  */
-static void walk_down(struct mm_ctx *ctx, struct walk *walk, pfn_t table)
+static inline void walk_down(struct mm_ctx *ctx, struct walk *walk, pfn_t table)
 {
     walk->rights &= pte_rights(walk->entry);
     walk->exclusive = walk->exclusive && node_count(table) == 1;
@@ -146,32 +146,58 @@ static enum cleave_status walk_make_table(struct mm_ctx *ctx, struct payer *paye
     return CLEAVE_OK;
 }
 
+/* Is there nothing to do for the walk's entry: a table's of its own, with the rights asked for? */
+static inline bool walk_ready(const struct walk *walk, unsigned flags)
+{
+    pte_t e = walk->entry;
+    return pte_is_table(e, walk->level) && (!(flags & WALK_WRITE) || pte_writable(e)) &&
+           (!(flags & WALK_EXEC) || pte_executable(e)) && node_count(pte_pfn(e)) == 1;
+}
+
+/* Makes it so. False where the walk ends: the entry is no table's, or `*status` says why not. */
+static bool walk_prepare(struct mm_ctx *ctx, struct payer *payer, struct walk *walk, unsigned flags,
+                         struct flush_batch *batch, enum cleave_status *status)
+{
+    enum pte_kind target = pte_target(walk->entry, walk->level);
+
+    if (target == PTE_KIND_ABSENT && (flags & WALK_MAKE)) {
+        *status = walk_make_table(ctx, payer, walk);
+    } else if (target != PTE_KIND_TABLE) {
+        return false;
+    } else if (node_count(pte_pfn(walk->entry)) != 1) {
+        *status = walk_copy_table(ctx, payer, walk, batch);
+    }
+    if (*status != CLEAVE_OK) {
+        return false;
+    }
+    walk_give(ctx, walk, flags, pte_pfn(walk->entry));
+    return true;
+}
+
 enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struct payer *payer,
                                   gfn_t at, unsigned stop, unsigned flags,
                                   struct flush_batch *batch, struct walk *walk)
 {
+    enum cleave_status status = CLEAVE_OK;
+
     walk_begin(ctx, space, at, walk);
     walk_read(walk);
-    while (walk->level > stop) {
-        enum cleave_status status = CLEAVE_OK;
-        enum pte_kind target = pte_target(walk->entry, walk->level);
-        if (target == PTE_KIND_ABSENT && (flags & WALK_MAKE)) {
-            status = walk_make_table(ctx, payer, walk);
-        } else if (target != PTE_KIND_TABLE) {
-            break;
-        } else if (node_count(pte_pfn(walk->entry)) != 1) {
-            status = walk_copy_table(ctx, payer, walk, batch);
-        }
-        if (status != CLEAVE_OK) {
-            walk_end(ctx, walk);
-            return status;
-        }
-        pfn_t table = pte_pfn(walk->entry);
-        walk_give(ctx, walk, flags, table);
-        walk_down(ctx, walk, table);
+    while (walk->level > stop &&
+           (walk_ready(walk, flags) || walk_prepare(ctx, payer, walk, flags, batch, &status))) {
+        walk_down(ctx, walk, pte_pfn(walk->entry));
+    }
+    if (status != CLEAVE_OK) {
+        walk_end(ctx, walk);
+        return status;
     }
     walk_stop(walk);
     return CLEAVE_OK;
+}
+
+void walk_into(struct mm_ctx *ctx, struct walk *walk)
+{
+    walk_down(ctx, walk, pte_pfn(walk->entry));
+    walk_stop(walk);
 }
 
 void walk_end(struct mm_ctx *ctx, struct walk *walk) { table_unlock(ctx, walk->locked); }

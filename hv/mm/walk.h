@@ -65,6 +65,10 @@ enum cleave_status walk_exclusive(struct mm_ctx *ctx, struct space *space, struc
                                   gfn_t at, unsigned stop, unsigned flags,
                                   struct flush_batch *batch, struct walk *walk) MUST_CHECK;
 
+/* One step more, into the table of its own with which the walk's entry was just replaced. Gives the
+ * entry no rights. */
+void walk_into(struct mm_ctx *ctx, struct walk *walk);
+
 /* Releases the lock that a walk holds. */
 void walk_end(struct mm_ctx *ctx, struct walk *walk);
 

@@ -110,6 +110,7 @@ static inline void cpu_pause(void) { __asm__ volatile("pause" : : : "memory"); }
 /* MSRs (SDM 4, APM 2 appendix A). */
 #define MSR_APIC_BASE 0x1bu
 #define MSR_FEATURE_CONTROL 0x3au
+#define MSR_TSC_ADJUST 0x3bu
 #define MSR_SYSENTER_CS 0x174u
 #define MSR_SYSENTER_ESP 0x175u
 #define MSR_SYSENTER_EIP 0x176u

@@ -28,9 +28,11 @@
 #define LEAF1_EDX_HTT BIT(28)
 
 /* 7.0:EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, AVX-512 F and DQ, RDSEED, ADX, SMAP, IFMA,
- * CLFLUSHOPT, CLWB, AVX-512 CD, SHA, AVX-512 BW and VL. Not: TSC_ADJUST, INVPCID, RTM, MPX. */
+ * CLFLUSHOPT, CLWB, AVX-512 CD, SHA, AVX-512 BW and VL; the kernel's TSC_ADJUST. Not: INVPCID, RTM,
+ * MPX. */
 #define LEAF7_EBX                                                                                  \
     (BIT(0) | BIT(3) | BIT(5) | BITS(7, 9) | BITS(16, 21) | BIT(23) | BIT(24) | BITS(28, 31))
+#define LEAF7_EBX_TSC_ADJUST BIT(1)
 #define LEAF7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 /* 7.0:ECX: VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID. Not:
  * WAITPKG, LA57. */
@@ -38,7 +40,7 @@
 #define LEAF7_ECX_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
 #define LEAF7_ECX_PKU BIT(3)
 #define LEAF7_ECX_OSPKE BIT(4)
-#define LEAF7_EDX BIT(4) /* fast short REP MOV */
+#define LEAF7_EDX (BIT(4) | BIT(10)) /* fast short REP MOV, VERW clears buffers */
 
 /* 80000001:ECX: LAHF, ABM, SSE4A, misaligned SSE, PREFETCHW. Not: SVM, topology. */
 #define LEAF_EXTENDED1_ECX (BIT(0) | BITS(5, 8))
@@ -48,7 +50,9 @@
 #define LEAF_EXTENDED1_EDX                                                                         \
     ((LEAF1_EDX & (BITS(0, 17) | BITS(23, 24)) & ~BIT(11)) | BIT(11) | BIT(20) | BIT(22) |         \
      BIT(26) | BIT(27) | BIT(29))
-#define LEAF_EXTENDED7_EDX BIT(8)            /* invariant TSC */
+/* Invariant TSC, also where the CPU does not say so: the hypervisor keeps all time by the TSC, and
+ * has looked that the CPUs agree. Without, Linux gives up its own TSC clock with several CPUs. */
+#define LEAF_EXTENDED7_EDX BIT(8)
 #define LEAF_EXTENDED8_EBX (BIT(0) | BIT(2)) /* CLZERO, XRSTOR of error pointers */
 
 #define CR4_PKE (UINT64_C(1) << 22)
@@ -82,7 +86,7 @@ static void leaf_7(uint32_t subleaf, uint64_t cr4, struct cpuid *out)
         return;
     }
     out->eax = 0;
-    out->ebx &= LEAF7_EBX;
+    out->ebx = (out->ebx & LEAF7_EBX) | LEAF7_EBX_TSC_ADJUST;
     out->ecx &= LEAF7_ECX;
     out->edx &= LEAF7_EDX;
     if (!(xsave_components & XCR0_AVX512)) {
@@ -122,7 +126,7 @@ static void leaf_d(const struct hvm_vcpu *vcpu, uint32_t subleaf, struct cpuid *
 {
     if (subleaf == 0) {
         *out = (struct cpuid){.eax = (uint32_t)xsave_components,
-                              .ebx = xsave_size(vcpu->xcr0),
+                              .ebx = xsave_size(switch_xcr0(vcpu)),
                               .ecx = xsave_size(xsave_components),
                               .edx = (uint32_t)(xsave_components >> 32)};
     } else if (subleaf == 1) {
@@ -148,7 +152,7 @@ static void leaf_extended(const struct hvm_vcpu *vcpu, uint32_t leaf, struct cpu
         }
         break;
     case 0x80000007:
-        *out = (struct cpuid){.edx = out->edx & LEAF_EXTENDED7_EDX};
+        *out = (struct cpuid){.edx = LEAF_EXTENDED7_EDX};
         break;
     case 0x80000008: {
         uint32_t physical = out->eax & 0xff;

@@ -10,8 +10,31 @@
 #define DR7_RESET UINT64_C(0x400)
 #define RFLAGS_RESET UINT64_C(2)
 
+#define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
+#define MSR_ARCH_CAPABILITIES 0x10au
+#define PSCHANGE_MC_NO (UINT64_C(1) << 6) /* SDM 4 table 2-2 */
+
 const struct hvm_ops *hvm;
 bool hvm_ept_dirty_bits = true;
+bool hvm_huge_exec;
+
+/* May an instruction fetch by a huge leaf stop this CPU when the leaf's size changes (iTLB
+ * multihit, CVE-2018-12207)? AMD's never; Intel's, unless they say that they do not. */
+static bool has_multihit(bool intel)
+{
+    uint64_t capabilities = 0;
+    bool told = cpuid(0, 0).eax >= 7 && cpuid(7, 0).edx & LEAF7_EDX_ARCH_CAPABILITIES &&
+                rdmsr_safe(MSR_ARCH_CAPABILITIES, &capabilities);
+    return intel && !(told && capabilities & PSCHANGE_MC_NO);
+}
+
+static void choose_huge_exec(bool intel)
+{
+    bool multihit = has_multihit(intel);
+    hvm_huge_exec = boot_option("huge-exec") || (!multihit && !boot_option("no-huge-exec"));
+    print("machine: guests %s by huge leaves (iTLB multihit: %s)\n",
+          hvm_huge_exec ? "execute" : "do not execute", multihit ? "yes, or not told" : "no");
+}
 
 bool hvm_choose(void)
 {
@@ -27,6 +50,7 @@ bool hvm_choose(void)
         return false;
     }
     ops->prepare();
+    choose_huge_exec(intel);
     hvm = ops;
     return true;
 }

@@ -177,6 +177,10 @@ bool hvm_choose(void);
  * not write into frames that are read-only. May also be cleared later, before the first domain is
  * made; each root that was used is then flushed. */
 extern bool hvm_ept_dirty_bits;
+/* May huge leaves be executable (machine_init())? Set by hvm_choose(): false where a page-size
+ * change under an instruction fetch may stop the machine (iTLB multihit), or as the boot's command
+ * line says. */
+extern bool hvm_huge_exec;
 /* The state in which a guest's first instruction runs (PVH: 32-bit flat, paging off), at `eip` with
  * `ebx`. */
 void hvm_state_start(struct hvm_state *state, uint32_t eip, uint32_t ebx);

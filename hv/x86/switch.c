@@ -177,9 +177,14 @@ bool switch_in(struct hvm_vcpu *vcpu)
     return moved;
 }
 
+uint64_t switch_xcr0(const struct hvm_vcpu *vcpu)
+{
+    return this_cpu()->loaded == vcpu ? read_xcr0() & xsave_components : vcpu->xcr0;
+}
+
 void switch_sync(struct hvm_vcpu *vcpu)
 {
-    vcpu->xcr0 = read_xcr0() & xsave_components;
+    vcpu->xcr0 = switch_xcr0(vcpu);
     fpu_save(vcpu->xsave);
     write_xcr0(vcpu->xcr0);
     __asm__ volatile("mov %%db0, %0" : "=r"(vcpu->dr[0]));

@@ -39,6 +39,9 @@ bool switch_in(struct hvm_vcpu *vcpu);
 /* Brings vcpu and XSAVE area up to date; its registers stay in this CPU. */
 void switch_sync(struct hvm_vcpu *vcpu);
 
+/* The vcpu's XCR0 now: there is an emulator that lets guests set it without an exit, so that `xcr0`
+ * is right only behind switch_sync(). */
+uint64_t switch_xcr0(const struct hvm_vcpu *vcpu);
 /* Changes the vcpu's XCR0 or TSC_AUX, in this CPU as well where it is loaded. */
 void switch_set_xcr0(struct hvm_vcpu *vcpu, uint64_t value);
 void switch_set_tsc_aux(struct hvm_vcpu *vcpu, uint64_t value);

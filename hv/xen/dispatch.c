@@ -158,6 +158,12 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         .argument = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9}};
     int64_t result;
 
+    xen_op_t *const op =
+        number < sizeof(operations) / sizeof(operations[0]) ? operations[number] : NULL;
+    if (op == NULL && vcpu->domain->xen == NULL) {
+        regs->rax = (uint64_t)-XEN_ENOSYS; /* a guest that is not one of Xen's stays as it is */
+        return true;
+    }
     sched_expect(vcpu);
     if (vcpu->domain->xen == NULL && make(ctx, vcpu->domain) != CLEAVE_OK) {
         regs->rax = (uint64_t)-XEN_ENOMEM;
@@ -167,11 +173,7 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
     if (number < XEN_CALLS) {
         __atomic_fetch_add(&call.xen->calls[number], 1, __ATOMIC_RELAXED);
     }
-    if (number < sizeof(operations) / sizeof(operations[0]) && operations[number] != NULL) {
-        result = operations[number](&call);
-    } else {
-        result = xen_unknown(&call);
-    }
+    result = op != NULL ? op(&call) : xen_unknown(&call);
     if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
         vcpu->sleep = SLEEP_CORE;
     }

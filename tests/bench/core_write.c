@@ -183,8 +183,7 @@ void core_bench_reset(struct bench *b)
     record_reset(b, "core.reset.sparse", share, ns, "one page in each of 128 GiB");
 }
 
-/* --- Copy amplification
- * --------------------------------------------------------------------------- */
+/* --- Copy amplification ----------------------------------------------------------------------- */
 
 static void amplification_scattered(struct bench *b)
 {
@@ -260,8 +259,7 @@ void core_bench_amplification(struct bench *b)
     amplification_block(b);
 }
 
-/* --- Two threads
- * ----------------------------------------------------------------------------------- */
+/* --- Two threads ------------------------------------------------------------------------------ */
 
 struct faulter {
     pthread_t thread;

@@ -349,6 +349,8 @@ static void free_sum(void) { pool->free++; }
 static void kind_sum(void) { pool->kind[FRAME_TABLE]--; }
 static void aside_sum(void) { pool->aside = 1; }
 static void charge_sum(void) { account_of(pool, one->payer.account)->charged++; }
+static void accounts_used(void) { pool->account_used++; }
+static void account_freed_twice(void) { pool->account_free = one->payer.account; }
 static void charged_to_other(void) { page_frame(PAGES)->account = (uint16_t)left->payer.account; }
 static void reserved_sum(void) { one->payer.reserved = 5; }
 static void reserved_too_much(void)
@@ -629,6 +631,8 @@ static const struct breakage {
     {"frames by kind", kind_sum, 8},
     {"frames set aside", aside_sum, 8},
     {"frames charged", charge_sum, 8},
+    {"accounts in use", accounts_used, 8},
+    {"a live account is free", account_freed_twice, 8},
     {"charged to another account", charged_to_other, 8},
     {"reserved by nobody's pool", reserved_sum, 8},
     {"reserved more than free", reserved_too_much, 8},

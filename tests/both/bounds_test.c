@@ -40,6 +40,11 @@ static enum cleave_status do_share(void)
     const struct region shared = {.policy = REGION_SHARED, .rights = RIGHT_ALL};
     return space_set_region(scene.ctx, space, PAGE(AT), BYTES(PAGES), &shared);
 }
+static enum cleave_status do_unshare(void)
+{
+    const struct region private = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    return space_set_region(scene.ctx, space, PAGE(AT), BYTES(PAGES), &private);
+}
 static enum cleave_status do_device(void)
 {
     return space_map_device(scene.ctx, space, PAGE(AT), BYTES(PAGES), pfn((uint32_t)machine.frames),
@@ -81,6 +86,18 @@ static void prepare_words(void)
     }
 }
 
+/* Shared memory whose neighbouring pages have other rights, and a fork maps it, too. */
+static void prepare_shared(void)
+{
+    REQUIRE_OK(do_share());
+    for (uint64_t i = 0; i < PAGES; i += 2) {
+        REQUIRE_OK(
+            space_protect(scene.ctx, space, PAGE(AT + i), PAGE_SIZE, RIGHT_READ | RIGHT_WRITE));
+    }
+    (void)scene_fork(space);
+    scene_write(space, AT + 3, 0); /* its tables are the space's own */
+}
+
 /* The same, armed, and every third page dirty. */
 static void prepare_dirty(void)
 {
@@ -104,10 +121,11 @@ static const struct operation {
     enum cleave_status (*run)(void);
     bool hidden; /* nothing of it is to be seen until it is done, and space_give_up() ends it */
 } operations[] = {
-    {"share", prepare_nothing, do_share, true},   {"device", prepare_nothing, do_device, true},
-    {"protect", prepare_words, do_protect, true}, {"policy", prepare_words, do_wipe, true},
-    {"arm", prepare_dirty, do_arm, true},         {"rearm", prepare_dirty, do_rearm, true},
-    {"disarm", prepare_dirty, do_disarm, true},   {"unmap", prepare_dirty, do_unmap, false},
+    {"share", prepare_nothing, do_share, true},    {"device", prepare_nothing, do_device, true},
+    {"protect", prepare_words, do_protect, true},  {"policy", prepare_words, do_wipe, true},
+    {"arm", prepare_dirty, do_arm, true},          {"rearm", prepare_dirty, do_rearm, true},
+    {"disarm", prepare_dirty, do_disarm, true},    {"unmap", prepare_dirty, do_unmap, false},
+    {"unshare", prepare_shared, do_unshare, true},
 };
 
 static enum cleave_status run_with(const struct operation *op, uint64_t budget)
@@ -126,7 +144,8 @@ static uint64_t progress(gfn_t from, gfn_t to)
         return 0;
     }
     region_word_t tree = space->op_phase == PHASE_BUILD ? space->op_regions : space->regions;
-    return space->op_phase == PHASE_STAGE ? to.v - from.v : region_count_words(tree, range, MANY);
+    bool pages = space->op_phase >= PHASE_STAGE;
+    return pages ? to.v - from.v : region_count_words(tree, range, MANY);
 }
 
 /* With a budget of one unit a call looks at one step's words, or fills one leaf; there are as many
@@ -266,7 +285,9 @@ TEST_TABLE(a_failure_leaves_nothing, operations)
             REQUIRE(table_reap(scene.ctx, scene.pool));
             struct scene_state after = scene_state();
             SCENE_CHECK_SAME_VIEW(before, after);
-            CHECK_LE(before.free - after.free, 2 * ROOT_LEVEL); /* empty tables may stay */
+            /* Empty tables may stay, and those that were made the space's own. */
+            uint64_t stays = row->run == do_unshare ? 2 * PAGES / TABLE_ENTRIES : 0;
+            CHECK_LE(before.free - after.free, 2 * ROOT_LEVEL + stays);
             scene_audit();
         }
         finish();
@@ -340,6 +361,213 @@ TEST(others_finish_an_unmap)
     CHECK_OK(space_protect(scene.ctx, space, PAGE(0), PAGE_SIZE, RIGHT_READ));
     CHECK_OK(do_unmap());
     finish();
+}
+
+/* The leaf that a mapping or a populate is zeroing is not lost when nobody goes on with it. */
+TEST(a_leaf_that_is_zeroed_is_given_up)
+{
+    const struct region memory = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 2};
+    scene_start(REAL ? 2 * TABLE_ENTRIES : 0);
+    space = scene_space();
+    uint64_t free = scene.pool->free;
+    for (unsigned populate = 0; populate < 2; populate++) {
+        test_case("populate %u", populate);
+        if (populate) {
+            REQUIRE_OK(space_set_region(scene.ctx, space, PAGE(GIGA), BYTES(GIGA), &memory));
+            free = scene.pool->free;
+        }
+        scene.ctx->budget = BUDGET;
+        CHECK_STATUS(populate ? space_populate(scene.ctx, space, PAGE(GIGA), BYTES(GIGA))
+                              : space_map(scene.ctx, space, PAGE(GIGA), 2, &memory),
+                     CLEAVE_AGAIN);
+        scene.ctx->budget = UINT64_MAX;
+        CHECK_LE(scene.pool->free, free - GIGA);
+        CHECK_OK(space_give_up(scene.ctx, space));
+        CHECK_EQ(scene.pool->free, free);
+        scene_audit();
+    }
+    CHECK_OK(space_populate(scene.ctx, space, PAGE(GIGA), BYTES(GIGA)));
+    CHECK_EQ(scene_lookup(space, GIGA).level, 2);
+    scene_end();
+}
+
+/* --- Shared memory that becomes private ------------------------------------------------------- */
+
+/* Goes on until the operation stands in `phase`, `steps` steps behind its beginning. */
+static void stop_in(enum space_phase phase, unsigned steps)
+{
+    while (space->op == OP_NONE || space->op_phase != phase || steps-- > 0) {
+        scene.ctx->budget = BUDGET;
+        REQUIRE_EQ(do_unshare(), CLEAVE_AGAIN);
+        scene.ctx->budget = UINT64_MAX;
+    }
+}
+
+/* While leaves are looked at and split nobody can tell, and it can be given up. */
+TEST(settling_is_not_to_be_seen)
+{
+    start(0);
+    prepare_shared();
+    struct space *child = scene.pool->spaces;
+    struct scene_state before = scene_state();
+    uint64_t reserved = scene.pool->reserved;
+    stop_in(PHASE_SETTLE, TABLE_ENTRIES + 2);
+    struct scene_state after = scene_state();
+    SCENE_CHECK_SAME_VIEW(before, after);
+    scene_audit();
+    scene_write(space, AT + 5, 8);
+    scene_check(child, AT + 5, 8);
+    scene_write(child, AT + 5, 0);
+    scene_check(space, AT + 5, 0);
+    CHECK_OK(space_give_up(scene.ctx, space));
+    CHECK_EQ(scene.pool->reserved, reserved);
+    after = scene_state();
+    SCENE_CHECK_SAME_VIEW(before, after);
+    scene_audit();
+    CHECK_OK(do_unshare());
+    finish();
+}
+
+/* From the first page on that is private it has all the memory it needs, only stops, and has to be
+ * finished: what is behind it is private, what lies before it shared. */
+TEST(shared_pages_become_private_in_order)
+{
+    const struct fork_options plain = {.limit = UINT64_MAX};
+    struct space *made;
+    uint32_t id;
+    for (unsigned ending = 0; ending < 4; ending++) {
+        start(0);
+        prepare_shared();
+        struct space *child = scene.pool->spaces;
+        for (uint64_t i = 0; i < PAGES; i++) {
+            scene_write(child, AT + i, 100 + i);
+        }
+        stop_in(PHASE_CONVERT, 2);
+        uint64_t at = space->op_at.v;
+        CHECK(at > AT + TABLE_ENTRIES && at < AT + PAGES - TABLE_ENTRIES);
+        scene_audit();
+        for (uint64_t page = at - 2; page < at + 2; page++) {
+            test_case("page %d", (int)(page - at));
+            scene_write(child, page, 7);
+            scene_check(space, page, page < at ? 100 + page - AT : 7);
+            scene_write(space, page, 9);
+            scene_check(child, page, page < at ? 7 : 9);
+        }
+        scene_audit();
+        CHECK_STATUS(space_give_up(scene.ctx, space), CLEAVE_BUSY);
+        CHECK_STATUS(space_fork(scene.ctx, space, 1, &plain, &made), CLEAVE_BUSY);
+        CHECK_STATUS(space_pin(scene.ctx, space, PAGE(at), PAGE_SIZE, true, &id), CLEAVE_BUSY);
+        if (ending == 0) {
+            scene_destroy(space);
+        } else if (ending == 3) { /* by whoever it shuts out, in as many steps */
+            unsigned steps = 0;
+            bool stopped = true;
+            for (; stopped; steps++) {
+                scene.ctx->budget = BUDGET;
+                stopped = space_help_convert(scene.ctx, space);
+                scene.ctx->budget = UINT64_MAX;
+            }
+            CHECK(steps > PAGES / TABLE_ENTRIES / 2);
+            CHECK_EQ(space->op, OP_NONE);
+            CHECK_EQ(scene.pool->reserved, 0);
+            CHECK_EQ(region_get(space->regions, gfn(AT)).policy, REGION_PRIVATE);
+            scene_check(space, AT + PAGES - 1, 100 + PAGES - 1);
+            CHECK_OK(do_unshare()); /* its own caller finds it done */
+        } else if (ending == 1) {   /* what is left is the space's own: nothing more is copied */
+            scene_destroy(child);
+            uint64_t copied = space->stats.pages_copied;
+            CHECK_OK(do_unshare());
+            CHECK_EQ(space->stats.pages_copied, copied);
+            CHECK_EQ(scene.pool->reserved, 0);
+            scene_check(space, AT + PAGES - 1, 100 + PAGES - 1);
+        } else {
+            scene_drain(0);
+            scene.ctx->budget = UINT64_MAX;
+            host_fail_allocation(1);
+            CHECK_OK(do_unshare());
+            CHECK(!host_allocation_failed());
+            host_fail_allocation(0);
+            scene_give_back(UINT64_MAX);
+            CHECK_EQ(region_get(space->regions, gfn(AT + 1)).policy, REGION_PRIVATE);
+            for (uint64_t i = 0; i < PAGES; i++) {
+                scene_write(child, AT + i, 3);
+                bool written = AT + i + 2 >= at && AT + i < at + 2;
+                scene_check(space, AT + i, written ? 9 : 100 + i);
+            }
+        }
+        scene_audit();
+        finish();
+    }
+}
+
+/* Leaves of every size: those of the space's own stay whole, others are copied page by page. */
+TEST(shared_leaves_of_every_size_become_private)
+{
+    const struct region private = {.policy = REGION_PRIVATE, .rights = RIGHT_READ};
+    for (unsigned order = 0; order < LEAF_ORDERS; order++) {
+        for (unsigned forked = 0; forked < 2; forked++) {
+            test_case("order %u, forked %u", order, forked);
+            scene_start(REAL ? 3 * TABLE_ENTRIES : 0);
+            space = scene_space();
+            uint64_t pages = order == 2 && (!REAL || !forked) ? GIGA : 2 * BLOCK;
+            scene_region(space, GIGA, pages, REGION_SHARED, RIGHT_ALL, order);
+            scene_write(space, GIGA, 1);
+            scene_write(space, GIGA + pages - 1, 2);
+            struct space *child = forked ? scene_fork(space) : NULL;
+            unsigned level = scene_lookup(space, GIGA).level;
+            uint64_t free = scene.pool->free, calls = 1;
+            scene.ctx->budget = BUDGET;
+            while (space_set_region(scene.ctx, space, PAGE(GIGA), BYTES(pages), &private) ==
+                   CLEAVE_AGAIN) {
+                scene.ctx->budget = BUDGET;
+                calls++;
+            }
+            scene.ctx->budget = UINT64_MAX;
+            CHECK_EQ(region_get(space->regions, gfn(GIGA)).policy, REGION_PRIVATE);
+            CHECK_EQ(scene_lookup(space, GIGA).level, forked ? 0 : level);
+            REQUIRE(table_reap(scene.ctx, scene.pool));
+            CHECK(forked ? free - scene.pool->free >= pages : free <= scene.pool->free);
+            CHECK_LE(forked ? pages / TABLE_ENTRIES : 2, calls);
+            CHECK_STATUS(scene_access(space, GIGA, ACCESS_WRITE), CLEAVE_FAULT);
+            CHECK_EQ(scene.pool->reserved, 0);
+            if (child != NULL) {
+                scene_write(child, GIGA, 3);
+                scene_write(child, GIGA + pages - 1, 4);
+            }
+            scene_check(space, GIGA, 1);
+            scene_check(space, GIGA + pages - 1, 2);
+            scene_end();
+        }
+    }
+}
+
+/* What is reserved for it is asked for before anything is private. */
+TEST(too_little_memory_leaves_shared_memory_shared)
+{
+    for (unsigned quota = 0; quota < 2; quota++) {
+        start(0);
+        prepare_shared();
+        struct space *child = scene.pool->spaces;
+        struct scene_state before = scene_state();
+        uint64_t charged = account_of(scene.pool, space->payer.account)->charged;
+        if (quota) {
+            REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, space->payer.account,
+                                         charged + PAGES - 1));
+        } else {
+            scene_drain(PAGES - 1);
+        }
+        CHECK_STATUS(do_unshare(), quota ? CLEAVE_QUOTA : CLEAVE_NO_MEMORY);
+        CHECK_EQ(space->op, OP_NONE);
+        scene_give_back(UINT64_MAX);
+        struct scene_state after = scene_state();
+        SCENE_CHECK_SAME_VIEW(before, after);
+        scene_write(child, AT, 4);
+        scene_check(space, AT, 4);
+        REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, space->payer.account, UINT64_MAX));
+        CHECK_OK(do_unshare());
+        scene_audit();
+        finish();
+    }
 }
 
 /* --- Writers while a change is built ---------------------------------------------------------- */

@@ -39,8 +39,7 @@ static void check_child(uint64_t written, uint64_t pages)
     }
 }
 
-/* --- Grain
- * ---------------------------------------------------------------------------------------- */
+/* --- Grain ------------------------------------------------------------------------------------ */
 
 /* A write copies the pages of its grain, aligned, that are not its own yet; no byte twice. */
 TEST(grain_is_what_one_write_copies)
@@ -199,8 +198,7 @@ TEST(collapse_of_a_giant)
     scene_end();
 }
 
-/* --- What stands in its way
- * -------------------------------------------------------------------------- */
+/* --- What stands in its way ------------------------------------------------------------------- */
 
 static void collapse_refused(struct space *space, gpa_t at, enum cleave_status status)
 {
@@ -273,8 +271,7 @@ TEST(collapse_with_every_allocation_failing)
     }
 }
 
-/* --- Races
- * ------------------------------------------------------------------------------------------ */
+/* --- Races ------------------------------------------------------------------------------------ */
 
 /* At the n-th point of a collapse on CPU 0, `act` runs once on CPU 2, whose guest is the same
  * space. */

@@ -9,8 +9,7 @@
 
 static const struct shape_row shapes[] = SHAPE_ROWS;
 
-/* --- What others do while a page is being copied
- * ---------------------------------------------------- */
+/* --- What others do while a page is being copied ---------------------------------------------- */
 
 /* At the `nth` time that the point is reached, `act` runs once, on CPU 2. */
 static struct meanwhile {

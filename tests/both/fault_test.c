@@ -275,8 +275,7 @@ TEST(write_bits_are_not_given_to_what_must_not_have_them)
     }
 }
 
-/* --- First touch, reads and fetches
- * ---------------------------------------------------------------- */
+/* --- First touch, reads and fetches ----------------------------------------------------------- */
 
 TEST(first_touch_is_writable_in_one_step)
 {
@@ -458,8 +457,7 @@ TEST_TABLE(h2_absent_entries_point_nowhere, shapes)
     scene_end();
 }
 
-/* --- T-C2: accessed and dirty bits prove nothing
- * --------------------------------------------------- */
+/* --- T-C2: accessed and dirty bits prove nothing ---------------------------------------------- */
 
 static void set_flags(pfn_t table)
 {

@@ -178,8 +178,7 @@ TEST_TABLE(t5_a_flush_covers_the_whole_range, shapes)
     scene_end();
 }
 
-/* --- Lazy
- * ------------------------------------------------------------------------------------------- */
+/* --- Lazy ------------------------------------------------------------------------------------- */
 
 /* A CPU that runs something else is neither kicked nor waited for; it flushes when it comes back.
  */
@@ -270,8 +269,7 @@ TEST(x17_generations_near_2_to_the_64)
     }
 }
 
-/* --- Dying
- * ------------------------------------------------------------------------------------------- */
+/* --- Dying ------------------------------------------------------------------------------------ */
 
 /* T-T6: a space that is being destroyed step by step is run by nobody, and nothing that a CPU could
  * still reach is freed before. */
@@ -306,8 +304,7 @@ TEST_TABLE(t6_dying_spaces_are_left_first, shapes)
     scene_end();
 }
 
-/* --- Batches by hand
- * --------------------------------------------------------------------------------- */
+/* --- Batches by hand -------------------------------------------------------------------------- */
 
 TEST(neighbours_share_a_place_in_the_batch)
 {
@@ -336,8 +333,7 @@ TEST(neighbours_share_a_place_in_the_batch)
     scene_end();
 }
 
-/* --- Identifiers
- * ----------------------------------------------------------------------------------- */
+/* --- Identifiers ------------------------------------------------------------------------------ */
 
 /* What a CPU caches under each identifier: for whom, with which root. */
 struct cached {

@@ -25,8 +25,7 @@ static pfn_t take(unsigned order)
 
 static uint64_t giga_blocks(void) { return 2 * TABLE_ENTRIES; }
 
-/* --- The predicate
- * ----------------------------------------------------------------------------------- */
+/* --- The predicate ---------------------------------------------------------------------------- */
 
 /* References on a 1 GiB head, one of its 2 MiB heads and one of its parts, on another part of that
  * block and on another block. */
@@ -101,8 +100,7 @@ TEST(exclusive_is_one_along_the_chain_and_nothing_beneath)
     scene_end();
 }
 
-/* --- Split and merge
- * ----------------------------------------------------------------------------------- */
+/* --- Split and merge -------------------------------------------------------------------------- */
 
 /* While others map the block whole its parts keep them in mind; the last whole reference dissolves
  * it. */
@@ -122,7 +120,7 @@ TEST(split_hands_references_over)
                 CHECK_EQ(frame_of(f, order)->count, left - 1);
                 for (uint64_t i = 0; i < TABLE_ENTRIES; i += TABLE_ENTRIES / 4) {
                     pfn_t part = pfn_add(f, i * step);
-                    CHECK_EQ(frame_of(part, order - 1)->count, holders - left + 1);
+                    CHECK_EQ(frame_count(part, order - 1), holders - left + 1);
                     CHECK_EQ(frame_references(scene.ctx, part, order - 1), holders);
                     CHECK_EQ(frame_is_exclusive(scene.ctx, part, order - 1, 0), holders == 1);
                 }
@@ -165,7 +163,7 @@ TEST(dissolving_strands_nothing)
         CHECK_EQ(scene.pool->free, free - level_pages(order) / 2);
         for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
             pfn_t part = pfn_add(f, i * step);
-            CHECK_EQ(frame_of(part, order - 1)->count, i % 2);
+            CHECK_EQ(frame_count(part, order - 1), i % 2);
             if (i % 2 == 1) {
                 CHECK(frame_is_exclusive(scene.ctx, part, order - 1, 0));
                 frame_put(scene.ctx, part, order - 1);
@@ -281,8 +279,7 @@ TEST(the_destination_is_raised_first)
 #endif
 }
 
-/* --- Overflow
- * --------------------------------------------------------------------------------------- */
+/* --- Overflow --------------------------------------------------------------------------------- */
 
 TEST(counts_fail_before_they_overflow)
 {
@@ -290,38 +287,176 @@ TEST(counts_fail_before_they_overflow)
     for (unsigned order = 0; order < LEAF_ORDERS; order++) {
         pfn_t f = take(order);
         struct frame *d = frame_of(f, order);
-        d->count = UINT32_MAX - 1;
+        d->count = FRAME_COUNT_MAX - 1;
         REQUIRE_OK(frame_get(scene.ctx, f, order));
         CHECK_STATUS(frame_get(scene.ctx, f, order), CLEAVE_OVERFLOW);
         CHECK_EQ(strcmp(scene.ctx->error.argument, "references"), 0);
-        CHECK_EQ(d->count, UINT32_MAX);
-        d->count = 5;
-        CHECK_STATUS(frame_get_run(scene.ctx, f, order, 1, UINT32_MAX), CLEAVE_OVERFLOW);
-        CHECK_STATUS(frame_get_run(scene.ctx, f, order, 1, UINT32_MAX - 4), CLEAVE_OVERFLOW);
-        CHECK_EQ(d->count, 5);
-        REQUIRE_OK(frame_get_run(scene.ctx, f, order, 1, UINT32_MAX - 5));
+        CHECK_EQ(d->count, FRAME_COUNT_MAX);
+        CHECK_STATUS(frame_get_mapped(scene.ctx, f, order, 1), CLEAVE_OVERFLOW);
+        CHECK_EQ(d->count, FRAME_COUNT_MAX);
+        d->count--;
+        REQUIRE_OK(frame_get_mapped(scene.ctx, f, order, 1));
+        CHECK_EQ(d->count, FRAME_COUNT_MAX);
         d->count = 1;
         frame_put(scene.ctx, f, order);
     }
-    /* One part of a run that cannot be raised: none is. */
-    pfn_t block = take(1);
-    REQUIRE_OK(frame_split(scene.ctx, block, 1));
-    frame_of(pfn_add(block, 2), 0)->count = UINT32_MAX;
-    CHECK_STATUS(frame_get_run(scene.ctx, block, 0, TABLE_ENTRIES, 1), CLEAVE_OVERFLOW);
-    for (uint64_t i = 0; i < BLOCK; i++) {
-        CHECK_EQ(frame_of(pfn_add(block, i), 0)->count, i == 2 ? UINT32_MAX : 1);
+    /* One part of a run that cannot be raised: none is, whether it is split or its own count that
+     * says so. */
+    for (unsigned split = 0; split < 2; split++) {
+        pfn_t block = take(1);
+        for (unsigned i = 0; i < split; i++) {
+            REQUIRE_OK(frame_get(scene.ctx, block, 1));
+        }
+        REQUIRE_OK(frame_split(scene.ctx, block, 1));
+        frame_of(pfn_add(block, 2), 0)->count = FRAME_COUNT_MAX - split;
+        CHECK_STATUS(frame_get_run(scene.ctx, block, 0, TABLE_ENTRIES), CLEAVE_OVERFLOW);
+        CHECK_STATUS(frame_get_mapped(scene.ctx, block, 0, TABLE_ENTRIES), CLEAVE_OVERFLOW);
+        for (uint64_t i = 0; i < BLOCK; i++) {
+            CHECK_EQ(frame_count(pfn_add(block, i), 0), i == 2 ? FRAME_COUNT_MAX : 1);
+        }
+        frame_of(pfn_add(block, 2), 0)->count = 1 - split;
+        frame_put_run(scene.ctx, block, 0, TABLE_ENTRIES);
+        for (unsigned i = 0; i < split; i++) {
+            frame_put(scene.ctx, block, 1);
+        }
     }
-    frame_of(pfn_add(block, 2), 0)->count = 1;
-    frame_put_run(scene.ctx, block, 0, TABLE_ENTRIES);
-    /* The same in a split: the head keeps its reference. */
-    block = take(1);
-    frame_of(pfn_add(block, 3), 0)->count = UINT32_MAX;
-    CHECK_STATUS(frame_split(scene.ctx, block, 1), CLEAVE_OVERFLOW);
-    CHECK_EQ(frame_of(block, 1)->count, 1);
-    CHECK_EQ(frame_of(block, 0)->count, 0);
-    frame_of(pfn_add(block, 3), 0)->count = 0;
-    frame_put(scene.ctx, block, 1);
     scene_end();
+}
+
+/* --- How splits are counted
+ * ----------------------------------------------------------------------------------- */
+
+/* A split touches none of the parts, and they say what they should whatever comes and goes. */
+TEST(split_is_counted_once_for_all_parts)
+{
+    for (unsigned order = 1; order < LEAF_ORDERS; order++) {
+        test_case("order %u", order);
+        start(giga_blocks());
+        uint64_t free = scene.pool->free, step = level_pages(order - 1);
+        pfn_t f = take(order), second = pfn_add(f, step);
+        REQUIRE_OK(frame_get(scene.ctx, f, order));
+        REQUIRE_OK(frame_get(scene.ctx, f, order));
+        REQUIRE_OK(frame_split(scene.ctx, f, order));
+        REQUIRE_OK(frame_split(scene.ctx, f, order));
+        CHECK_EQ(run_of(f, order)->split, 2);
+        CHECK_EQ(run_of(f, order)->used, TABLE_ENTRIES);
+        for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
+            CHECK_EQ(frame_of(pfn_add(f, i * step), order - 1)->count, 0);
+        }
+        /* Both holders give the second part up, one comes back to it, and a table of it is copied.
+         */
+        frame_put(scene.ctx, second, order - 1);
+        frame_put(scene.ctx, second, order - 1);
+        CHECK_EQ(frame_count(second, order - 1), 0);
+        CHECK_EQ(frame_references(scene.ctx, second, order - 1), 1);
+        CHECK(frame_is_exclusive(scene.ctx, second, order - 1, 0));
+        CHECK(!frame_is_exclusive(scene.ctx, f, order, 0));
+        CHECK_EQ(run_of(f, order)->used, TABLE_ENTRIES - 1);
+        REQUIRE_OK(frame_get(scene.ctx, second, order - 1));
+        CHECK(!frame_is_exclusive(scene.ctx, second, order - 1, 0));
+        CHECK_EQ(run_of(f, order)->used, TABLE_ENTRIES);
+        REQUIRE_OK(frame_get_mapped(scene.ctx, f, order - 1, TABLE_ENTRIES));
+        CHECK_EQ(frame_references(scene.ctx, second, order - 1), 3);
+        CHECK_EQ(frame_references(scene.ctx, f, order - 1), 4);
+        uint64_t exclusive[RUN_WORDS] = {0};
+        frame_put_run(scene.ctx, f, order - 1, TABLE_ENTRIES);
+        frame_put(scene.ctx, second, order - 1);
+        frame_exclusive_run(scene.ctx, f, order - 1, TABLE_ENTRIES, exclusive);
+        CHECK_EQ(exclusive[0], 2);
+        /* With the last part that was split off nothing is left to know. */
+        frame_put(scene.ctx, f, order - 1);
+        frame_put(scene.ctx, f, order - 1);
+        frame_put_run(scene.ctx, pfn_add(second, step), order - 1, TABLE_ENTRIES - 2);
+        CHECK_EQ(run_of(f, order)->split, 2);
+        frame_put_run(scene.ctx, pfn_add(second, step), order - 1, TABLE_ENTRIES - 2);
+        CHECK_EQ(run_of(f, order)->split, 0);
+        CHECK_EQ(run_of(f, order)->used, 0);
+        for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
+            CHECK_EQ(frame_of(pfn_add(f, i * step), order - 1)->count, 0);
+        }
+        CHECK(frame_is_exclusive(scene.ctx, f, order, 0));
+        frame_put(scene.ctx, f, order);
+        CHECK_EQ(scene.pool->free, free);
+        scene_audit();
+        scene_end();
+    }
+}
+
+/* A 1 GiB block and a 2 MiB block in it are both split; then the last whole references go. */
+TEST(split_in_a_split_giant)
+{
+    start(giga_blocks());
+    uint64_t free = scene.pool->free;
+    pfn_t giga = take(2), block = pfn_add(giga, BLOCK), part = pfn_add(block, 1);
+    REQUIRE_OK(frame_get(scene.ctx, giga, 2));
+    REQUIRE_OK(frame_split(scene.ctx, giga, 2));
+    REQUIRE_OK(frame_get(scene.ctx, block, 1));
+    REQUIRE_OK(frame_split(scene.ctx, block, 1));
+    CHECK_EQ(frame_references(scene.ctx, part, 0), 3);
+    CHECK_EQ(frame_count(block, 1), 1);
+    frame_put(scene.ctx, part, 0);
+    CHECK_EQ(frame_references(scene.ctx, part, 0), 2);
+    frame_put(scene.ctx, giga, 2); /* it dissolves: all blocks are in use */
+    CHECK_EQ(scene.pool->free, free - level_pages(2));
+    CHECK_EQ(run_of(giga, 2)->split, 0);
+    CHECK(frame_is_exclusive(scene.ctx, part, 0, 0));
+    CHECK_EQ(frame_references(scene.ctx, block, 0), 2);
+    CHECK_EQ(run_of(block, 1)->split, 1);
+    frame_put(scene.ctx, block, 1); /* and so does the block: the part that was dropped is free */
+    CHECK_EQ(scene.pool->free, free - level_pages(2) + 1);
+    CHECK_EQ(run_of(block, 1)->split, 0);
+    CHECK_EQ(frame_count(block, 0), 1);
+    frame_put(scene.ctx, block, 0);
+    frame_put_run(scene.ctx, pfn_add(block, 2), 0, TABLE_ENTRIES - 2);
+    frame_put(scene.ctx, giga, 1);
+    frame_put_run(scene.ctx, pfn_add(block, BLOCK), 1, TABLE_ENTRIES - 2);
+    CHECK_EQ(scene.pool->free, free);
+    giga = take(2);
+    frame_put(scene.ctx, giga, 2);
+    scene_end();
+}
+
+/* After as many splits as can be counted the parts get their share, unless one has too much. */
+TEST(splits_without_end)
+{
+    for (unsigned order = 1; order < LEAF_ORDERS; order++) {
+        test_case("order %u", order);
+        start(giga_blocks());
+        uint64_t free = scene.pool->free, step = level_pages(order - 1);
+        pfn_t f = take(order), last = pfn_add(f, (TABLE_ENTRIES - 1) * step);
+        for (unsigned i = 0; i < 2; i++) {
+            REQUIRE_OK(frame_get(scene.ctx, f, order));
+        }
+        REQUIRE_OK(frame_split(scene.ctx, f, order));
+        /* As if FRAME_COUNT_MAX - 1 others had split it since, and were gone. */
+        struct run *run = run_of(f, order);
+        struct frame *parts = frame_of(f, order - 1);
+        run->split = FRAME_COUNT_MAX;
+        for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+            parts[i].count = 1 - FRAME_COUNT_MAX;
+        }
+        CHECK_EQ(frame_references(scene.ctx, last, order - 1), 3);
+        parts[TABLE_ENTRIES - 1].count += FRAME_COUNT_MAX;
+        CHECK_EQ(frame_count(last, order - 1), FRAME_COUNT_MAX + 1);
+        CHECK_STATUS(frame_split(scene.ctx, f, order), CLEAVE_OVERFLOW);
+        CHECK_EQ(strcmp(scene.ctx->error.argument, "references"), 0);
+        CHECK_EQ(run->split, FRAME_COUNT_MAX);
+        CHECK_EQ(frame_of(f, order)->count, 2);
+        CHECK_EQ(frame_count(f, order - 1), 1);
+        parts[TABLE_ENTRIES - 1].count -= FRAME_COUNT_MAX;
+        REQUIRE_OK(frame_split(scene.ctx, f, order));
+        CHECK_EQ(run->split, 1);
+        CHECK_EQ(frame_of(f, order)->count, 1);
+        for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+            CHECK_EQ(parts[i].count, 1);
+        }
+        CHECK_EQ(frame_references(scene.ctx, last, order - 1), 3);
+        frame_put_run(scene.ctx, f, order - 1, TABLE_ENTRIES);
+        frame_put_run(scene.ctx, f, order - 1, TABLE_ENTRIES);
+        frame_put(scene.ctx, f, order);
+        CHECK_EQ(scene.pool->free, free);
+        scene_end();
+    }
 }
 
 TEST(table_copies_fail_before_a_count_overflows)
@@ -333,12 +468,12 @@ TEST(table_copies_fail_before_a_count_overflows)
         struct mapping m = scene_lookup(child, scene.base);
         struct frame *d = frame_of(pte_pfn(m.entry), m.level);
         uint32_t count = d->count;
-        d->count = UINT32_MAX;
+        d->count = FRAME_COUNT_MAX;
         struct scene_state before = scene_state();
         CHECK_STATUS(scene_access(child, scene.base, ACCESS_WRITE), CLEAVE_OVERFLOW);
         struct scene_state after = scene_state();
         SCENE_CHECK_SAME_VIEW(before, after);
-        CHECK_EQ(d->count, UINT32_MAX);
+        CHECK_EQ(d->count, FRAME_COUNT_MAX);
         d->count = count;
         scene_audit();
         scene_write(child, scene.base, 1);
@@ -364,8 +499,7 @@ TEST(nodes_count_up_to_their_limit)
     scene_end();
 }
 
-/* --- The machine
- * ----------------------------------------------------------------------------------- */
+/* --- The machine ------------------------------------------------------------------------------ */
 
 TEST(descriptors_are_small)
 {

@@ -95,8 +95,7 @@ static bool part(unsigned n, uint64_t *page, uint64_t *pages)
     return n <= PARTS;
 }
 
-/* --- Unmap
- * ---------------------------------------------------------------------------------------- */
+/* --- Unmap ------------------------------------------------------------------------------------ */
 
 TEST_TABLE(unmap, shapes)
 {
@@ -271,8 +270,7 @@ TEST_TABLE(protect_with_every_allocation_failing, shapes)
     scene_end();
 }
 
-/* --- Map and populate
- * ------------------------------------------------------------------------------ */
+/* --- Map and populate ------------------------------------------------------------------------- */
 
 /* Leaves of each order, zeroed although the frames were used before. */
 TEST(map_leaves_of_each_order)
@@ -381,8 +379,7 @@ TEST(populate_with_every_allocation_failing)
     scene_end();
 }
 
-/* --- Copy to and from guest memory
- * ------------------------------------------------------------------ */
+/* --- Copy to and from guest memory ------------------------------------------------------------ */
 
 TEST_TABLE(read_and_write_any_bytes, shapes)
 {
@@ -442,8 +439,7 @@ TEST(reading_a_hole_fills_nothing)
     scene_end();
 }
 
-/* --- Lookup and usage
- * --------------------------------------------------------------------------------- */
+/* --- Lookup and usage ------------------------------------------------------------------------- */
 
 static const struct usage_case {
     const char *label;

@@ -11,8 +11,7 @@
 
 static const struct shape_row shapes[] = SHAPE_ROWS;
 
-/* --- Waiting
- * -------------------------------------------------------------------------------------- */
+/* --- Waiting ---------------------------------------------------------------------------------- */
 
 static struct {
     struct vcpu_wait *woken[16];
@@ -171,8 +170,7 @@ TEST_TABLE(c9_empty_pool_at_every_point, shapes)
     }
 }
 
-/* --- Reservations
- * ---------------------------------------------------------------------------------- */
+/* --- Reservations ----------------------------------------------------------------------------- */
 
 static const struct fork_options reserving = {.limit = UINT64_MAX, .reserve = true, .vcpus = 1};
 

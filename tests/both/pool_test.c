@@ -55,8 +55,7 @@ static void predict(struct books before, int64_t free, int64_t reserved, int64_t
     CHECK_EQ(now.charged, before.charged - (uint64_t)free);
 }
 
-/* --- Orders
- * --------------------------------------------------------------------------------------- */
+/* --- Orders ----------------------------------------------------------------------------------- */
 
 TEST(every_order_is_aligned_and_booked)
 {
@@ -232,6 +231,81 @@ TEST(pool_create_refuses)
     CHECK_OK(pool_destroy(ctx, pool));
 }
 
+/* Refused with nothing changed. */
+static void keeps(struct mm_ctx *ctx, struct pool *pool, const char *what)
+{
+    struct pool before = *pool;
+    test_case("%s", what);
+    REQUIRE(pool_destroy(ctx, pool) == CLEAVE_BUSY);
+    CHECK_EQ(ctx->error.value, pool->frames - pool->free);
+    CHECK_BYTES(pool, &before, sizeof(before));
+    CHECK_EQ(pool_of(pool->start), pool);
+}
+
+/* Whatever a pool's memory holds, or who is to have it. */
+TEST(pool_destroy_refuses_what_is_used)
+{
+    const struct channel_options options = {.grain = 0};
+    const struct region memory = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    struct space *space, *control;
+    struct channel *channel;
+    struct pager *pager;
+    struct vcpu_wait wait = {.vcpu = 1};
+    uint32_t pin;
+    pfn_t f;
+
+    host_start(NULL);
+    struct mm_ctx *ctx = host_ctx(0);
+    struct pool *pool = host_pool(16 * level_size(1));
+    struct pool *beside = host_pool(16 * level_size(1));
+    payer = (struct payer){.pool = pool};
+    REQUIRE_OK(space_create(ctx, beside, UINT64_MAX, &control));
+
+    REQUIRE_OK(channel_create(ctx, pool, &options, &channel));
+    keeps(ctx, pool, "a channel");
+    channel_destroy(ctx, channel);
+
+    REQUIRE_OK(pager_create(ctx, pool, control, gpa(0), &pager));
+    keeps(ctx, pool, "a pager");
+    REQUIRE_OK(pager_destroy(ctx, pager));
+
+    REQUIRE_OK(pool_alloc(ctx, &payer, 0, FRAME_OBJECT, &f));
+    keeps(ctx, pool, "an object");
+    frame_put(ctx, f, 0);
+
+    REQUIRE_OK(account_create(ctx, pool, UINT64_MAX, &payer.account));
+    keeps(ctx, pool, "an account");
+    REQUIRE_OK(pool_reserve(ctx, &payer, 1));
+    keeps(ctx, pool, "a reservation");
+    REQUIRE_OK(pool_alloc(ctx, &payer, 0, FRAME_DATA, &f));
+    account_release(ctx, pool, payer.account);
+    keeps(ctx, pool, "a frame of an account without an owner");
+    frame_put(ctx, f, 0);
+
+    pool_wait(ctx, pool, &wait, pool->frames);
+    keeps(ctx, pool, "a vcpu that waits for memory");
+    pool_cancel_wait(ctx, pool, &wait);
+    pool_wait(ctx, pool, &wait, 1);
+    keeps(ctx, pool, "a grant");
+    pool_cancel_wait(ctx, pool, &wait);
+
+    REQUIRE_OK(space_create(ctx, pool, UINT64_MAX, &space));
+    keeps(ctx, pool, "a space");
+    REQUIRE_OK(space_set_region(ctx, space, gpa(0), PAGE_SIZE, &memory));
+    REQUIRE_OK(space_pin(ctx, space, gpa(0), PAGE_SIZE, true, &pin));
+    CHECK_STATUS(space_destroy(ctx, space), CLEAVE_BUSY);
+    keeps(ctx, pool, "a pin");
+    REQUIRE_OK(space_unpin(ctx, space, pin));
+    space_hold(space);
+    REQUIRE_OK(space_destroy(ctx, space));
+    keeps(ctx, pool, "a holder of a dead space");
+    space_release(ctx, space);
+
+    test_case("nothing");
+    CHECK_OK(pool_destroy(ctx, pool));
+    CHECK(pool_of(pool->start) == NULL);
+}
+
 /* --- Reservations ----------------------------------------------------------------------------- */
 
 TEST(reservations_are_refused_and_never_overcommitted)
@@ -311,8 +385,7 @@ TEST(reservations_survive_failing_allocations)
     scene_end();
 }
 
-/* --- Quotas
- * ---------------------------------------------------------------------------------------- */
+/* --- Quotas ----------------------------------------------------------------------------------- */
 
 /* T-X19: sums that would wrap 32 or 64 bits do not pass. */
 TEST(x19_quotas_near_the_limits_of_their_type)
@@ -405,8 +478,7 @@ TEST(x10_tables_are_charged)
     scene_end();
 }
 
-/* --- Accounts
- * --------------------------------------------------------------------------------------- */
+/* --- Accounts --------------------------------------------------------------------------------- */
 
 TEST(accounts_outlive_their_domain)
 {
@@ -457,8 +529,7 @@ TEST(account_numbers_end)
     CHECK_EQ(account, last);
 }
 
-/* --- What two CPUs would take from each other
- * ----------------------------------------------------- */
+/* --- What two CPUs would take from each other ------------------------------------------------- */
 
 #define LINE 64u /* bytes of a cache line */
 
@@ -496,8 +567,7 @@ TEST(successive_accounts_share_no_line)
     scene_end();
 }
 
-/* --- What is set aside
- * ---------------------------------------------------------------------------- */
+/* --- What is set aside ------------------------------------------------------------------------ */
 
 TEST(aside_is_free_and_given_back_under_pressure)
 {

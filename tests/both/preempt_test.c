@@ -12,8 +12,7 @@ static const struct shape_row shapes[] = SHAPE_ROWS;
 
 static const struct fork_options based = {.limit = UINT64_MAX, .base = true};
 
-/* --- The same in one go and step by step
- * ------------------------------------------------------------- */
+/* --- The same in one go and step by step ------------------------------------------------------ */
 
 /* What happens, at the given point of its life, to a fork that has written a good deal. */
 struct task {
@@ -149,8 +148,7 @@ TEST(a_stopped_reset_must_be_finished)
     scene_end();
 }
 
-/* --- T-X9
- * -------------------------------------------------------------------------------------------- */
+/* --- T-X9 ------------------------------------------------------------------------------------- */
 
 /* 1 TiB in 2 MiB leaves, on the real geometry: 524,288 of them under 1,024 tables. The leaves are
  * put there by hand, since zeroing them is not what this is about. */

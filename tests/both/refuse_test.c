@@ -13,8 +13,7 @@ static const struct shape_row shapes[] = SHAPE_ROWS;
 
 static const struct region private_region = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
 
-/* --- Bad input
- * ------------------------------------------------------------------------------------ */
+/* --- Bad input -------------------------------------------------------------------------------- */
 
 static struct space *victim;
 static struct scene_state untouched;

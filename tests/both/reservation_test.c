@@ -12,8 +12,7 @@
 
 static struct pager *pager;
 
-/* --- What a reservation covers
- * ------------------------------------------------------------------------------ */
+/* --- What a reservation covers ---------------------------------------------------------------- */
 
 /* A snapshot shares everything again: what the space may have to copy is reserved once more. */
 TEST(a_snapshot_renews_it)
@@ -157,8 +156,7 @@ TEST(outlasts_maps_that_come_and_go)
     scene_end();
 }
 
-/* --- Paged memory and reservations
- * -------------------------------------------------------------------------------- */
+/* --- Paged memory and reservations ------------------------------------------------------------ */
 
 /* One access that may have to load its page first. */
 static enum cleave_status access_paged(struct space *space, uint64_t page, enum access access)

@@ -304,3 +304,39 @@ TEST(reset_refuses_bad_arguments)
     scene_check(child, 0, 0);
     scene_end();
 }
+
+static bool take_first(void *arg, pfn_t node, unsigned level)
+{
+    pfn_t *first = arg;
+    *first = first->v == 0 ? node : *first;
+    (void)level;
+    return false;
+}
+
+/* The base's regions can have no more holders: nothing is changed, and no operation is left that
+ * others would have to wait for. */
+TEST(reset_that_fails_leaves_no_operation)
+{
+    pfn_t node = PFN_NONE;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, BLOCK, 1);
+    struct space *child = fork_with_base(space);
+    scene_write(child, 0, 1);
+    REQUIRE_OK(space_protect(scene.ctx, child, PAGE(1), PAGE_SIZE, RIGHT_READ));
+    region_walk(child->base->regions, take_first, &node);
+    REQUIRE(node.v != 0 && child->regions != child->base->regions);
+    struct scene_state before = scene_state();
+    uint32_t count = frame_of(node, 0)->count;
+    frame_of(node, 0)->count = UINT32_MAX;
+    CHECK_STATUS(space_reset(scene.ctx, child, NULL, 0), CLEAVE_OVERFLOW);
+    frame_of(node, 0)->count = count;
+    CHECK_EQ(child->op, OP_NONE);
+    struct scene_state after = scene_state();
+    SCENE_CHECK_SAME_VIEW(before, after);
+    CHECK_OK(space_protect(scene.ctx, child, PAGE(2), PAGE_SIZE, RIGHT_READ));
+    scene_destroy(scene_fork(child));
+    CHECK_OK(space_reset(scene.ctx, child, NULL, 0));
+    check_no_difference(child, true);
+    scene_end();
+}

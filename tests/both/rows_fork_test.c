@@ -201,7 +201,7 @@ static void cross_body(struct mm_ctx *ctx, void *arg)
     game.wrong |= space_write(ctx, space, gpa(8), &value, 8, NULL, &done) != CLEAVE_OK;
     if (ctx->cpu == 0) {
         game.wrong |= space_fork(ctx, space, 1, &plain, &child) != CLEAVE_OK;
-        game.wrong |= space_destroy(ctx, child) != CLEAVE_OK;
+        game.wrong |= child == NULL || space_destroy(ctx, child) != CLEAVE_OK;
     }
 }
 

@@ -291,3 +291,81 @@ TEST_TIMED(a_pin_meets_writers, 120)
     explore(&(struct host_sched){
         .cpus = 3, .body = {owner_and_pin, mapper_looks, child_writes}, .check = check_pinned});
 }
+
+/* --- A reset lets its locks go to give up maps ------------------------------------------------ */
+
+#define WORDS gpa(16 * PAGE_SIZE) /* 16 pages, each of them a word of the region tree */
+
+static enum cleave_status protect_words(struct mm_ctx *ctx)
+{
+    return space_protect(ctx, world.child, WORDS, 16 * PAGE_SIZE, RIGHT_READ);
+}
+
+/* A fork with a base that has many words, and since has mapped a page of the owner. */
+static void setup_reset(void *arg)
+{
+    const struct fork_options options = {.limit = UINT64_MAX, .base = true};
+    struct space *parent;
+    setup(arg);
+    struct mm_ctx *ctx = host_ctx(0);
+    must(space_create(ctx, world.pool, UINT64_MAX, &parent));
+    must(space_set_region(ctx, parent, WORDS, 16 * PAGE_SIZE, &private_memory));
+    for (uint64_t i = 0; i < 16; i += 2) {
+        must(space_protect(ctx, parent, gpa(WORDS.v + i * PAGE_SIZE), PAGE_SIZE, RIGHT_READ));
+    }
+    must(space_fork(ctx, parent, 1, &options, &world.child));
+    must(foreign_map(ctx, world.owner, AT, world.child, WINDOW));
+}
+
+static void reset_child(struct mm_ctx *ctx, void *arg)
+{
+    enum cleave_status status;
+    (void)arg;
+    do {
+        status = space_reset(ctx, world.child, NULL, 0);
+    } while (status == CLEAVE_AGAIN);
+    expect(status == CLEAVE_OK || status == CLEAVE_BUSY, "a reset fails");
+}
+
+/* Resets, too; then begins something else, and stops. */
+static void reset_and_protect(struct mm_ctx *ctx, void *arg)
+{
+    reset_child(ctx, arg);
+    ctx->budget = 1;
+    world.pinned = protect_words(ctx);
+    ctx->budget = UINT64_MAX;
+    expect(world.pinned == CLEAVE_AGAIN || world.pinned == CLEAVE_BUSY, "nothing is stopped");
+}
+
+static void mapper_unmaps(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    must(foreign_unmap(ctx, world.mapper, WINDOW));
+}
+
+/* What was stopped is there, and goes on. */
+static bool check_reset(void *arg)
+{
+    struct mm_ctx *ctx = host_ctx(1);
+    (void)arg;
+    audit();
+    expect(world.pinned == CLEAVE_BUSY || world.child->op == OP_PROTECT, "it was lost");
+    while (world.pinned == CLEAVE_AGAIN) {
+        world.pinned = protect_words(ctx);
+    }
+    must(world.child->op == OP_NONE ? CLEAVE_OK : CLEAVE_BUSY);
+    must(space_reset(ctx, world.child, NULL, 0));
+    audit();
+    return true;
+}
+
+/* Two resets of one space, of which one is done, and more begun, when the other has its lock again.
+ */
+TEST_TIMED(a_reset_that_others_overtake, 120)
+{
+    TEST_NEEDS_HOOKS();
+    explore(&(struct host_sched){.setup = setup_reset,
+                                 .cpus = 3,
+                                 .body = {reset_child, reset_and_protect, mapper_unmaps},
+                                 .check = check_reset});
+}

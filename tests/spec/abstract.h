@@ -30,9 +30,4 @@ unsigned char *abs_bytes(uint64_t frame);
 bool abs_compare(const struct ref *ref, unsigned which, const struct space *space, uint64_t start,
                  uint64_t end, char text[ABS_TEXT]);
 
-/* Counts the references to every table and frame of `pool` that the tables of `spaces` (nulls are
- * skipped) and their pins hold, and compares them with what the descriptors say. */
-bool abs_count(const struct pool *pool, struct space *const *spaces, unsigned count,
-               char text[ABS_TEXT]);
-
 #endif

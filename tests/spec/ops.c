@@ -165,7 +165,8 @@ void ops_cancel_wait(struct world *w, struct spec_vcpu *vcpu)
         break;
     case WAIT_VERDICT:
     case WAIT_RING:
-        channel_cancel_wait(w->ctx, &vcpu->wait);
+    case WAIT_EVENT:
+        channel_cancel_wait(w->ctx, w->pool, &vcpu->wait);
         break;
     case WAIT_LOAD:
         pager_cancel_wait(w->ctx, &vcpu->wait);

@@ -200,6 +200,8 @@ static bool may_wait(struct world *w, struct spec_vcpu *vcpu, enum cleave_status
         return expected == CLEAVE_WAIT;
     case WAIT_LOAD:
         return paged;
+    case WAIT_EVENT: /* nobody reads by waiting here */
+        break;
     }
     return false;
 }

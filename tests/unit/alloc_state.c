@@ -91,7 +91,7 @@ static uint64_t own_reserved(const struct pool *pool)
 {
     uint64_t count = 0;
     for (const struct space *s = pool->spaces; s != NULL; s = s->next) {
-        count += s->payer.reserved;
+        count += s->payer.reserved + s->op_payer.reserved;
     }
     return count;
 }

@@ -98,7 +98,6 @@ static inline struct pool *call_pool(uint64_t bytes)
 
 #define space_create(...) CORE_CALL(space_create, __VA_ARGS__)
 #define space_set_region(...) CORE_CALL(space_set_region, __VA_ARGS__)
-#define space_unshare(...) CORE_CALL(space_unshare, __VA_ARGS__)
 #define space_protect(...) CORE_CALL(space_protect, __VA_ARGS__)
 #define space_populate(...) CORE_CALL(space_populate, __VA_ARGS__)
 #define space_map(...) CORE_CALL(space_map, __VA_ARGS__)

@@ -339,6 +339,33 @@ TEST(events_coalesce)
     check_audit();
 }
 
+TEST(readers_wait_for_an_event)
+{
+    struct vcpu_wait reader[3] = {{.space = space}, {.space = space}, {.space = space}};
+    struct event event;
+    set_up(&(struct channel_options){.grain = 0});
+    arm(LOOSE, BLOCK);
+    for (unsigned i = 0; i < 3; i++) {
+        reader[i].space = space;
+        CHECK(!channel_await(ctx, channel, &reader[i], &event));
+        CHECK_EQ(reader[i].kind, WAIT_EVENT);
+    }
+    channel_cancel_wait(ctx, pool, &reader[1]);
+    CHECK_EQ(reader[1].kind, WAIT_NONE);
+    CHECK_STATUS(fault(space, LOOSE, 4), CLEAVE_WAIT); /* all look, and one of them gets it */
+    CHECK_EQ(reader[0].kind, WAIT_NONE);
+    CHECK_EQ(reader[2].kind, WAIT_NONE);
+    CHECK_EQ(waits[4].kind, WAIT_VERDICT);
+    CHECK(channel_await(ctx, channel, &reader[2], &event));
+    CHECK_EQ(event.vcpu, 4);
+    CHECK(!channel_await(ctx, channel, &reader[0], &event));
+    CHECK_OK(channel_verdict(ctx, channel, event.id, VERDICT_ALLOW)); /* makes room, no event */
+    CHECK_EQ(reader[0].kind, WAIT_EVENT);
+    channel_destroy(ctx, channel);
+    CHECK_EQ(reader[0].kind, WAIT_NONE);
+    channel = NULL;
+}
+
 TEST(full_ring_waits_for_a_verdict)
 {
     set_up(&(struct channel_options){.grain = 0});
@@ -701,9 +728,9 @@ TEST(cancelled_writer_is_left_alone)
     for (unsigned v = 1; v < 5; v++) {
         CHECK_STATUS(fault(space, LOOSE + (v > 2) * page, v), CLEAVE_WAIT);
     }
-    channel_cancel_wait(ctx, &waits[2]); /* last for its page, in the middle of the queue */
-    channel_cancel_wait(ctx, &waits[4]); /* for the ring, last of all */
-    channel_cancel_wait(ctx, &waits[4]); /* does not wait any more */
+    channel_cancel_wait(ctx, pool, &waits[2]); /* last for its page, in the middle of the queue */
+    channel_cancel_wait(ctx, pool, &waits[4]); /* for the ring, last of all */
+    channel_cancel_wait(ctx, pool, &waits[4]); /* does not wait any more */
     memset(&waits[2], 0xa5, sizeof(waits[2]));
     memset(&waits[4], 0xa5, sizeof(waits[4]));
     struct vcpu_wait before = waits[2];
@@ -817,7 +844,7 @@ TEST(channels_are_bounded)
     CHECK(channel_next(ctx, made[7], &event));
     CHECK_EQ(event.range.start.v, (LOOSE >> PAGE_SHIFT) + 1);
     CHECK(channel_next(ctx, made[30], &event));
-    channel_cancel_wait(ctx, &waits[2]); /* not the first channel that is looked at */
+    channel_cancel_wait(ctx, pool, &waits[2]); /* not the first channel that is looked at */
     CHECK_EQ(waits[2].kind, WAIT_NONE);
     for (unsigned i = 0; i < CHANNELS_MAX; i++) {
         channel_destroy(ctx, made[i]);
@@ -1034,4 +1061,95 @@ TEST(verdict_races_with_destroy)
                                .max_preemptions = 2};
     CHECK(host_sched_explore(&sched));
     CHECK(sched.complete);
+}
+
+/* --- A writer's vcpu goes away while it is woken ---------------------------------------------- */
+
+enum waker { WAKE_VERDICT, WAKE_NEXT, WAKE_DISARM, WAKE_CHANNEL, WAKE_SPACE, WAKERS };
+
+static bool gone; /* the vcpu is: nobody may touch waits[2] */
+
+/* The scheduler's part of a wake: it may take its time before it touches the vcpu. */
+static void on_wake(struct vcpu_wait *wait, void *arg)
+{
+    (void)arg;
+    host_sched_yield();
+    if (wait == &waits[2] && gone) {
+        host_fail("a vcpu that is gone is woken");
+    }
+}
+
+/* A writer waits, with the event of its page taken, or (asynchronous) for room. */
+static void setup_waiter(void *arg)
+{
+    const enum waker *waker = arg;
+    struct event event;
+    struct channel *other;
+
+    if (*waker == WAKE_NEXT) {
+        set_up(&(struct channel_options){.asynchronous = true});
+        REQUIRE_OK(channel_arm(ctx, channel, space, gpa(LOOSE), BLOCK));
+        for (unsigned i = 0; i < CHANNEL_EVENTS; i++) {
+            REQUIRE_OK(fault(space, LOOSE + (1 + i) * page, 1));
+        }
+        REQUIRE(fault(space, LOOSE, 2) == CLEAVE_WAIT);
+    } else {
+        setup_armed(NULL);
+        REQUIRE(fault(space, LOOSE, 2) == CLEAVE_WAIT);
+        REQUIRE(channel_next(ctx, channel, &event));
+    }
+    REQUIRE_OK(channel_create(ctx, pool, &(struct channel_options){.grain = 0}, &other));
+    gone = false;
+    host_on_wake(on_wake, NULL);
+}
+
+static void body_wake(struct mm_ctx *own, void *arg)
+{
+    const enum waker *waker = arg;
+    struct event event;
+
+    switch (*waker) {
+    case WAKE_VERDICT:
+        REQUIRE_OK(channel_verdict(own, channel, 1, VERDICT_DENY));
+        break;
+    case WAKE_NEXT:
+        REQUIRE(channel_next(own, channel, &event));
+        break;
+    case WAKE_DISARM:
+        REQUIRE_OK(channel_disarm(own, channel, space, gpa(LOOSE), page));
+        break;
+    case WAKE_CHANNEL:
+        channel_destroy(own, channel);
+        break;
+    case WAKE_SPACE:
+        victim = space;
+        body_destroy(own, NULL);
+        break;
+    case WAKERS:
+        break;
+    }
+}
+
+static void body_cancel(struct mm_ctx *own, void *arg)
+{
+    (void)arg;
+    channel_cancel_wait(own, pool, &waits[2]);
+    gone = true;
+}
+
+TEST(cancelled_while_it_is_woken)
+{
+    TEST_NEEDS_HOOKS();
+    for (enum waker waker = 0; waker < WAKERS; waker++) {
+        test_case("waker %u", waker);
+        struct host_sched sched = {.setup = setup_waiter,
+                                   .cpus = 2,
+                                   .body = {body_wake, body_cancel},
+                                   .arg = &waker,
+                                   .max_preemptions = 1,
+                                   .points = 1u << POINT_FLUSH};
+        CHECK(host_sched_explore(&sched));
+        CHECK(sched.complete);
+        CHECK_LE(2, sched.schedules);
+    }
 }

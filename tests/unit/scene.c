@@ -323,6 +323,9 @@ void scene_end(void)
         REQUIRE_OK(space_destroy(scene.ctx, space));
     }
     scene_audit();
+    while (scene.pool->channels != NULL) {
+        channel_destroy(scene.ctx, scene.pool->channels);
+    }
     CHECK_EQ(scene.pool->frames - scene.pool->free, scene.pool->kind[FRAME_OBJECT]);
     CHECK_EQ(scene.pool->reserved, 0);
     CHECK_EQ(scene.pool->aside, 0);
@@ -359,7 +362,7 @@ static uint64_t hash_table(uint64_t sum, pfn_t table)
         if (pte_holds_table(e, level)) {
             sum = hash_table(sum, pte_pfn(e));
         } else if (pte_holds_leaf(e, level) && pte_counted(e)) {
-            sum = mix(sum, frame_of(pte_pfn(e), level)->count);
+            sum = mix(sum, frame_count(pte_pfn(e), level));
         }
     }
     return sum;

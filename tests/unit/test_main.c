@@ -13,8 +13,9 @@
  *     CLEAVE_TEST_NOFORK=1           in this process, without a time limit (for a debugger)
  *     CLEAVE_TEST_SECONDS=n          another time limit for every test
  *     CLEAVE_TEST_VERBOSE=1          output of passing tests, too
- *     CLEAVE_TEST_REPORT=file        appends a line `pass|fail|skip suite.name variant` per test
- *     CLEAVE_SEED=n, CLEAVE_LONG=1   see test.h
+ *     CLEAVE_TEST_REPORT=file        appends a line `pass|fail|skip suite.name variant` per test,
+ * and `part suite.name.alloc variant n of N`, where a long check refuses only n of its N
+ * allocations CLEAVE_SEED=n, CLEAVE_LONG=1   see test.h
  */
 #define _GNU_SOURCE
 #include "test.h"
@@ -302,7 +303,9 @@ static unsigned long milliseconds(void)
 
 #define ALLOC_SECONDS 600u /* for all runs of a test without an allocation */
 #define ALLOC_MOST 32u     /* of these */
-#define ALLOC_LONG 4000u   /* in a long check */
+#define ALLOC_LONG 200u    /* in a long check */
+#define ALLOC_ALL 4000u    /* where all are wanted: of a test that has no more */
+#define ALLOC_REAL 200u    /* there of one that has more, in the real geometry */
 
 /* How tests are run, and with allocation `only` refused, or 0. */
 struct way {
@@ -310,10 +313,20 @@ struct way {
     uint64_t only;
 };
 
+/* How many of a test's `count` allocations are refused at most. */
+static uint64_t alloc_most(uint64_t count)
+{
+    if (!getenv("CLEAVE_ALL_ALLOCATIONS")) {
+        return getenv("CLEAVE_LONG") ? ALLOC_LONG : ALLOC_MOST;
+    }
+    return TABLE_ENTRIES > 4 && count > ALLOC_ALL ? ALLOC_REAL : ALLOC_ALL;
+}
+
 /* In the child, or with CLEAVE_TEST_NOFORK in the only process. */
 static _Noreturn void run_here(const struct test *test, const void *row, struct way way)
 {
-    uint64_t most = getenv("CLEAVE_LONG") ? ALLOC_LONG : ALLOC_MOST;
+    bool threads;
+    uint64_t most = alloc_most(alloc_counted(&threads));
 
     if (alloc_begin(way.run, way.only, most, test->panics)) {
         test->run(row);
@@ -402,14 +415,30 @@ static void show_output(FILE *output)
     }
 }
 
-static void report(const char *name, enum outcome outcome)
+static void report_line(const char *what, const char *name, const char *more)
 {
     const char *path = getenv("CLEAVE_TEST_REPORT");
     FILE *file = path ? fopen(path, "a") : NULL;
 
     if (file) {
-        fprintf(file, "%s %s %s\n", outcome_report[outcome], name, TEST_VARIANT);
+        fprintf(file, "%s %s %s%s\n", what, name, TEST_VARIANT, more);
         fclose(file);
+    }
+}
+
+static void report(const char *name, enum outcome outcome)
+{
+    report_line(outcome_report[outcome], name, "");
+}
+
+/* Where every allocation is to be refused: says of which test it was not. */
+static void report_part(const char *name, uint64_t runs, uint64_t count)
+{
+    char text[64];
+
+    if (getenv("CLEAVE_ALL_ALLOCATIONS") && runs < count) {
+        snprintf(text, sizeof(text), " %" PRIu64 " of %" PRIu64, runs, count);
+        report_line("part", name, text);
     }
 }
 
@@ -523,6 +552,9 @@ static enum outcome run_alloc(const struct test *test, const void *row, const ch
            " went through, %" PRIu64 " ended by it, %" PRIu64 " blind; %" PRIu64 " compared%s%s\n",
            outcome_line[outcome], full, milliseconds() - start, tally.runs, count, tally.through,
            tally.ended, tally.blind, tally.compared, why[0] ? "  " : "", why);
+    if (outcome == OUTCOME_PASS && only == 0) {
+        report_part(full, tally.runs, count);
+    }
     end_test(outcome, full, output);
     return outcome;
 }

@@ -204,7 +204,8 @@ struct cleave_stat {
     uint64_t exits, hypercalls;
     uint64_t stood_still; /* nanoseconds, at its last fork */
     uint64_t pool_free, pool_reserved, pool_size;
-    uint64_t hv_copied, hv_zeroed; /* pages copied and zeroed since boot, for all domains, bytes */
+    uint64_t hv_copied, hv_zeroed; /* pages copied and zeroed from boot until this call began, for
+                                      all domains, bytes */
     uint64_t reserved;
     uint64_t fork_ns[32], fault_ns[32], still_ns[32]; /* machine-wide histograms: bucket i counts
                                                          what took [2^i, 2^(i+1)) nanoseconds */

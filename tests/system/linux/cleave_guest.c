@@ -26,6 +26,7 @@ static const char usage[] =
     "child\n"
     "cleave-guest wait              waits until this domain is a new fork; prints its index\n"
     "cleave-guest info              prints index, count, domain, generation and size of the data\n"
+    "cleave-guest leaves            prints how much of its memory is mapped by which leaves\n"
     "cleave-guest data              writes the data that the fork's caller gave\n"
     "cleave-guest console TEXT      a line on the hypervisor's console\n"
     "cleave-guest busy SECONDS CPU  computes there, and checks what came of it and the clock\n"
@@ -152,6 +153,17 @@ static int print_info(void)
         printf("%02x", identity->generation[i]);
     }
     printf(" data %u\n", identity->data_size);
+    return 0;
+}
+
+static int print_leaves(void)
+{
+    struct cleave_stat *stat = shared_memory();
+    *stat = (struct cleave_stat){.domain = CLEAVE_DOMAIN_SELF};
+    must(CLEAVE_OP_STAT, stat, sizeof(*stat));
+    printf("4 KiB: %llu KiB, 2 MiB: %llu KiB, 1 GiB: %llu KiB, split: %llu\n",
+           (unsigned long long)stat->mapped[0] >> 10, (unsigned long long)stat->mapped[1] >> 10,
+           (unsigned long long)stat->mapped[2] >> 10, (unsigned long long)stat->blocks_split);
     return 0;
 }
 
@@ -293,6 +305,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "info") == 0 && argc == 2) {
         return print_info();
+    }
+    if (strcmp(command, "leaves") == 0 && argc == 2) {
+        return print_leaves();
     }
     if (strcmp(command, "data") == 0 && argc == 2) {
         return write_data();

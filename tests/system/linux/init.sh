@@ -109,6 +109,11 @@ obey() {
     [ -n "$orders" ]
 }
 
+# By which leaves the hypervisor maps the guest's memory, where there is one.
+say_leaves() {
+    [ -n "$pretend" ] || say "${role:-init}: leaves $(cleave-guest leaves 2>&1)"
+}
+
 as_child() {
     role="child $index"
     wait "$writer" || code=1
@@ -116,6 +121,7 @@ as_child() {
     say "$role: $(cleave-guest info)"
     say "$role: $note"
     obey && return
+    say_leaves
     if [ -n "$job" ]; then
         check job "$(child_domain)"
         note="$note, $found"
@@ -218,6 +224,7 @@ if [ -n "$pretend" ]; then
 fi
 say "init: $(uname -r), $(grep -c '^processor' /proc/cpuinfo) CPUs, $(sed -n 's/^MemTotal: *//p' /proc/meminfo)"
 say "init: $(cleave-guest info 2>&1)"
+say_leaves
 case $workload in
 redis) run_redis ;;
 busy) run_busy ;;
@@ -234,6 +241,7 @@ esac
 if [ -n "$shell" ]; then
     setsid cttyhack sh </dev/console >/dev/console 2>&1
 fi
+say_leaves
 say "init: done, code $code"
 echo "${role:-init}: code $code${note:+, $note}" >/tmp/result
 cleave-guest exit $code /tmp/result 2>/dev/null
