@@ -14,7 +14,7 @@ static enum command_result command_stop(struct command *command)
 
 static enum command_result command_finish(struct command *command) { monitor_finish(command->ctx); }
 
-/* WHOM: ID, or "children ID" for all that were forked from it. */
+/* WHOM: see command_each(). */
 static const struct {
     const char *name, *arguments;
     command_t *perform;
@@ -22,7 +22,7 @@ static const struct {
     {"help", "", command_help},
     {"list", "", command_list},
     {"stat", "ID", command_stat},
-    {"tail", "WHOM [BYTES]", command_tail},
+    {"tail", "[bytes=COUNT] WHOM", command_tail},
     {"calls", "WHOM", command_calls},
     {"ended", "WHOM", command_ended},
     {"diff", "WHOM", command_diff},
@@ -47,7 +47,7 @@ static const struct {
 static enum command_result command_help(struct command *command)
 {
     (void)command;
-    print("WHOM is ID, or: children ID. In scripts only: sleep, await, wait.\n");
+    print("WHOM is: ID, ID to ID, or children ID. In scripts only: sleep, await, wait.\n");
     for (unsigned i = 0; i < COMMANDS; i++) {
         print("  %-8s %s\n", commands[i].name, commands[i].arguments);
     }
@@ -110,44 +110,55 @@ bool command_number(struct command *command, uint32_t *number)
 
 /* --- Domains ---------------------------------------------------------------------------------- */
 
-static enum command_result each_child(struct command *command, uint32_t origin,
-                                      command_turn_t *turn)
+/* Whom a turn is for. */
+struct whom {
+    uint32_t first, last; /* ids */
+    uint32_t origin;      /* 0: of any */
+};
+
+static bool is_meant(const struct whom *whom, const struct domain *domain)
 {
-    struct domain *domain = domain_next(0);
-    uint32_t turns = 0;
-    bool done = true;
-    while (domain != NULL) {
-        uint32_t id = domain->id;
-        if (domain->origin == origin && !domain->snapshot) {
-            done = turn(command, domain);
-            turns++;
-        }
-        domain_put(command->ctx, domain);
-        domain = done ? domain_next(id) : NULL;
+    return whom->origin == 0 || (domain->origin == whom->origin && !domain->snapshot);
+}
+
+/* "ID", "ID to ID" or "children ID". */
+static bool take_whom(struct command *command, struct whom *whom)
+{
+    bool children = command_word(command, "children");
+    if (!command_number(command, &whom->first)) {
+        return false;
     }
-    if (turns == 0) {
-        print("no forks of domain %u\n", origin);
+    whom->origin = children ? whom->first : 0;
+    whom->last = children ? DOMAIN_IDS : whom->first;
+    whom->first = children ? 1 : whom->first;
+    if (command_word(command, "to")) {
+        return !children && command_number(command, &whom->last);
     }
-    return done ? COMMAND_DONE : COMMAND_LATER;
+    return whom->first != 0;
 }
 
 enum command_result command_each(struct command *command, command_turn_t *turn)
 {
-    uint32_t id;
-    bool children = command_word(command, "children");
-    if (!command_number(command, &id)) {
+    struct whom whom;
+    uint32_t turns = 0;
+    bool done = true;
+    if (!take_whom(command, &whom)) {
         return COMMAND_WRONG;
     }
-    if (children) {
-        return each_child(command, id, turn);
+    struct domain *domain = domain_next(whom.first - 1);
+    while (domain != NULL) {
+        uint32_t id = domain->id;
+        if (id <= whom.last && is_meant(&whom, domain)) {
+            done = turn(command, domain);
+            turns++;
+        }
+        domain_put(command->ctx, domain);
+        domain = done && id < whom.last ? domain_next(id) : NULL;
     }
-    struct domain *domain = domain_get(id);
-    if (domain == NULL) {
-        print("no domain %u\n", id);
-        return COMMAND_DONE;
+    if (turns == 0) {
+        print("no domain %s%u\n", whom.origin != 0 ? "is a fork of " : "",
+              whom.origin != 0 ? whom.origin : whom.first);
     }
-    bool done = turn(command, domain);
-    domain_put(command->ctx, domain);
     return done ? COMMAND_DONE : COMMAND_LATER;
 }
 

@@ -47,8 +47,9 @@ bool command_key(struct command *command, const char *name);
 
 /* What one domain's turn of a command does. False: not yet. The domain has a reference. */
 typedef bool command_turn_t(struct command *command, struct domain *domain);
-/* "ID", or "children ID" for all that were forked from ID: a turn for each, until one says not yet,
- * which is COMMAND_LATER. No such domain is said. */
+/* "ID", "ID to ID" for those with ids from one to the other, or "children ID" for all that were
+ * forked from ID: a turn for each, until one says not yet, which is COMMAND_LATER. That there is no
+ * such domain is said. */
 enum command_result command_each(struct command *command, command_turn_t *turn);
 /* Says which argument an operation on domain `id` was refused for. */
 void command_refused(struct command *command, const char *what, uint32_t id,

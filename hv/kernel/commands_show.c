@@ -121,20 +121,12 @@ static bool tail_turn(struct command *command, struct domain *domain)
 
 enum command_result command_tail(struct command *command)
 {
-    struct command ahead = *command;
-    uint32_t id;
-    bool children = command_word(&ahead, "children");
-    (void)children;
     tail_bytes = TERMINAL_SIZE;
-    if (!command_number(&ahead, &id)) {
+    if (command_key(command, "bytes") &&
+        (!command_number(command, &tail_bytes) || tail_bytes > TERMINAL_SIZE)) {
         return COMMAND_WRONG;
     }
-    if (command_number(&ahead, &tail_bytes) && tail_bytes > TERMINAL_SIZE) {
-        return COMMAND_WRONG;
-    }
-    enum command_result result = command_each(command, tail_turn);
-    command->at = ahead.at;
-    return result;
+    return command_each(command, tail_turn);
 }
 
 static bool calls_turn(struct command *command, struct domain *domain)

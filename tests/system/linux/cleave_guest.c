@@ -24,7 +24,9 @@
 static const char usage[] =
     "cleave-guest fork [COUNT]      forks this domain; prints 0 in the parent, 1..COUNT in a "
     "child\n"
-    "cleave-guest wait              waits until this domain is a new fork; prints its index\n"
+    "cleave-guest wait [INFO]       waits until this domain is a new fork (since info printed "
+    "that); "
+    "prints its index\n"
     "cleave-guest info              prints index, count, domain, generation and size of the data\n"
     "cleave-guest leaves            prints how much of its memory is mapped by which leaves\n"
     "cleave-guest data              writes the data that the fork's caller gave\n"
@@ -132,14 +134,25 @@ static int fork_domain(unsigned long count)
     return 0;
 }
 
-static int wait_for_fork(void)
+/* 32 digits and a zero byte. */
+static void generation_text(const volatile struct cleave_identity *identity, char *text)
+{
+    for (unsigned i = 0; i < sizeof(identity->generation); i++) {
+        sprintf(text + 2 * (size_t)i, "%02x", identity->generation[i]);
+    }
+}
+
+/* Until the generation is another than in `info`, which print_info() has printed; null: than now.
+ */
+static int wait_for_fork(const char *info)
 {
     const volatile struct cleave_identity *identity = must_have_identity();
-    uint8_t before[sizeof(identity->generation)];
-    memcpy(before, (const void *)identity->generation, sizeof(before));
-    while (memcmp(before, (const void *)identity->generation, sizeof(before)) == 0) {
+    char before[2 * sizeof(identity->generation) + 1], now[sizeof(before)];
+    generation_text(identity, before);
+    do {
         nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
-    }
+        generation_text(identity, now);
+    } while (strstr(info != NULL ? info : before, now) != NULL);
     printf("%u\n", identity->index);
     return 0;
 }
@@ -147,12 +160,10 @@ static int wait_for_fork(void)
 static int print_info(void)
 {
     const volatile struct cleave_identity *identity = must_have_identity();
-    printf("index %u count %u domain %u generation ", identity->index, identity->count,
-           identity->domain);
-    for (unsigned i = 0; i < sizeof(identity->generation); i++) {
-        printf("%02x", identity->generation[i]);
-    }
-    printf(" data %u\n", identity->data_size);
+    char generation[2 * sizeof(identity->generation) + 1];
+    generation_text(identity, generation);
+    printf("index %u count %u domain %u generation %s data %u\n", identity->index, identity->count,
+           identity->domain, generation, identity->data_size);
     return 0;
 }
 
@@ -300,8 +311,8 @@ int main(int argc, char **argv)
     if (strcmp(command, "fork") == 0 && argc <= 3) {
         return fork_domain(argc > 2 ? number(argv[2], 1) : 1);
     }
-    if (strcmp(command, "wait") == 0 && argc == 2) {
-        return wait_for_fork();
+    if (strcmp(command, "wait") == 0 && argc <= 3) {
+        return wait_for_fork(argc > 2 ? argv[2] : NULL);
     }
     if (strcmp(command, "info") == 0 && argc == 2) {
         return print_info();

@@ -64,7 +64,7 @@ fork_domain() {
         [ "$pretend" = 0 ] || pretend_page "$pretend" 7 another-number--
         index=$pretend
     elif [ "$forks" = outside ]; then
-        index=$(cleave-guest wait 2>&1)
+        index=$(cleave-guest wait "$since" 2>&1)
     else
         index=$(cleave-guest fork "$forks" 2>&1)
     fi
@@ -117,16 +117,16 @@ say_leaves() {
 as_child() {
     role="child $index"
     wait "$writer" || code=1
+    if [ -n "$job" ]; then
+        check job
+        note=$found
+        return
+    fi
     note="forked after $(load writes) writes"
     say "$role: $(cleave-guest info)"
     say "$role: $note"
     obey && return
     say_leaves
-    if [ -n "$job" ]; then
-        check job "$(child_domain)"
-        note="$note, $found"
-        return
-    fi
     check_part
     check write "$writes" "$(child_domain)"
     [ -z "$flip" ] || flip_bit
@@ -135,7 +135,7 @@ as_child() {
 
 # Waits to be forked, and obeys; the parent waits for ever.
 be_forked() {
-    index=$(cleave-guest wait 2>&1)
+    index=$(cleave-guest wait "$since" 2>&1)
     obey
 }
 
@@ -165,6 +165,7 @@ run_redis() {
         return
     fi
     before=$(load writes)
+    since=$(cleave-guest info) # a fork may come as soon as it may
     say "workload: forked from here on"
     fork_domain
     case $index in
@@ -229,6 +230,7 @@ case $workload in
 redis) run_redis ;;
 busy) run_busy ;;
 idle)
+    since=$(cleave-guest info)
     say "workload: forked from here on"
     be_forked
     ;;
