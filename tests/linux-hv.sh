@@ -56,6 +56,7 @@ domain() {
 }
 echo 'pool main size=all' >"$folder/boot.conf"
 next=1
+cpus=2
 may_call=xen_privcmd.unrestricted=1
 
 # line TEXT: for the debug console
@@ -73,7 +74,7 @@ boots() {
     local machine=$1 status=0 child pid
     line finish
     echo "option console=all script=script" >>"$folder/boot.conf"
-    set -- "-m" "$2$([ "$machine" = bochs ] || echo M)" -s 2 -t "$3" "${CLEAVE_IMAGE:-$image}" \
+    set -- "-m" "$2$([ "$machine" = bochs ] || echo M)" -s "$cpus" -t "$3" "${CLEAVE_IMAGE:-$image}" \
         "$folder/boot.conf" "$script" build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio
     mkfifo "$folder/lines"
     while IFS= read -r text; do
@@ -291,7 +292,7 @@ story_clock() {
 }
 check_clock() {
     local early late
-    read -r -a early <<<"$(dates $clock)"
+    read -r -a early <<<"$(dates "$clock")"
     read -r -a late <<<"$(dates $((clock + 1)))"
     if [ ${#early[@]} != 2 ] || [ ${#late[@]} != 2 ]; then
         complain 'no dates'
@@ -403,6 +404,7 @@ case_template() {
 many() {
     local count=$1 made=0 part i
     image=build/gcc-release/cleave.elf
+    cpus=1
     domain linux initrd-redis.cpio 512M 1 workload=redis size=32 seconds=1 forks=outside job=1 "$may_call"
     line 'await 1 forked from here on'
     line 'sleep 500'
