@@ -314,7 +314,8 @@ $(foreach v,$(IMAGES),$(eval $(call image_rules,$v)))
 # Each folder of tests/guests/ but lib/ is one story, a kernel of its own.
 STORIES := $(filter-out lib,$(notdir $(patsubst %/main.c,%,$(wildcard tests/guests/*/main.c))))
 GUEST_FLAGS := -std=gnu11 -O2 -ffreestanding -fno-pie -fno-stack-protector -mno-red-zone \
-               -mgeneral-regs-only -Wall -Wextra -Wshadow -Werror -I hv/include -I tests/guests/lib
+               -mgeneral-regs-only -Wall -Wextra -Wshadow -Werror -I hv/include -I tests/guests/lib \
+               -D__XEN_INTERFACE_VERSION__=0x00040e00
 export GUEST_FLAGS
 .PHONY: guests
 guests: $(STORIES:%=build/guests/%.elf)

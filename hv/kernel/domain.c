@@ -286,7 +286,6 @@ enum cleave_status vcpu_keep(struct mm_ctx *ctx, struct vcpu *vcpu, const struct
         }
     }
     vcpu->saved = *state;
-    vcpu->saved_xen = vcpu->xen;
     vcpu->saved_halted = vcpu->halted;
     vcpu->saved_result_size = (uint8_t)vcpu->result_size;
     __builtin_memcpy(vcpu->saved_result, &vcpu->result, RESULT_KEPT);

@@ -66,6 +66,7 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
     for (unsigned i = 0; i < child->vcpu_count && status == CLEAVE_OK; i++) {
         struct vcpu *vcpu = child->vcpu[i];
         vcpu->saved_lapic = vcpu->lapic;
+        vcpu->saved_xen = vcpu->xen; /* of those that wait for their start, too */
         vcpu->saved_mtrr = vcpu->mtrr;
         if (vcpu->started) {
             struct hvm_state state;
@@ -358,7 +359,7 @@ static void reset_vcpus(struct call *call)
 {
     struct domain *domain = call->domain;
     sched_off(domain);
-    xen_reset(call->ctx, domain);
+    xen_reset(domain);
     identity_renew(domain);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         struct vcpu *vcpu = domain->vcpu[i];

@@ -83,9 +83,10 @@ static void take_out(struct vcpu *vcpu)
 void vcpu_timer(struct vcpu *vcpu, uint64_t at)
 {
     struct percpu *cpu = this_cpu();
-    if (vcpu->timer.at == at) {
+    if (at != 0 && vcpu->timer.at == at) {
         return;
     }
+    /* With 0 the vcpu may be freed afterwards: whoever takes it out now is to be done with it. */
     klock_take(&timers.lock);
     if (vcpu->timer.at != 0) {
         take_out(vcpu);

@@ -33,7 +33,7 @@ enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct doma
 void xen_free(struct mm_ctx *ctx, struct domain *domain);
 /* What a reset goes back to: noted; put back, while no vcpu of it runs. */
 enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain) MUST_CHECK;
-void xen_reset(struct mm_ctx *ctx, struct domain *domain);
+void xen_reset(struct domain *domain);
 /* Is the state of a domain whose vcpus do not run that which was kept? */
 bool xen_as_kept(const struct domain *domain);
 /* Its clock went on without it, or it is another's copy: it learns the true time. */
@@ -73,6 +73,8 @@ int64_t xen_status(enum cleave_status status);
 void xen_raise(struct vcpu *vcpu, uint32_t port);
 /* The same for the vcpu to which the port is bound. Nothing where it is free. */
 void xen_raise_port(struct domain *domain, uint32_t port);
+/* Each vcpu of the domain looks again at what it is to be told. */
+void xen_attend_all(struct domain *domain);
 /* Is any of the `count` ports pending, or raised? */
 enum cleave_status xen_any_pending(struct mm_ctx *ctx, struct vcpu *vcpu, const uint32_t *port,
                                    uint32_t count, bool *any) MUST_CHECK;

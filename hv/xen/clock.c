@@ -11,6 +11,8 @@
 #include <xen/xen.h>
 
 #define NS_PER_SECOND UINT64_C(1000000000)
+/* A year: what is longer is waited for in parts, as its TSC would not fit. */
+#define WAIT_MAX (UINT64_C(1) << 55)
 
 /* ns = (TSC shifted by `shift`) * mul / 2^32, with `mul` as large as it can be. */
 static void factors(uint32_t *mul, int8_t *shift)
@@ -47,8 +49,9 @@ uint64_t xen_now(struct vcpu *vcpu)
 
 uint64_t xen_tsc_at(struct vcpu *vcpu, uint64_t ns)
 {
-    uint64_t now = xen_now(vcpu);
-    return read_tsc() + (ns > now ? ns_to_tsc(ns - now) + 1 : 0);
+    uint64_t now = xen_now(vcpu), wait = ns > now ? ns - now : 0;
+    wait = wait < WAIT_MAX ? wait : WAIT_MAX;
+    return read_tsc() + (wait != 0 ? ns_to_tsc(wait) + 1 : 0);
 }
 
 enum cleave_status xen_write_clock(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t info)

@@ -50,6 +50,11 @@ int64_t xen_unknown(struct xen_call *call)
 
 void xen_vcpu_init(struct vcpu *vcpu) { vcpu->xen = (struct xen_vcpu){.info = XEN_NOWHERE}; }
 
+static const struct xen_domain fresh = {
+    .shared_info = XEN_NOWHERE,
+    .port = {[XEN_CONSOLE_PORT] = {.kind = XEN_PORT_CONSOLE}},
+};
+
 static enum cleave_status make(struct mm_ctx *ctx, struct domain *domain)
 {
     pfn_t frame;
@@ -58,8 +63,7 @@ static enum cleave_status make(struct mm_ctx *ctx, struct domain *domain)
         return status;
     }
     struct xen_domain *xen = frame_address(frame), *none = NULL;
-    xen->shared_info = XEN_NOWHERE;
-    xen->port[XEN_CONSOLE_PORT].kind = XEN_PORT_CONSOLE;
+    *xen = fresh;
     /* Two vcpus may make their first calls at the same time. */
     if (!__atomic_compare_exchange_n(&domain->xen, &none, xen, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE)) {
@@ -112,14 +116,18 @@ enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain)
     return copy(ctx, &domain->space->payer, domain->xen, &domain->saved_xen);
 }
 
-void xen_reset(struct mm_ctx *ctx, struct domain *domain)
+void xen_reset(struct domain *domain)
 {
-    if (domain->saved_xen != NULL) {
-        port_copy_pages(domain->xen, domain->saved_xen, 1);
-        xen_refresh(domain);
-    } else {
-        give_back(ctx, &domain->xen);
+    struct xen_domain *xen = domain->xen;
+    const struct xen_domain *base = domain->saved_xen != NULL ? domain->saved_xen : &fresh;
+    const size_t from = offsetof(struct xen_domain, unknown);
+    if (xen == NULL) {
+        return;
     }
+    klock_take(&xen->lock); /* somebody may be typing */
+    __builtin_memcpy((char *)xen + from, (const char *)base + from, sizeof(*xen) - from);
+    klock_release(&xen->lock);
+    xen_refresh(domain);
 }
 
 bool xen_as_kept(const struct domain *domain)

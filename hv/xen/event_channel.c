@@ -49,6 +49,13 @@ void xen_raise_port(struct domain *domain, uint32_t port)
     }
 }
 
+void xen_attend_all(struct domain *domain)
+{
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        vcpu_attend(domain->vcpu[i]);
+    }
+}
+
 /* A pending port that is not masked: the vcpu is to be told, once. */
 static enum cleave_status tell(struct mm_ctx *ctx, struct vcpu *vcpu, uint32_t port)
 {
@@ -143,7 +150,8 @@ enum cleave_status xen_any_pending(struct mm_ctx *ctx, struct vcpu *vcpu, const 
 
 /* --- Before the next instruction -------------------------------------------------------------- */
 
-/* Its one-shot timer, and the end of a poll. */
+/* Its one-shot timer, and the end of a poll. Of that it is told once: it may be in a handler of an
+ * interrupt, and come back to the poll much later or never. */
 void xen_run_timer(struct vcpu *vcpu)
 {
     struct xen_vcpu *xen = &vcpu->xen;
@@ -157,11 +165,17 @@ void xen_run_timer(struct vcpu *vcpu)
             __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
         }
     }
+    if (xen->poll_until != 0 && now >= xen->poll_until) {
+        xen->poll_until = 0;
+        __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
+    }
     next = xen->deadline;
-    if (xen->polling && xen->poll_until != 0 && (next == 0 || xen->poll_until < next)) {
+    if (xen->poll_until != 0 && (next == 0 || xen->poll_until < next)) {
         next = xen->poll_until;
     }
-    vcpu_timer(vcpu, next != 0 ? xen_tsc_at(vcpu, next) : 0);
+    if (next != 0 || vcpu->timer.at != 0) {
+        vcpu_timer(vcpu, next != 0 ? xen_tsc_at(vcpu, next) : 0);
+    }
 }
 
 enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
@@ -222,6 +236,7 @@ static uint32_t take_port(struct xen_domain *xen, struct xen_port port)
     return 0;
 }
 
+/* What was raised and not stored yet is forgotten. */
 static int64_t free_port(struct xen_call *call, uint32_t number)
 {
     int64_t result = 0;
@@ -230,13 +245,35 @@ static int64_t free_port(struct xen_call *call, uint32_t number)
     if (port->kind == XEN_PORT_FREE || port->kind == XEN_PORT_CONSOLE) {
         result = -XEN_EINVAL;
     } else {
+        struct xen_vcpu *told = &call->domain->vcpu[port->vcpu]->xen;
         if (port->kind == XEN_PORT_VIRQ) {
-            call->domain->vcpu[port->vcpu]->xen.virq[port->virq] = 0;
+            told->virq[port->virq] = 0;
         }
+        __atomic_fetch_and(&told->raised[number / 64], ~(UINT64_C(1) << number % 64),
+                           __ATOMIC_SEQ_CST);
         *port = (struct xen_port){XEN_PORT_FREE, 0, 0};
     }
     klock_release(&call->xen->lock);
     return result;
+}
+
+/* Whoever gets the port next finds nothing pending there. */
+static int64_t close_port(struct xen_call *call, uint32_t number)
+{
+    uint64_t old;
+    uint8_t kind = __atomic_load_n(&call->xen->port[number].kind, __ATOMIC_RELAXED);
+    if (kind == XEN_PORT_FREE || kind == XEN_PORT_CONSOLE) {
+        return -XEN_EINVAL;
+    }
+    if (call->xen->shared_info != XEN_NOWHERE) {
+        int64_t result = xen_status(
+            space_atomic(call->ctx, call->domain->space, gpa(word_of(call->vcpu, PENDING, number)),
+                         ATOMIC_AND, ~(UINT64_C(1) << number % 64), &old, &call->vcpu->wait));
+        if (result == XEN_AGAIN || result == XEN_WAIT) {
+            return result;
+        }
+    }
+    return free_port(call, number);
 }
 
 /* Tells the guest the port that was bound; where that fails, or is to be repeated, it is free. */
@@ -409,7 +446,7 @@ static int64_t with_port(struct xen_call *call)
     case EVTCHNOP_send:
         return send(call, bind.port);
     case EVTCHNOP_close:
-        return free_port(call, bind.port);
+        return close_port(call, bind.port);
     case EVTCHNOP_unmask:
         return unmask(call, bind.port);
     default:

@@ -18,6 +18,7 @@ static int64_t set_callback(struct xen_call *call, uint64_t value)
         return -XEN_EINVAL;
     }
     call->xen->vector = (uint8_t)vector;
+    xen_attend_all(call->domain); /* what is pending already is told by it */
     return 0;
 }
 

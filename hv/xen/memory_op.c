@@ -36,6 +36,7 @@ static int64_t place_shared_info(struct xen_call *call, uint64_t gfn)
     }
     call->xen->shared_info = at;
     xen_refresh(call->domain);
+    xen_attend_all(call->domain); /* what was raised before has a place now */
     return xen_status(xen_write_wall_clock(call->ctx, call->vcpu));
 }
 
