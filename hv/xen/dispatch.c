@@ -132,9 +132,10 @@ void xen_reset(struct domain *domain)
 
 bool xen_as_kept(const struct domain *domain)
 {
-    const struct xen_domain *is = domain->xen, *was = domain->saved_xen;
-    if (is == NULL || was == NULL) {
-        return is == was;
+    const struct xen_domain *is = domain->xen;
+    const struct xen_domain *was = domain->saved_xen != NULL ? domain->saved_xen : &fresh;
+    if (is == NULL) {
+        return was == &fresh;
     }
     return is->vector == was->vector && is->shared_info == was->shared_info &&
            __builtin_memcmp(is->param, was->param, sizeof(is->param)) == 0 &&
