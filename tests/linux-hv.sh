@@ -144,7 +144,6 @@ check_power() {
 
 # Children, their children and theirs of a domain that never pauses, with two CPUs at work in each.
 story_busy() {
-    line 'await 2 forked from here on'
     line 'sleep 500'
     forks fork 2 2
     busy=$first
@@ -173,7 +172,6 @@ check_busy() {
 
 # Four children of one call check data that their parent goes on writing.
 story_data() {
-    line 'await 1 forked from here on'
     line 'sleep 300'
     forks fork 1 4
     data=$first
@@ -389,6 +387,8 @@ stories() { # stories [STORY...]: these, or all
 case_template() {
     local story
     image=build/gcc-debug/cleave.elf
+    line 'await 1 forked from here on'
+    line 'await 2 forked from here on'
     line 'await 3 forked from here on'
     resets=100
     [ -z "${CLEAVE_LONG:-}" ] || resets=1000
@@ -404,6 +404,20 @@ case_template() {
     for story in $(stories "$@"); do
         "check_$story"
     done
+}
+
+# The short form on an Intel machine.
+case_bochs() {
+    image=build/gcc-release/cleave.elf
+    cpus=1
+    resets=10
+    domain data initrd-redis.cpio 256M 1 workload=redis size=4 seconds=1 whole=2 writes=50 forks=outside "$may_call"
+    line 'await 1 forked from here on'
+    story_data
+    story_reset
+    boots bochs 1024 500
+    check_data
+    check_reset
 }
 
 # many COUNT SECONDS: so many children of one 512 MiB guest exist at once, do a short job each, and all are right
