@@ -31,7 +31,7 @@ X86 := $(filter-out $(FORMATS) $(OFFSETS),$(wildcard $(foreach e,c S,hv/x86/*.$e
 KERNEL := $(wildcard hv/kernel/*.c hv/kernel/*.S hv/xen/*.c)
 # The platform: all of hv/x86/ but the world switches.
 PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
-            $(foreach f,acpi apic console cpu crash format port smp string symbols rtc time trap,hv/x86/$f.c) \
+            $(foreach f,acpi apic console cpu crash date format port smp string symbols rtc time trap,hv/x86/$f.c) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
 # The randomized run beside the reference, compiled without the C library's headers: the same objects in a
@@ -42,7 +42,8 @@ TRACE_KERNEL := $(filter-out %/trace.c %/hosted.c,$(wildcard tests/trace/*.c tes
 # What of it needs no machine and has unit tests in a process.
 PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
         hv/kernel/guest_walk.c
-PURE_real := hv/kernel/lapic.c hv/kernel/mtrr.c
+PURE_real := $(addprefix hv/kernel/,guest_acpi.c lapic.c mtrr.c terminal.c timer.c) $(wildcard hv/xen/*.c) \
+             hv/x86/date.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
@@ -111,6 +112,7 @@ NEEDS_bochs := $(NEEDS_qemu)
 NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
                build/guests/hello.elf
 NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cleave.elf
+NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
@@ -132,6 +134,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
+          $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -149,13 +152,17 @@ all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf) 
 help:
 	sed -n 's/^#: //p' Makefile
 
-#: make run              boots the hypervisor: a guest forks, and a table shows memory and faults
-#: make run MACHINE=bochs  the same on an emulated Intel machine
+#: make run              boots the hypervisor: a Linux guest forks, and a table shows memory and faults
+#: make run DEMO=1       the same unattended, with a verdict; FLIP=RECORD makes it find a wrong bit
+#: make run MACHINE=bochs  the same on an emulated Intel machine; GUEST=tiny: a guest of a few lines of C
 MACHINE := qemu
+GUEST := linux
+DEMO :=
+FLIP :=
 run:
 	configs/install.sh run-$(MACHINE)
-	$(MAKE) build/$(SHIPPED)/cleave.elf build/guests/demo.elf
-	configs/run.sh $(MACHINE)
+	$(MAKE) $(NEEDS_run) build/guests/demo.elf
+	configs/run.sh $(if $(DEMO),-d) $(if $(FLIP),-f $(FLIP)) -g $(GUEST) $(MACHINE)
 
 #: make scenario         plays a scenario on the hosted core and prints its table
 scenario:

@@ -1,12 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# run.sh [qemu|bochs]: boots the hypervisor with the guest of tests/guests/demo/, which forks and shows a table
-# of its domains while they write. On QEMU (the default) with nested KVM where this CPU offers it, else emulated
-# (AMD); on Bochs (Intel EPT) with less memory and a shorter run.
+# run.sh [-d] [-f RECORD] [-g GUEST] [-n FORKS] [-z MIB] [qemu|bochs]: boots the hypervisor with a guest that is
+# forked while it is written to, and a table of its domains. On QEMU (the default) with nested KVM where this CPU
+# offers it, else emulated (AMD); on Bochs (Intel EPT) with less memory. The status is 0 when the machine's verdict
+# was "pass": parent, children and the guest that was never forked found their data right.
+#   -d  unattended, although on a terminal; else there, on QEMU, the machine stays on after the demo
+#   -f  the second child flips a bit of this record of its data, which it must find: the status is not 0
+#   -g  linux: Debian's kernel with a redis server (tests/system/linux/), and beside it one that is never forked
+#       tiny: the kernel of tests/guests/demo/, which draws a table of its own
+#   -n  forks of the Linux guest (8; on Bochs 2)      -z  MiB of data (256; on Bochs 32, tiny 64)
 # run.sh --accel: which accelerator QEMU would get, "kvm" or "tcg", and why.
-# The status is 0 when the machine's verdict was "pass".
 set -eu
 cd "$(dirname "$0")/.."
+
+usage() {
+    sed -n '3,12s/^# //p' "$0" >&2
+    exit 2
+}
 
 # KVM runs a hypervisor only where the CPU has SVM or VMX, its module is told to nest, and the device opens.
 choose_accel() {
@@ -41,49 +51,116 @@ if [ "${1:-}" = --accel ]; then
     exit 0
 fi
 
+guest=linux
+unattended=
+flip=
+forks=
+size=
+while getopts df:g:n:z: option; do
+    case $option in
+    d) unattended=1 ;;
+    f) flip=$OPTARG ;;
+    g) guest=$OPTARG ;;
+    n) forks=$OPTARG ;;
+    z) size=$OPTARG ;;
+    *) usage ;;
+    esac
+done
+shift $((OPTIND - 1))
+machine=${1:-qemu}
+case $machine-$guest in
+qemu-linux) defaults="8 256 2 3072 900" ;;
+bochs-linux) defaults="2 32 1 1024 2400" ;;
+qemu-tiny) defaults="0 256 2 1024 300" ;;
+bochs-tiny) defaults="0 64 1 512 600" ;;
+*) usage ;;
+esac
+# shellcheck disable=SC2086  # numbers
+set -- $defaults
+forks=${forks:-$1}
+size=${size:-$2}
+cpus=$3
+memory=$4
+seconds=$5
+
+screen=
+if [ -t 1 ]; then
+    screen=terminal
+fi
+if ! [ -t 0 ] || ! [ -t 1 ] || [ "$machine-$guest" != qemu-linux ]; then
+    unattended=1
+fi
+
 folder=$(mktemp -d)
 child=
 # shellcheck disable=SC2317  # called by trap
 finish() {
     [ -z "$child" ] || kill "$child" 2>/dev/null || :
     rm -rf "$folder"
+    if [ -n "$screen" ]; then
+        printf '\0337\033[r\0338' # all of it scrolls again, however the machine ended
+    fi
 }
 trap finish EXIT
 trap 'trap "" HUP INT TERM; exit 1' HUP INT TERM
-words=
-if test -t 1; then
-    words=terminal
-fi
-case ${1:-qemu} in
-qemu) words="$words size=256" ;;
-bochs) words="$words size=64 seconds=5" ;;
-*)
-    sed -n '3,7s/^# //p' "$0" >&2
-    exit 2
-    ;;
-esac
-cat >"$folder/boot.conf" <<END
+
+# The boot configuration and the files that it names, as the arguments.
+case $guest in
+linux)
+    words="loglevel=5 console=hvc0 nopvspin workload=redis size=$size seconds=3 writes=200 xen_privcmd.unrestricted=1"
+    guests="pool=main kernel=vmlinux initrd=initrd-redis.cpio memory=$((size * 5 / 4 + 192))M order=1"
+    play="forks=$forks children=wait first=sample${flip:+ flip=$flip flipper=2}"
+    if [ -z "$unattended" ]; then
+        play="$play shell"
+    fi
+    period=10
+    if [ "$machine" = bochs ]; then
+        screen= # its console comes line by line
+    elif [ -n "$screen" ]; then
+        period=2
+    fi
+    cat >"$folder/boot.conf" <<END
 pool main size=all
-domain demo pool=main kernel=demo.elf memory=64M order=1 command="$words"
+domain template $guests command="$words $play"
+domain alone $guests command="$words"
+option console=all $screen top=$period${unattended:+ stop}
+END
+    set -- build/linux/vmlinux build/linux/initrd-redis.cpio
+    ;;
+tiny)
+    play="$screen size=$size"
+    if [ "$machine" = bochs ]; then
+        play="$play seconds=5"
+    fi
+    cat >"$folder/boot.conf" <<END
+pool main size=all
+domain demo pool=main kernel=demo.elf memory=64M order=1 command="$play"
 option stop
 END
-set -- "${1:-qemu}" build/gcc-release/cleave.elf "$folder/boot.conf" build/guests/demo.elf
-machine=$1
-shift
-case $machine in
-qemu)
-    echo "QEMU with ${accel%%,*} ($why), 2 CPUs, 1 GiB:"
-    configs/qemu.sh -a "$accel" -m 1G -s 2 -t 300 "$@" &
-    ;;
-bochs)
-    echo "Bochs, an Intel machine with EPT, 1 CPU, 512 MiB:"
-    configs/bochs.sh -m 512 -s 1 -t 600 "$@" &
+    set -- build/guests/demo.elf
     ;;
 esac
-child=$!
+set -- build/gcc-release/cleave.elf "$folder/boot.conf" "$@"
+
 status=0
-wait "$child" || status=$?
-child=
+case $machine in
+qemu)
+    echo "QEMU with ${accel%%,*} ($why), $cpus CPUs, $memory MiB:"
+    set -- -a "$accel" -m "${memory}M" -s "$cpus" "$@"
+    ;;
+bochs)
+    echo "Bochs, an Intel machine with EPT, $cpus CPU, $memory MiB:"
+    set -- -m "$memory" -s "$cpus" "$@"
+    ;;
+esac
+if [ -n "$unattended" ]; then
+    "configs/$machine.sh" -t "$seconds" "$@" &
+    child=$!
+    wait "$child" || status=$?
+    child=
+else
+    configs/qemu.sh -i -t 86400 "$@" || status=$? # reads what is typed, so not in the background
+fi
 if [ "$status" != 0 ]; then
     echo "The machine ended with status $status (docs/boot.md says what that means)." >&2
 fi

@@ -107,15 +107,19 @@ static bool store(struct mm_ctx *ctx, struct vcpu *vcpu)
     clock_attend(vcpu);
     sched_expect(vcpu);
     enum cleave_status status = identity_attend(ctx, vcpu);
-    if (status != CLEAVE_WAIT && status != CLEAVE_AGAIN) {
+    if (!vcpu_later(status)) {
         status = xen_attend(ctx, vcpu);
     }
-    if (status == CLEAVE_WAIT || status == CLEAVE_AGAIN) {
-        __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
-        vcpu->sleep = status == CLEAVE_WAIT ? SLEEP_CORE : SLEEP_NONE;
-        return false;
+    if (!vcpu_later(status)) {
+        return true;
     }
-    return true;
+    __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
+    if (status == CLEAVE_WAIT) {
+        vcpu->sleep = SLEEP_CORE;
+    } else if (status == CLEAVE_QUOTA) {
+        vcpu->sleep = SLEEP_QUOTA; /* as after a write of its own; see nested_fault() */
+    }
+    return false;
 }
 
 bool vcpu_attention(struct mm_ctx *ctx, struct vcpu *vcpu)

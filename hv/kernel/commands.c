@@ -3,12 +3,14 @@
 #include "commands.h"
 
 #include "monitor.h"
+#include "top.h"
 
 static enum command_result command_help(struct command *command);
 
 static enum command_result command_stop(struct command *command)
 {
     (void)command;
+    top_close();
     machine_stop(0);
 }
 

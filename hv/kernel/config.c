@@ -283,19 +283,23 @@ static bool option_line(struct line *line, struct config *config)
 {
     char key[CONFIG_NAME_SIZE], value[CONFIG_TEXT_SIZE];
     while (pair(line, key, value)) {
-        bool stop = same(key, "stop") && value[0] == '\0';
+        bool *word = same(key, "stop")       ? &config->stop
+                     : same(key, "terminal") ? &config->terminal
+                                             : NULL;
         char *name = same(key, "console")  ? config->console
                      : same(key, "script") ? config->script
                                            : NULL;
-        if (!stop && name == NULL) {
+        bool top = same(key, "top");
+        if (word != NULL ? value[0] != '\0' : !top && name == NULL) {
             return wrong(line, "unknown option", key);
         }
-        if (stop ? config->stop : name[0] != '\0') {
+        if (word != NULL ? *word : top ? config->top != 0 : name[0] != '\0') {
             return wrong(line, "given twice", key);
         }
-        if (stop) {
-            config->stop = true;
-        } else if (!copy_name(line, value, name)) {
+        if (word != NULL) {
+            *word = true;
+        } else if (top ? !number_in(line, value, 1, 3600, &config->top)
+                       : !copy_name(line, value, name)) {
             return false;
         }
     }
@@ -330,7 +334,8 @@ bool config_parse(const char *text, uint64_t size, struct config *config,
     const char *end = text + size;
 
     config->pools = config->domains = 0;
-    config->stop = false;
+    config->stop = config->terminal = false;
+    config->top = 0;
     config->console[0] = config->script[0] = '\0';
     error->what[0] = '\0';
     for (error->line = 1; text < end; error->line++) {

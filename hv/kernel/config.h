@@ -10,6 +10,8 @@
  *          the pool has a block for one, are made and zeroed before the domain starts
  *   option stop                                 ends the machine when all domains have ended
  *   option console=NAME|all                     whose terminal is shown from the start
+ *   option top=SECONDS                          a table of all domains each so many seconds, 1 to
+ * 3600 option terminal                             what reads the console is a terminal (ECMA-48)
  *   option script=MODULE                        lines for the debug console
  */
 #ifndef KERNEL_CONFIG_H
@@ -40,7 +42,8 @@ struct config {
     struct config_pool pool[CONFIG_POOLS_MAX];
     struct config_domain domain[CONFIG_DOMAINS_MAX];
     unsigned pools, domains;
-    bool stop;
+    bool stop, terminal;
+    uint64_t top;                                             /* seconds; 0: none */
     char console[CONFIG_NAME_SIZE], script[CONFIG_NAME_SIZE]; /* empty: none */
 };
 

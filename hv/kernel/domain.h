@@ -140,6 +140,7 @@ struct domain {
     uint8_t clock_runs;                 /* also while it is paused */
     uint8_t has_window;                 /* its memory map has the pages of XEN_WINDOW */
     struct xen_domain *xen;             /* hv/xen/; null: it made no such call yet */
+    struct klock typing; /* taken before that is put back or given up while another CPU types */
     struct xen_domain *saved_xen;
     struct terminal *terminal; /* null: it wrote nothing yet */
 };

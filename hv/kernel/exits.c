@@ -79,6 +79,8 @@ static void write_hypercall_page(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t
     enum cleave_status status = xen_hypercall_page(ctx, vcpu, value);
     if (status == CLEAVE_WAIT) {
         vcpu->sleep = SLEEP_CORE;
+    } else if (status == CLEAVE_QUOTA) {
+        vcpu->sleep = SLEEP_QUOTA;
     } else if (status == CLEAVE_OK) {
         hvm->skip(&vcpu->hvm, exit);
     } else if (status != CLEAVE_AGAIN) {

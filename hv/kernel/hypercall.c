@@ -53,7 +53,7 @@ static const struct {
     [CLEAVE_OP_RESET] = {op_reset, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
     [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDING,
                            RESERVED(domain)},
-    [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT | OP_ONCE, RESERVED(wait)},
+    [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT | OP_ONCE, NOT_RESERVED},
     [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED,
                         RESERVED(stat)},
     [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT, NOT_RESERVED},

@@ -17,7 +17,7 @@ void identity_renew(struct domain *domain);
 void identity_make(struct domain *domain);
 void identity_free(struct mm_ctx *ctx, struct domain *domain);
 /* Before an instruction of the vcpu: stores it into the guest's pages if that is still to be done.
- * CLEAVE_WAIT: the vcpu is queued, call again. */
+ * CLEAVE_WAIT: the vcpu is queued; then, and for CLEAVE_AGAIN and CLEAVE_QUOTA, call again. */
 enum cleave_status identity_attend(struct mm_ctx *ctx, struct vcpu *vcpu) MUST_CHECK;
 
 #endif

@@ -5,6 +5,7 @@
 #include "sched.h"
 #include "selftest.h"
 #include "tenant.h"
+#include "top.h"
 
 static struct config config;
 /* What the boot CPU has made, so that the others may enable themselves, and may run guests. */
@@ -45,6 +46,8 @@ void kernel_main(void)
     if (config.stop) {
         monitor_stop_after(config.domains);
     }
+    monitor_echo(config.terminal);
+    top_start(config.top, config.terminal);
     __atomic_store_n(&made, MADE_ALL, __ATOMIC_RELEASE);
     sched_run();
 }

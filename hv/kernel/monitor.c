@@ -8,10 +8,12 @@
 #include "stat.h"
 #include "tenant.h"
 #include "terminal.h"
+#include "top.h"
 
 static char line[COMMAND_SIZE];
 static unsigned length;
 static unsigned stop_after;
+static bool echo;
 
 /* Destroys every domain, children before parents as far as it matters. */
 static bool destroy_all(struct mm_ctx *ctx)
@@ -42,6 +44,8 @@ void monitor_finish(struct mm_ctx *ctx)
     bool clean = false;
     while (terminal_poll()) {
     }
+    top_finish(ctx);
+    top_close();
     while (!world_stop(ctx)) {
         world_rest(ctx); /* for the one that has it */
         cpu_pause();
@@ -57,6 +61,26 @@ void monitor_finish(struct mm_ctx *ctx)
 
 void monitor_stop_after(unsigned domains) { stop_after = domains; }
 
+void monitor_echo(bool on) { echo = on; }
+
+/* A character of a line that is not finished. */
+static void take(char c)
+{
+    bool rubs = (c == '\b' || c == 0x7f) && length > 0;
+    if (rubs) {
+        length--;
+    } else if (c >= ' ' && c != 0x7f && length < sizeof(line) - 1) {
+        line[length++] = c;
+    } else {
+        return;
+    }
+    if (echo && rubs) {
+        print("\b \b");
+    } else if (echo) {
+        print("%c", c);
+    }
+}
+
 void monitor_poll(void)
 {
     struct mm_ctx *ctx = &this_cpu()->ctx;
@@ -67,6 +91,7 @@ void monitor_poll(void)
     }
     terminal_poll();
     script_poll();
+    top_poll(ctx);
     while ((c = console_read()) >= 0) {
         if (!terminal_typed((char)c)) {
             continue;
@@ -77,8 +102,8 @@ void monitor_poll(void)
             length = 0;
             this_cpu()->doing[0] = CPU_CONSOLE;
             (void)command_line(ctx, line, false);
-        } else if (c >= ' ' && length < sizeof(line) - 1) {
-            line[length++] = (char)c;
+        } else {
+            take((char)c);
         }
     }
 }

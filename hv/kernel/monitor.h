@@ -3,6 +3,8 @@
 #ifndef KERNEL_MONITOR_H
 #define KERNEL_MONITOR_H
 
+#include <stdbool.h>
+
 struct mm_ctx;
 
 /* Takes what was typed and carries out a finished line, and a script's next; ends the machine when
@@ -13,5 +15,8 @@ void monitor_poll(void);
 _Noreturn void monitor_finish(struct mm_ctx *ctx);
 /* The machine stops, with an audit and a verdict, once `domains` boot domains have ended. */
 void monitor_stop_after(unsigned domains);
+
+/* What is typed for the debug console is shown: for a terminal, which does not do that itself. */
+void monitor_echo(bool on);
 
 #endif

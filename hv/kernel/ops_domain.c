@@ -180,13 +180,19 @@ enum cleave_status op_wait(struct call *call)
     struct cleave_wait *wait = &call->args.wait;
     struct domain *domain;
 
+    if (wait->flags & ~CLEAVE_WAIT_NOT) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "flags", wait->flags, 0, CLEAVE_WAIT_NOT);
+    }
     /* Before it looks, so that an end from now on wakes it. */
     __atomic_store_n(&call->vcpu->sleep, SLEEP_CHILD, __ATOMIC_SEQ_CST);
     enum cleave_status status = ended_child(call, wait->domain, &domain);
-    if (status == CLEAVE_WAIT) {
+    if (status == CLEAVE_WAIT && !(wait->flags & CLEAVE_WAIT_NOT)) {
         return CLEAVE_WAIT;
     }
     call->vcpu->sleep = SLEEP_NONE;
+    if (status == CLEAVE_WAIT) {
+        return mm_fail(call->ctx, CLEAVE_BUSY, "domain", wait->domain, 1, 0);
+    }
     if (status != CLEAVE_OK) {
         return status;
     }

@@ -359,7 +359,7 @@ static void reset_vcpus(struct call *call)
 {
     struct domain *domain = call->domain;
     sched_off(domain);
-    xen_reset(domain);
+    xen_reset(call->ctx, domain);
     identity_renew(domain);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         struct vcpu *vcpu = domain->vcpu[i];

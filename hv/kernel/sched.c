@@ -3,6 +3,7 @@
 #include "sched.h"
 
 #include "monitor.h"
+#include "top.h"
 
 static struct {
     struct klock lock;
@@ -289,7 +290,8 @@ void sched_run(void)
         struct vcpu *vcpu = pick(cpu);
         if (vcpu == NULL) {
             cpu->doing[0] = CPU_IDLE;
-            uint64_t console = read_tsc() + ns_to_tsc(4 * SCHED_SLICE_NS);
+            uint64_t rest = (top_pending() ? 1 : 4) * SCHED_SLICE_NS;
+            uint64_t console = read_tsc() + ns_to_tsc(rest);
             uint64_t next = timers_next(cpu->id == 0 ? console : UINT64_MAX);
             timer_arm(next != UINT64_MAX ? next : 0);
             cpu_idle();

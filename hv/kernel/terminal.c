@@ -6,6 +6,7 @@
 
 #define PART 256u /* bytes that go to the line at a time */
 #define PARTS 8u  /* in one poll */
+#define TURN 32u  /* parts in a row of one terminal while others wait */
 
 struct terminal {
     struct terminal *next; /* in `waiting`: under its lock */
@@ -23,6 +24,7 @@ _Static_assert(sizeof(struct terminal) <= PAGE_SIZE, "one frame");
 static struct {
     struct klock lock;
     struct terminal *first, *last;
+    uint32_t turn; /* parts that the first has had in a row */
 } waiting;
 
 static uint32_t shown = 0;     /* CPU 0's: id, or TERMINAL_ALL */
@@ -46,6 +48,13 @@ static struct terminal *terminal_of(struct mm_ctx *ctx, struct domain *domain)
     return domain->terminal;
 }
 
+static void append(struct terminal *t)
+{
+    t->next = NULL;
+    *(waiting.first != NULL ? &waiting.last->next : &waiting.first) = t;
+    waiting.last = t;
+}
+
 void terminal_write(struct mm_ctx *ctx, struct domain *domain, const char *text, uint32_t size)
 {
     struct terminal *t = terminal_of(ctx, domain);
@@ -65,9 +74,7 @@ void terminal_write(struct mm_ctx *ctx, struct domain *domain, const char *text,
     }
     if (!t->queued) {
         t->queued = 1;
-        t->next = NULL;
-        *(waiting.first != NULL ? &waiting.last->next : &waiting.first) = t;
-        waiting.last = t;
+        append(t);
     }
     klock_release(&t->lock);
     klock_release(&waiting.lock);
@@ -136,10 +143,13 @@ static bool take_part(char part[PART], uint32_t *size, char name[CLEAVE_NAME_SIZ
     __builtin_memcpy(name, t->domain->name, CLEAVE_NAME_SIZE);
     *id = t->domain->id;
     t->queued = t->size != 0;
-    if (t->queued) { /* again, at the front: lines of one guest stay together */
+    waiting.turn = t->queued && waiting.turn + 1 < TURN ? waiting.turn + 1 : 0;
+    if (waiting.turn != 0) { /* again, at the front: lines of one guest stay together */
         t->next = waiting.first;
         waiting.first = t;
         waiting.last = waiting.last == NULL ? t : waiting.last;
+    } else if (t->queued) {
+        append(t);
     }
     klock_release(&t->lock);
     klock_release(&waiting.lock);
@@ -172,6 +182,14 @@ void terminal_show(uint32_t id)
 {
     shown = id;
     last_line = 0;
+}
+
+void terminal_end_line(void)
+{
+    if (last_line != 0) {
+        print("\n");
+        last_line = 0;
+    }
 }
 
 /* The debug console, then each domain in turn. */

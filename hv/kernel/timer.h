@@ -18,8 +18,8 @@ struct timer {
     struct vcpu *parent, *left, *right;
 };
 
-/* vcpu_attend() at host TSC `at`; 0: never, and nobody is in it for its timer any more. From the
- * vcpu's own CPU, or when it is loaded nowhere. Arms this CPU's timer if that is earlier. */
+/* vcpu_attend() at host TSC `at`; 0: never, and none is under way afterwards. From the vcpu's own
+ * CPU, or when it is loaded nowhere. Arms this CPU's timer if that is earlier. */
 void vcpu_timer(struct vcpu *vcpu, uint64_t at);
 /* vcpu_attend() for all whose time has come. */
 void timers_expire(void);

@@ -16,7 +16,8 @@
  * RAX; false: execute the same instruction again, after a wait when vcpu->sleep says so. */
 bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number) MUST_CHECK;
 /* Before the vcpu's next instruction, when it was asked to look: its timer, raised events, typed
- * characters, the wall clock. CLEAVE_WAIT: it is queued, and this is to be called again. */
+ * characters, the wall clock. CLEAVE_WAIT: it is queued; then, and for CLEAVE_AGAIN and
+ * CLEAVE_QUOTA, this is to be called again. */
 enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu) MUST_CHECK;
 /* The vector that tells the vcpu of pending events, when it is to be told now; else -1. */
 int xen_vector(struct mm_ctx *ctx, struct vcpu *vcpu) MUST_CHECK;
@@ -33,7 +34,7 @@ enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct doma
 void xen_free(struct mm_ctx *ctx, struct domain *domain);
 /* What a reset goes back to: noted; put back, while no vcpu of it runs. */
 enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain) MUST_CHECK;
-void xen_reset(struct domain *domain);
+void xen_reset(struct mm_ctx *ctx, struct domain *domain);
 /* Is the state of a domain whose vcpus do not run that which was kept? */
 bool xen_as_kept(const struct domain *domain);
 /* Its clock went on without it, or it is another's copy: it learns the true time. */
@@ -52,9 +53,11 @@ struct xen_call {
     uint64_t argument[6];
 };
 
-/* What an operation returns besides 0, counts and -XEN_E...: execute the instruction again. */
+/* What an operation returns besides 0, counts and -XEN_E...: execute the instruction again, at once
+ * or after a wait. */
 #define XEN_AGAIN INT64_MIN
 #define XEN_WAIT (INT64_MIN + 1)
+#define XEN_QUOTA (INT64_MIN + 2) /* as a store of the guest's own: until its limit allows it */
 
 typedef int64_t xen_op_t(struct xen_call *call);
 xen_op_t xen_memory_op, xen_version_op, xen_console_io, xen_vcpu_op, xen_sched_op,

@@ -19,16 +19,13 @@
 #define IN_SIZE sizeof(((struct xencons_interface *)0)->in)
 #define OUT_SIZE sizeof(((struct xencons_interface *)0)->out)
 
-enum cleave_status xen_console_drain(struct mm_ctx *ctx, struct vcpu *vcpu)
+static enum cleave_status drain(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
     struct space *space = vcpu->domain->space;
     XENCONS_RING_IDX at[2]; /* out_cons, out_prod */
     char text[256];
     uint64_t done;
 
-    if (!vcpu->domain->has_window) {
-        return CLEAVE_OK;
-    }
     enum cleave_status status =
         space_read(ctx, space, gpa(RING(out_cons)), at, sizeof(at), &vcpu->wait);
     if (status != CLEAVE_OK || at[0] == at[1]) {
@@ -54,7 +51,26 @@ enum cleave_status xen_console_drain(struct mm_ctx *ctx, struct vcpu *vcpu)
     return status;
 }
 
-enum cleave_status xen_console_type(struct mm_ctx *ctx, struct vcpu *vcpu)
+/* Of two vcpus that drain it at the same time, the later could put `out_cons` back. */
+enum cleave_status xen_console_drain(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    struct xen_domain *xen = vcpu->domain->xen;
+    if (!vcpu->domain->has_window) {
+        return CLEAVE_OK;
+    }
+    if (!klock_try(&xen->ring)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status status = drain(ctx, vcpu);
+    klock_release(&xen->ring);
+    if (status == CLEAVE_OK && xen->input_size != 0) {
+        uint32_t number = xen->port[XEN_CONSOLE_PORT].vcpu;
+        vcpu_attend(vcpu->domain->vcpu[number]); /* it may have made room for what is typed */
+    }
+    return status;
+}
+
+static enum cleave_status type(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
     struct xen_domain *xen = vcpu->domain->xen;
     struct space *space = vcpu->domain->space;
@@ -87,11 +103,26 @@ enum cleave_status xen_console_type(struct mm_ctx *ctx, struct vcpu *vcpu)
     return CLEAVE_OK;
 }
 
+/* The port may go to another vcpu meanwhile: only one of them takes what was typed. */
+enum cleave_status xen_console_type(struct mm_ctx *ctx, struct vcpu *vcpu)
+{
+    struct xen_domain *xen = vcpu->domain->xen;
+    if (!klock_try(&xen->ring)) {
+        __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
+        return CLEAVE_OK;
+    }
+    enum cleave_status status = type(ctx, vcpu);
+    klock_release(&xen->ring);
+    return status;
+}
+
 uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count)
 {
-    struct xen_domain *xen = domain->xen;
     uint32_t taken = 0;
-    if (xen == NULL || !domain->has_window) {
+    klock_take(&domain->typing);
+    struct xen_domain *xen = domain->xen;
+    if (xen == NULL || !domain->has_window || domain->snapshot) {
+        klock_release(&domain->typing);
         return 0;
     }
     klock_take(&xen->lock);
@@ -100,6 +131,7 @@ uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count)
     }
     uint32_t number = xen->port[XEN_CONSOLE_PORT].vcpu;
     klock_release(&xen->lock);
+    klock_release(&domain->typing);
     if (taken != 0 && number < domain->vcpu_count) {
         vcpu_attend(domain->vcpu[number]);
     }
@@ -118,18 +150,19 @@ int64_t xen_console_io(struct xen_call *call)
     if (call->argument[0] != CONSOLEIO_write) {
         return xen_unknown(call);
     }
+    /* Argument registers say what is left, for when it is executed again. */
     for (uint64_t part = 0; count != 0; count -= part, at += part) {
+        call->vcpu->hvm.regs.rsi = count;
+        call->vcpu->hvm.regs.rdx = at;
+        if (parts++ == PARTS_MAX) {
+            return XEN_AGAIN;
+        }
         part = count < sizeof(text) ? count : sizeof(text);
         int64_t result = xen_get(call, at, text, part);
         if (result != 0) {
             return result;
         }
         terminal_write(call->ctx, call->domain, text, (uint32_t)part);
-        if (++parts == PARTS_MAX && count > part) { /* the rest when it is executed again */
-            call->vcpu->hvm.regs.rsi = count - part;
-            call->vcpu->hvm.regs.rdx = at + part;
-            return XEN_AGAIN;
-        }
     }
     return 0;
 }

@@ -26,8 +26,10 @@ int64_t xen_status(enum cleave_status status)
     if (status == CLEAVE_AGAIN || status == CLEAVE_WAIT) {
         return status == CLEAVE_WAIT ? XEN_WAIT : XEN_AGAIN;
     }
-    bool memory = status == CLEAVE_NO_MEMORY || status == CLEAVE_QUOTA;
-    return memory ? -XEN_ENOMEM : -XEN_EFAULT;
+    if (status == CLEAVE_QUOTA) {
+        return XEN_QUOTA;
+    }
+    return status == CLEAVE_NO_MEMORY ? -XEN_ENOMEM : -XEN_EFAULT;
 }
 
 int64_t xen_get(struct xen_call *call, uint64_t at, void *to, uint64_t size)
@@ -116,18 +118,19 @@ enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain)
     return copy(ctx, &domain->space->payer, domain->xen, &domain->saved_xen);
 }
 
-void xen_reset(struct domain *domain)
+void xen_reset(struct mm_ctx *ctx, struct domain *domain)
 {
-    struct xen_domain *xen = domain->xen;
-    const struct xen_domain *base = domain->saved_xen != NULL ? domain->saved_xen : &fresh;
-    const size_t from = offsetof(struct xen_domain, unknown);
-    if (xen == NULL) {
-        return;
+    struct xen_domain *unused = NULL;
+    klock_take(&domain->typing);
+    if (domain->saved_xen != NULL) {
+        port_copy_pages(domain->xen, domain->saved_xen, 1);
+        xen_refresh(domain);
+    } else {
+        unused = domain->xen;
+        domain->xen = NULL;
     }
-    klock_take(&xen->lock); /* somebody may be typing */
-    __builtin_memcpy((char *)xen + from, (const char *)base + from, sizeof(*xen) - from);
-    klock_release(&xen->lock);
-    xen_refresh(domain);
+    klock_release(&domain->typing);
+    give_back(ctx, &unused);
 }
 
 bool xen_as_kept(const struct domain *domain)
@@ -186,7 +189,10 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
     if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
         vcpu->sleep = SLEEP_CORE;
     }
-    if (result == XEN_WAIT || result == XEN_AGAIN) {
+    if (result == XEN_QUOTA) {
+        vcpu->sleep = SLEEP_QUOTA;
+    }
+    if (result == XEN_WAIT || result == XEN_AGAIN || result == XEN_QUOTA) {
         return false;
     }
     regs->rax = (uint64_t)result;

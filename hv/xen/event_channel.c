@@ -101,7 +101,7 @@ static enum cleave_status make_pending(struct mm_ctx *ctx, struct vcpu *vcpu, ui
     return status;
 }
 
-/* Stores what was raised. On CLEAVE_WAIT the rest stays raised. */
+/* Stores what was raised. What cannot be stored yet stays raised. */
 static enum cleave_status store_raised(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
     for (unsigned word = 0; word < XEN_PORT_WORDS && listens(vcpu); word++) {
@@ -109,7 +109,7 @@ static enum cleave_status store_raised(struct mm_ctx *ctx, struct vcpu *vcpu)
         while (bits != 0) {
             uint32_t port = word * 64 + (uint32_t)__builtin_ctzll(bits);
             enum cleave_status status = make_pending(ctx, vcpu, port);
-            if (status == CLEAVE_WAIT) {
+            if (vcpu_later(status)) {
                 __atomic_fetch_or(&vcpu->xen.raised[word], bits, __ATOMIC_SEQ_CST);
                 return status;
             }
@@ -190,14 +190,14 @@ enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
     if (__atomic_load_n(&xen->refresh, __ATOMIC_ACQUIRE) && xen->shared_info != XEN_NOWHERE) {
         __atomic_store_n(&xen->refresh, 0, __ATOMIC_RELEASE);
         status = xen_write_wall_clock(ctx, vcpu);
-        if (status == CLEAVE_WAIT) {
+        if (vcpu_later(status)) {
             xen_refresh(vcpu->domain);
             return status;
         }
     }
     if (xen->input_size != 0 && xen->port[XEN_CONSOLE_PORT].vcpu == vcpu->number) {
         status = xen_console_type(ctx, vcpu);
-        if (status == CLEAVE_WAIT) {
+        if (vcpu_later(status)) {
             return status;
         }
     }
@@ -269,7 +269,7 @@ static int64_t close_port(struct xen_call *call, uint32_t number)
         int64_t result = xen_status(
             space_atomic(call->ctx, call->domain->space, gpa(word_of(call->vcpu, PENDING, number)),
                          ATOMIC_AND, ~(UINT64_C(1) << number % 64), &old, &call->vcpu->wait));
-        if (result == XEN_AGAIN || result == XEN_WAIT) {
+        if (result == XEN_AGAIN || result == XEN_WAIT || result == XEN_QUOTA) {
             return result;
         }
     }

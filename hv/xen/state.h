@@ -43,6 +43,7 @@ struct xen_port {
 
 struct xen_domain {
     struct klock lock;         /* of the ports and of `input` */
+    struct klock ring;         /* try only: a vcpu is at the console's ring */
     uint32_t unknown;          /* calls that were answered with -ENOSYS */
     uint32_t calls[XEN_CALLS]; /* atomic: by number, those executed again too */
     uint32_t refresh;          /* atomic: the wall clock is to be written again */

@@ -102,6 +102,20 @@ TEST(comments_blanks_and_ends)
     CHECK(!config.stop);
 }
 
+TEST(options)
+{
+    REQUIRE(parse("option top=3600 stop\noption terminal console=all\n"));
+    CHECK_EQ(config.top, 3600);
+    CHECK(config.stop && config.terminal);
+    check_text(config.console, "all");
+    REQUIRE(parse("option top=1"));
+    CHECK_EQ(config.top, 1);
+    CHECK(!config.stop && !config.terminal);
+    check_text(config.console, "");
+    REQUIRE(parse(""));
+    CHECK_EQ(config.top, 0);
+}
+
 #define P "pool p size=1M\n"
 #define D "domain d pool=p kernel=k memory=2M "
 #define X10 "xxxxxxxxxx"
@@ -201,6 +215,13 @@ static const struct wrong_case {
     {"option-script-twice", "option script=a script=b", 1, "given twice: script"},
     {"option-script-name", "option script=", 1, "a name is missing"},
     {"option-value", "option stop=1", 1, "unknown option: stop"},
+    {"option-top-zero", "option top=0", 1, "out of its range: 0"},
+    {"option-top-high", "option top=3601", 1, "out of its range: 3601"},
+    {"option-top-empty", "option top", 1, "not a number"},
+    {"option-top-twice", "option top=2 top=2", 1, "given twice: top"},
+    {"option-terminal-twice", "option terminal\noption terminal", 2, "given twice: terminal"},
+    {"option-terminal-value", "option terminal=1", 1, "unknown option: terminal"},
+    {"option-console-twice", "option console=a console=a", 1, "given twice: console"},
     {"option-second", "option stop halt", 1, "unknown option: halt"},
     {"option-quote", "option \"stop", 1, "a quote that does not end: stop"},
 };

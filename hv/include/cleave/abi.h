@@ -171,9 +171,10 @@ struct cleave_wait {
     uint32_t code;   /* out */
     uint32_t
         size; /* room for the result, bytes; out: its size, of which as much as fits is there */
-    uint32_t reserved;
+    uint32_t flags;  /* CLEAVE_WAIT_* */
     uint64_t result; /* guest-linear: where the result goes; 0 with size 0: not wanted */
 };
+#define CLEAVE_WAIT_NOT 1u /* CLEAVE_BUSY instead of waiting: they all run still */
 enum cleave_reason {
     CLEAVE_RUNNING = 0,
     CLEAVE_EXITED,       /* by CLEAVE_OP_EXIT; code as given */

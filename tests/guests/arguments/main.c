@@ -73,6 +73,11 @@ static void domains(void)
     create.limit = UINT64_MAX;
     CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
     named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_EXISTS, "name");
+    wait.flags = 2 * CLEAVE_WAIT_NOT;
+    named(CLEAVE(CLEAVE_OP_WAIT, &wait), CLEAVE_INVALID, "flags");
+    wait.flags = CLEAVE_WAIT_NOT;
+    named(CLEAVE(CLEAVE_OP_WAIT, &wait), CLEAVE_BUSY, "domain");
+    wait.flags = 0;
     start.domain = create.domain;
     named(CLEAVE(CLEAVE_OP_START, &start), CLEAVE_RANGE, "vcpu");
     start.domain = CLEAVE_DOMAIN_SELF;
@@ -147,10 +152,10 @@ static void reserved(void)
 #define FIELD(op, type)                                                                            \
     {CLEAVE_OP_##op, sizeof(struct cleave_##type), offsetof(struct cleave_##type, reserved),       \
      sizeof(((struct cleave_##type *)0)->reserved)}
-        FIELD(CONSOLE, console), FIELD(MAP, map),         FIELD(UNMAP, map),
-        FIELD(PROTECT, map),     FIELD(PAUSE, domain),    FIELD(UNPAUSE, domain),
-        FIELD(RESET, domain),    FIELD(DESTROY, domain),  FIELD(WAIT, wait),
-        FIELD(STAT, stat),       FIELD(VERDICT, verdict),
+        FIELD(CONSOLE, console), FIELD(MAP, map),        FIELD(UNMAP, map),
+        FIELD(PROTECT, map),     FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
+        FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(STAT, stat),
+        FIELD(VERDICT, verdict),
     };
     static unsigned char bytes[sizeof(struct cleave_stat)];
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {

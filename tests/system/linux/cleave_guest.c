@@ -27,6 +27,7 @@ static const char usage[] =
     "cleave-guest wait [INFO]       waits until this domain is a new fork (since info printed "
     "that); "
     "prints its index\n"
+    "cleave-guest collect COUNT     waits until COUNT children have ended; prints a line for each\n"
     "cleave-guest info              prints index, count, domain, generation and size of the data\n"
     "cleave-guest leaves            prints how much of its memory is mapped by which leaves\n"
     "cleave-guest data              writes the data that the fork's caller gave\n"
@@ -93,13 +94,9 @@ static unsigned call(enum cleave_op op, void *arguments, size_t size)
     return (unsigned)status;
 }
 
-/* The same, and ends the program when it was refused. */
-static void must(enum cleave_op op, void *arguments, size_t size)
+/* Says why the last operation was refused, and ends the program. */
+static void __attribute__((noreturn)) refused(enum cleave_op op, unsigned status)
 {
-    unsigned status = call(op, arguments, size);
-    if (status == CLEAVE_OK) {
-        return;
-    }
     struct cleave_error *error = shared_memory();
     memset(error, 0, sizeof(*error));
     if (call(CLEAVE_OP_ERROR, error, sizeof(*error)) != CLEAVE_OK) {
@@ -108,6 +105,15 @@ static void must(enum cleave_op op, void *arguments, size_t size)
     fail("operation %d: status %u, %.*s is %#llx (allowed: %#llx to %#llx)", (int)op, status,
          (int)sizeof(error->argument), error->argument, (unsigned long long)error->value,
          (unsigned long long)error->low, (unsigned long long)error->high);
+}
+
+/* Asks for an operation; ends the program when it is refused. */
+static void must(enum cleave_op op, void *arguments, size_t size)
+{
+    unsigned status = call(op, arguments, size);
+    if (status != CLEAVE_OK) {
+        refused(op, status);
+    }
 }
 
 static const volatile struct cleave_identity *must_have_identity(void)
@@ -155,6 +161,41 @@ static int wait_for_fork(const char *info)
     } while (strstr(info != NULL ? info : before, now) != NULL);
     printf("%u\n", identity->index);
     return 0;
+}
+
+/* The first line of what a child has handed back, as text. */
+static void print_result(const char *result, uint32_t size)
+{
+    for (uint32_t i = 0; i < size && i < CLEAVE_RESULT_MAX && result[i] != '\n'; i++) {
+        putchar(result[i] >= ' ' && result[i] <= '~' ? result[i] : '?');
+    }
+    putchar('\n');
+}
+
+/* "domain ID reason REASON code CODE RESULT", and 1 when one of them has not ended with code 0. It
+ * looks now and then: a vcpu that waited in the call would take no interrupt meanwhile. */
+static int collect(unsigned long count)
+{
+    struct cleave_wait *wait = shared_memory();
+    char *result = (char *)wait + 4096;
+    int failed = 0;
+    while (count > 0) {
+        *wait = (struct cleave_wait){
+            .flags = CLEAVE_WAIT_NOT, .size = CLEAVE_RESULT_MAX, .result = (uintptr_t)result};
+        unsigned status = call(CLEAVE_OP_WAIT, wait, sizeof(*wait));
+        if (status == CLEAVE_BUSY) {
+            nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
+            continue;
+        }
+        if (status != CLEAVE_OK) {
+            refused(CLEAVE_OP_WAIT, status);
+        }
+        printf("domain %u reason %u code %u ", wait->which, wait->reason, wait->code);
+        print_result(result, wait->size);
+        failed |= wait->reason != CLEAVE_EXITED || wait->code != 0;
+        count--;
+    }
+    return failed;
 }
 
 static int print_info(void)
@@ -313,6 +354,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "wait") == 0 && argc <= 3) {
         return wait_for_fork(argc > 2 ? argv[2] : NULL);
+    }
+    if (strcmp(command, "collect") == 0 && argc == 3) {
+        return collect(number(argv[2], 1));
     }
     if (strcmp(command, "info") == 0 && argc == 2) {
         return print_info();

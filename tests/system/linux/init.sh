@@ -19,7 +19,11 @@
 #   writes=COUNT    that a child does of its own, to be found again in what it checks next (1000)
 #   flip=RECORD     one bit of that record is flipped between a first check and a last, which must find it
 #   pretend=INDEX   there is no hypervisor: the fork is only pretended, and this one is that child
-#   shell           a shell on the console before the end
+#   flipper=INDEX   only that child flips it (0: the parent); without, everybody does
+#   first=sample    children first check a random MiB each, and the set only at the end, which takes less time
+#   children=wait   the parent waits for its children at the end, and fails when one did or when their results are
+#                   not as they must be
+#   shell           a shell on the console before the end; not in children
 #   xen_privcmd.unrestricted=1   lets cleave-guest make hypercalls in a domain that is not the first
 # What a domain hands back with its code: "ROLE: code N", and how many writes there were at the fork: exactly in a
 # child, in the parent between two numbers. Numbers of children of one fork differ by one at most, because the
@@ -76,7 +80,28 @@ start_writer() {
     writer=$!
 }
 
+flips() { [ -n "$flip" ] && [ "${flipper:-$index}" = "$index" ]; }
+
 flip_bit() { say "$role: flips a bit of record $flip $(load flip "$flip" 1234)"; }
+
+# Waits for the children. Each must have ended with code 0, one of each index, and with a number of writes at the
+# fork between those before and after it ($1, $2), the writer's last one included, and all within one.
+collect_children() {
+    cleave-guest collect "$forks" >/tmp/children 2>&1 || code=1
+    while read -r line; do
+        say "$role: $line"
+    done </tmp/children
+    # domain ID reason REASON code CODE child INDEX: code CODE, forked after WRITES writes
+    sed -n 's/^domain .* child \([0-9]*\): code 0, forked after \([0-9]*\) writes$/\1 \2/p' /tmp/children | sort -n |
+        awk -v count="$forks" -v from="$1" -v to="$2" '
+            $1 != NR || $2 < from || $2 > to + 1 { bad = 1 }
+            NR == 1 { least = most = $2 }
+            { least = $2 < least ? $2 : least; most = $2 > most ? $2 : most }
+            END { exit bad || NR != count || most - least > 1 }' || {
+        say "$role: the children's results are WRONG"
+        code=1
+    }
+}
 
 as_parent() {
     role=$1
@@ -85,7 +110,7 @@ as_parent() {
     wait "$writer" || code=1
     say "$role: $(cat /tmp/writer)"
     check "$check"
-    if [ -n "$flip" ]; then
+    if flips; then
         flip_bit
         check "$check"
     fi
@@ -127,9 +152,13 @@ as_child() {
     say "$role: $note"
     obey && return
     say_leaves
-    check_part
+    if [ "$first" = sample ]; then
+        check sample "$index"
+    else
+        check_part
+    fi
     check write "$writes" "$(child_domain)"
-    [ -z "$flip" ] || flip_bit
+    ! flips || flip_bit
     check_part
 }
 
@@ -161,6 +190,7 @@ run_redis() {
     start_writer
     sleep "$seconds"
     if [ "$forks$pretend" = 0 ]; then
+        index=none
         as_parent "never forked"
         return
     fi
@@ -170,9 +200,11 @@ run_redis() {
     fork_domain
     case $index in
     0)
-        note="forked after $before to $(load writes) writes"
+        after=$(load writes)
+        note="forked after $before to $after writes"
         say "parent: $note"
         as_parent parent
+        [ "$children" != wait ] || collect_children "$before" "$after"
         ;;
     [1-9]*) as_child ;;
     *)
@@ -192,12 +224,17 @@ writes=1000
 job=
 note=
 flip=
+flipper=
+first=
+children=
 pretend=
+index=
 shell=
 # shellcheck disable=SC2013  # words are meant
 for word in $(cat /proc/cmdline); do
     case $word in
-    workload=* | size=* | seconds=* | forks=* | whole=* | check=* | writes=* | job=* | flip=* | pretend=*)
+    workload=* | size=* | seconds=* | forks=* | whole=* | check=* | first=* | writes=* | job=* | children=* | flip=* | \
+        flipper=* | pretend=*)
         eval "${word%%=*}=\${word#*=}"
         ;;
     shell) shell=1 ;;
@@ -240,7 +277,8 @@ idle)
     code=1
     ;;
 esac
-if [ -n "$shell" ]; then
+if [ -n "$shell" ] && [ "${index:-0}" = 0 ]; then
+    say "shell: on this console. Three Ctrl-A change who gets what is typed; 'stop' on the debug console ends all"
     setsid cttyhack sh </dev/console >/dev/console 2>&1
 fi
 say_leaves

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Dates of the Gregorian calendar. */
+#ifndef X86_DATE_H
+#define X86_DATE_H
+
+#include <stdint.h>
+
+/* What a PC's clock tells: as its registers hold it (MC146818, registers 0 to 9 and 0x32). */
+struct rtc_fields {
+    uint8_t second, minute, hour, day, month, year, century;
+    uint8_t mode; /* register B */
+};
+
+struct date {
+    uint32_t year, month, day, hour, minute, second;
+};
+
+/* The date, in whichever of its four formats the clock keeps it. A century that cannot be is taken
+ * for the 21st. */
+struct date date_of(const struct rtc_fields *fields);
+/* Seconds from 1970-01-01 00:00 to a date of 1970 or later. */
+uint64_t date_seconds(const struct date *date);
+
+#endif
