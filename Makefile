@@ -111,6 +111,7 @@ NEEDS_qemu := build/gcc-debug/cleave.elf guests
 NEEDS_bochs := $(NEEDS_qemu)
 NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
                build/guests/hello.elf
+NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cleave.elf
 NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
 NEEDS_linux-boot := $(NEEDS_linux) build/$(SHIPPED)/cleave.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
@@ -133,6 +134,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach s,$(shell tests/spec.sh --list),"spec.$s: tests/spec.sh $(subst ., ,$s)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
+          $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
           $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
           "figures.repeat: tests/bench/hypervisor.sh" \

@@ -10,7 +10,7 @@ trap 'rm -rf "$conf"' EXIT
 grep -v '^option stop' tests/guests/hello/boot.conf >"$conf/boot.conf"
 type_all() {
     sleep 4
-    for line in help list "stat 1" "stat 77" audit stop; do
+    for line in help list "stat 1" "stat 77" "stat x" "fork 1" "fork 77" "wait 1" "ended 1" "ended 1 to 9" "ended children 1" nothing audit stop; do
         echo "$line"
         sleep 1
     done
@@ -27,7 +27,14 @@ wants() {
         failed=1
     fi
 }
-wants '^list, stat ID, audit, stop'
+wants '^  stat +ID'
+wants '^usage: stat ID'
+wants '^fork 1: refused: status [1-9][0-9]*, domain is 1 '
+wants '^no domain 77'
+wants '^usage: wait WHOM'
+wants '^domain 1 hello of 0: exited, code 0'
+wants '^no domain is a fork of 1'
+wants '^no such command: nothing; help lists them'
 wants '^ +1 +0 hello +ended '
 wants '^domain 1 hello, parent 0, 1 vcpus: [1-9][0-9]* exits, [1-9][0-9]* hypercalls'
 wants '^  memory: [1-9][0-9]* KiB charged'

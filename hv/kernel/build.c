@@ -7,6 +7,7 @@
 #include "guest_clock.h"
 #include "identity.h"
 #include "sched.h"
+#include "script.h"
 #include "selftest.h"
 #include "tenant.h"
 #include "terminal.h"
@@ -243,6 +244,7 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
         return complain(ctx, d->name, "not made");
     }
     domain->has_window = 1;
+    domain->at_boot = 1;
     identity_make(domain);
     hvm_state_start(&state, image.kernel.entry, (uint32_t)START_INFO);
     state.tsc_offset = domain->tsc_offset;
@@ -278,6 +280,20 @@ static bool show_console(const char *name)
     return true;
 }
 
+static bool start_script(const char *name)
+{
+    const struct boot_module *module = module_named(name);
+    if (name[0] == '\0') {
+        return true;
+    }
+    if (module == NULL) {
+        print("boot: script=%s: no such module\n", name);
+        return false;
+    }
+    script_start(module);
+    return true;
+}
+
 bool build_all(struct mm_ctx *ctx, struct config *config)
 {
     const struct boot_module *module = module_named("boot.conf");
@@ -309,5 +325,5 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
             return false;
         }
     }
-    return show_console(config->console);
+    return show_console(config->console) && start_script(config->script);
 }

@@ -286,17 +286,20 @@ static bool option_line(struct line *line, struct config *config)
         bool *word = same(key, "stop")       ? &config->stop
                      : same(key, "terminal") ? &config->terminal
                                              : NULL;
-        bool top = same(key, "top"), console = same(key, "console");
-        if (word != NULL ? value[0] != '\0' : !top && !console) {
+        char *name = same(key, "console")  ? config->console
+                     : same(key, "script") ? config->script
+                                           : NULL;
+        bool top = same(key, "top");
+        if (word != NULL ? value[0] != '\0' : !top && name == NULL) {
             return wrong(line, "unknown option", key);
         }
-        if (word != NULL ? *word : top ? config->top != 0 : config->console[0] != '\0') {
+        if (word != NULL ? *word : top ? config->top != 0 : name[0] != '\0') {
             return wrong(line, "given twice", key);
         }
         if (word != NULL) {
             *word = true;
         } else if (top ? !number_in(line, value, 1, 3600, &config->top)
-                       : !copy_name(line, value, config->console)) {
+                       : !copy_name(line, value, name)) {
             return false;
         }
     }
@@ -333,7 +336,7 @@ bool config_parse(const char *text, uint64_t size, struct config *config,
     config->pools = config->domains = 0;
     config->stop = config->terminal = false;
     config->top = 0;
-    config->console[0] = '\0';
+    config->console[0] = config->script[0] = '\0';
     error->what[0] = '\0';
     for (error->line = 1; text < end; error->line++) {
         struct line line = {.at = text, .error = error};

@@ -112,7 +112,9 @@ struct domain {
     uint32_t references; /* atomic: table, calls, children */
     char name[CLEAVE_NAME_SIZE];
     struct domain *next_named; /* under the table's lock */
-    struct domain *parent;     /* null: made at boot */
+    struct domain *parent;     /* null: made at boot, or by the debug console */
+    uint32_t origin; /* id of the domain or snapshot that it was forked from; 0: of none */
+    uint8_t at_boot; /* the boot configuration has it */
     uint32_t depth;
     struct pool *pool;
     struct space *space; /* null once destroyed; see domain_use() */

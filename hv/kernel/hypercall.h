@@ -11,12 +11,13 @@
 
 #define HYPERCALL_BUDGET 4096u /* units of work before a call lets others run */
 
-/* A call being carried out. */
+/* A call being carried out. The debug console makes some of them, too: then no vcpu and no domain
+ * is the caller, and guest memory is not looked at. */
 struct call {
     struct mm_ctx *ctx;
-    struct vcpu *vcpu; /* the caller */
+    struct vcpu *vcpu; /* the caller; null: the debug console */
     const struct hvm_exit *exit;
-    struct domain *caller; /* its domain */
+    struct domain *caller; /* its domain, or null */
     struct domain *domain; /* the domain that the arguments name, with a reference */
     struct space *space;   /* its space, in use */
     uint64_t results;      /* RDX afterwards; see CLEAVE_OP_FORK */
@@ -52,8 +53,12 @@ op_t op_map, op_unmap, op_protect, op_copy, op_lookup, op_collapse, op_audit; /*
 op_t op_fork, op_snapshot, op_reset;                                          /* ops_fork.c */
 op_t op_notify, op_event, op_verdict;                                         /* ops_notify.c */
 
+/* CLEAVE_OP_FORK for the debug console: call->args.fork.data is not read, `data` is a page with the
+ * caller's data (null: none). Afterwards call->results is the first child's id. */
+enum cleave_status call_fork(struct call *call, const void *data) MUST_CHECK;
 /* Frames that a domain made by this call may be charged for, from the `limit` in bytes of the
- * arguments: not more than the caller itself may, and with UINT64_MAX as much. CLEAVE_QUOTA. */
+ * arguments: not more than the caller itself may (for the debug console: than the domain that it
+ * is made from), and with UINT64_MAX as much. CLEAVE_QUOTA. */
 enum cleave_status call_limit(struct call *call, uint64_t limit, uint64_t *frames) MUST_CHECK;
 
 /* A vcpu executed the hypercall instruction; registers are in vcpu->hvm.regs. */

@@ -10,7 +10,8 @@
 
 enum cleave_status call_limit(struct call *call, uint64_t limit, uint64_t *frames)
 {
-    const struct payer *payer = &call->caller->space->payer;
+    const struct domain *charged = call->caller != NULL ? call->caller : call->domain;
+    const struct payer *payer = &charged->space->payer;
     uint64_t own = account_of(payer->pool, payer->account)->limit;
 
     *frames = limit == UINT64_MAX ? own : limit >> PAGE_SHIFT;

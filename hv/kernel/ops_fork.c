@@ -93,6 +93,7 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     if (status != CLEAVE_OK) {
         return status;
     }
+    (*out)->origin = from->id;
     (*out)->has_window = from->has_window;
     for (unsigned i = 0; i < from->vcpu_count && status == CLEAVE_OK; i++) {
         status = copy_vcpu(call, from->vcpu[i], (*out)->vcpu[i], index);
@@ -258,6 +259,7 @@ static enum cleave_status fork_domain(struct call *call, uint64_t limit, const v
             status = fork_stopped(call, first, limit, data);
         }
         domain_resume(domain);
+        call->results = first;
     }
     if (status != CLEAVE_OK && first != 0) {
         domain_ids_drop(first, fork->count);
@@ -266,7 +268,8 @@ static enum cleave_status fork_domain(struct call *call, uint64_t limit, const v
     return status;
 }
 
-enum cleave_status op_fork(struct call *call)
+/* All that can be said of the arguments without looking at memory. */
+static enum cleave_status check_fork(struct call *call, uint64_t *limit)
 {
     const struct cleave_fork *fork = &call->args.fork;
     const uint32_t flags =
@@ -281,12 +284,24 @@ enum cleave_status op_fork(struct call *call)
     if (fork->flags & ~flags) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "flags", fork->flags, 0, flags);
     }
-    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
+    if (call->caller != NULL && call->caller->depth >= DOMAIN_DEPTH_MAX) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
                        DOMAIN_DEPTH_MAX - 1);
     }
+    return call_limit(call, fork->limit, limit);
+}
+
+enum cleave_status call_fork(struct call *call, const void *data)
+{
     uint64_t limit;
-    enum cleave_status status = call_limit(call, fork->limit, &limit);
+    enum cleave_status status = check_fork(call, &limit);
+    return status == CLEAVE_OK ? fork_domain(call, limit, data) : status;
+}
+
+enum cleave_status op_fork(struct call *call)
+{
+    uint64_t limit;
+    enum cleave_status status = check_fork(call, &limit);
     if (status != CLEAVE_OK) {
         return status;
     }

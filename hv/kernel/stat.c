@@ -52,7 +52,7 @@ const char *stat_reason(uint32_t reason)
 
 void stat_ended(const struct domain *domain)
 {
-    if (domain->parent != NULL || domain->snapshot) {
+    if (!domain->at_boot) {
         return;
     }
     bool ended_well = domain->reason == CLEAVE_EXITED || domain->reason == CLEAVE_POWERED_OFF ||

@@ -16,7 +16,7 @@ void stat_mark(struct stat_mark *mark);
  * it still is at its first instruction. Faults of that instruction are part of it. */
 void stat_start(struct domain *domain);
 
-/* Notes the end of a domain and says it on the console. */
+/* Notes the end of a domain, and says it on the console of one that was made at boot. */
 void stat_ended(const struct domain *domain);
 #define STAT_CODE_LOST 100u
 /* The largest exit code of a domain that was made at boot, at most STAT_CODE_LOST; that for one

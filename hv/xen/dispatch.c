@@ -107,6 +107,7 @@ enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct doma
     enum cleave_status status = copy(ctx, &to->space->payer, from->xen, &to->xen);
     if (status == CLEAVE_OK && to->xen != NULL) {
         to->xen->input_size = to->xen->lost = to->xen->unknown = 0;
+        __builtin_memset(to->xen->calls, 0, sizeof(to->xen->calls));
         xen_refresh(to);
     }
     return status;
@@ -129,6 +130,18 @@ void xen_reset(struct domain *domain)
     __builtin_memcpy((char *)xen + from, (const char *)base + from, sizeof(*xen) - from);
     klock_release(&xen->lock);
     xen_refresh(domain);
+}
+
+bool xen_as_kept(const struct domain *domain)
+{
+    const struct xen_domain *is = domain->xen;
+    const struct xen_domain *was = domain->saved_xen != NULL ? domain->saved_xen : &fresh;
+    if (is == NULL) {
+        return was == &fresh;
+    }
+    return is->vector == was->vector && is->shared_info == was->shared_info &&
+           __builtin_memcmp(is->param, was->param, sizeof(is->param)) == 0 &&
+           __builtin_memcmp(is->port, was->port, sizeof(is->port)) == 0;
 }
 
 void xen_free(struct mm_ctx *ctx, struct domain *domain)
@@ -168,6 +181,9 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         return true;
     }
     call.xen = vcpu->domain->xen;
+    if (number < XEN_CALLS) {
+        __atomic_fetch_add(&call.xen->calls[number], 1, __ATOMIC_RELAXED);
+    }
     result = op != NULL ? op(&call) : xen_unknown(&call);
     if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
         vcpu->sleep = SLEEP_CORE;

@@ -17,6 +17,7 @@
 #define XEN_VIRQS 24u
 #define XEN_HYPERCALL_PAGE_MSR 0x40000000u
 #define XEN_INPUT_SIZE 128u
+#define XEN_CALLS 64u /* hypercalls that are counted by number */
 
 /* Guest-physical pages that the hypervisor and a guest share, told in a reserved range of its
  * memory map; ordinary copy-on-write memory. */
@@ -41,12 +42,13 @@ struct xen_port {
 };
 
 struct xen_domain {
-    struct klock lock;    /* of the ports and of `input` */
-    struct klock ring;    /* try only: a vcpu is at the console's ring */
-    uint32_t unknown;     /* calls that were answered with -ENOSYS */
-    uint32_t refresh;     /* atomic: the wall clock is to be written again */
-    uint8_t vector;       /* of the callback; 0: none */
-    uint64_t shared_info; /* guest-physical */
+    struct klock lock;         /* of the ports and of `input` */
+    struct klock ring;         /* try only: a vcpu is at the console's ring */
+    uint32_t unknown;          /* calls that were answered with -ENOSYS */
+    uint32_t calls[XEN_CALLS]; /* atomic: by number, those executed again too */
+    uint32_t refresh;          /* atomic: the wall clock is to be written again */
+    uint8_t vector;            /* of the callback; 0: none */
+    uint64_t shared_info;      /* guest-physical */
     uint64_t param[XEN_PARAMS];
     struct xen_port port[XEN_PORTS];
     uint32_t input_size; /* typed, and not yet in the guest's ring */

@@ -41,6 +41,18 @@ static const char full[] =
     "command=\"one two # three\"  # comment\n"
     "domain c command=x\"y z\"w pool=p1 kernel=k3 memory=140737488355328\n";
 
+TEST(reads_options)
+{
+    REQUIRE(parse("option stop console=all\noption script=lines"));
+    CHECK(config.stop);
+    check_text(config.console, "all");
+    check_text(config.script, "lines");
+    REQUIRE(parse("# nothing"));
+    CHECK(!config.stop);
+    check_text(config.console, "");
+    check_text(config.script, "");
+}
+
 TEST(reads_every_field)
 {
     REQUIRE(parse(full));
@@ -199,6 +211,9 @@ static const struct wrong_case {
     {"option-twice", P "option stop stop", 2, "given twice: stop"},
     {"option-twice-in-lines", "option stop\n" P "option stop", 3, "given twice: stop"},
     {"option", P "option go", 2, "unknown option: go"},
+    {"option-console-twice", "option console=all\noption console=x", 2, "given twice: console"},
+    {"option-script-twice", "option script=a script=b", 1, "given twice: script"},
+    {"option-script-name", "option script=", 1, "a name is missing"},
     {"option-value", "option stop=1", 1, "unknown option: stop"},
     {"option-top-zero", "option top=0", 1, "out of its range: 0"},
     {"option-top-high", "option top=3601", 1, "out of its range: 3601"},

@@ -5,11 +5,13 @@
  * first, "xen_privcmd.unrestricted=1" on the kernel's command line. The status is 0 when the
  * operation was done, 1 when it was refused, and 2 for a call that cannot be understood.
  */
+#define _GNU_SOURCE /* sched_setaffinity() */
 #include "identity.h"
 
 #include <cleave/abi.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,12 +27,16 @@ static const char usage[] =
     "cleave-guest measure           forks this domain; both print what that took, and the child "
     "what "
     "it took in its first 100 ms and in a second of doing nothing\n"
-    "cleave-guest wait              waits until this domain is a new fork; prints its index\n"
+    "cleave-guest wait [INFO]       waits until this domain is a new fork (since info printed "
+    "that); "
+    "prints its index\n"
     "cleave-guest collect COUNT     waits until COUNT children have ended; prints a line for each\n"
     "cleave-guest info              prints index, count, domain, generation and size of the data\n"
     "cleave-guest leaves            prints how much of its memory is mapped by which leaves\n"
     "cleave-guest data              writes the data that the fork's caller gave\n"
     "cleave-guest console TEXT      a line on the hypervisor's console\n"
+    "cleave-guest busy SECONDS CPU  computes there, and checks what came of it and the clock\n"
+    "cleave-guest call NUMBER       makes that hypercall of Xen's, and prints what it returns\n"
     "cleave-guest exit CODE [FILE]  ends this domain, with the first bytes of FILE as its result\n";
 
 /* Linux's include/uapi/xen/privcmd.h: IOCTL_PRIVCMD_HYPERCALL. */
@@ -192,14 +198,25 @@ static int measure(void)
     return 0;
 }
 
-static int wait_for_fork(void)
+/* 32 digits and a zero byte. */
+static void generation_text(const volatile struct cleave_identity *identity, char *text)
+{
+    for (unsigned i = 0; i < sizeof(identity->generation); i++) {
+        sprintf(text + 2 * (size_t)i, "%02x", identity->generation[i]);
+    }
+}
+
+/* Until the generation is another than in `info`, which print_info() has printed; null: than now.
+ */
+static int wait_for_fork(const char *info)
 {
     const volatile struct cleave_identity *identity = must_have_identity();
-    uint8_t before[sizeof(identity->generation)];
-    memcpy(before, (const void *)identity->generation, sizeof(before));
-    while (memcmp(before, (const void *)identity->generation, sizeof(before)) == 0) {
+    char before[2 * sizeof(identity->generation) + 1], now[sizeof(before)];
+    generation_text(identity, before);
+    do {
         nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
-    }
+        generation_text(identity, now);
+    } while (strstr(info != NULL ? info : before, now) != NULL);
     printf("%u\n", identity->index);
     return 0;
 }
@@ -242,12 +259,10 @@ static int collect(unsigned long count)
 static int print_info(void)
 {
     const volatile struct cleave_identity *identity = must_have_identity();
-    printf("index %u count %u domain %u generation ", identity->index, identity->count,
-           identity->domain);
-    for (unsigned i = 0; i < sizeof(identity->generation); i++) {
-        printf("%02x", identity->generation[i]);
-    }
-    printf(" data %u\n", identity->data_size);
+    char generation[2 * sizeof(identity->generation) + 1];
+    generation_text(identity, generation);
+    printf("index %u count %u domain %u generation %s data %u\n", identity->index, identity->count,
+           identity->domain, generation, identity->data_size);
     return 0;
 }
 
@@ -303,6 +318,74 @@ static int end_domain(unsigned long code, const char *file)
     return 1;
 }
 
+static int make_call(unsigned long number)
+{
+    int fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
+    struct privcmd_hypercall hypercall = {number, {0}};
+    if (fd < 0) {
+        fail("/dev/xen/privcmd: %s", strerror(errno));
+    }
+    int result = ioctl(fd, PRIVCMD_HYPERCALL, &hypercall);
+    printf("%d\n", result < 0 ? -errno : result);
+    return 0;
+}
+
+/* x -> FACTOR x + STEP (mod 2^64), `count` times: by squaring. */
+#define FACTOR UINT64_C(6364136223846793005)
+#define STEP UINT64_C(1442695040888963407)
+static uint64_t many_steps(uint64_t x, uint64_t count)
+{
+    uint64_t factor = FACTOR, step = STEP;
+    for (; count != 0; count >>= 1) {
+        if (count & 1) {
+            x = factor * x + step;
+        }
+        step = factor * step + step;
+        factor *= factor;
+    }
+    return x;
+}
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* One step after the other, in a register and through memory, for that time on that CPU; forks
+ * happen in between. */
+static int compute(unsigned long seconds, unsigned long cpu)
+{
+    static volatile uint64_t memory[8192];
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) != 0) {
+        fail("CPU %lu: %s", cpu, strerror(errno));
+    }
+    uint64_t x = 1, count = 0, began = monotonic_ns(), last = began, largest = 0, now;
+    do {
+        for (unsigned i = 0; i < 8192; i++, count++) {
+            x = FACTOR * x + STEP;
+            memory[i] = x;
+        }
+        now = monotonic_ns();
+        if (now < last) {
+            fail("the clock went back by %llu ns", (unsigned long long)(last - now));
+        }
+        largest = now - last > largest ? now - last : largest;
+        last = now;
+    } while (now - began < seconds * 1000000000);
+    int right = x == many_steps(1, count);
+    for (unsigned i = 0; i < 8192; i++) {
+        right &= memory[i] == many_steps(1, count - 8192 + i + 1);
+    }
+    printf("CPU %lu: %s, largest step %llu ms\n", cpu, right ? "right" : "WRONG",
+           (unsigned long long)largest / 1000000);
+    return !right;
+}
+
 static int misused(void)
 {
     fputs(usage, stderr);
@@ -330,8 +413,8 @@ int main(int argc, char **argv)
     if (strcmp(command, "measure") == 0 && argc == 2) {
         return measure();
     }
-    if (strcmp(command, "wait") == 0 && argc == 2) {
-        return wait_for_fork();
+    if (strcmp(command, "wait") == 0 && argc <= 3) {
+        return wait_for_fork(argc > 2 ? argv[2] : NULL);
     }
     if (strcmp(command, "collect") == 0 && argc == 3) {
         return collect(number(argv[2], 1));
@@ -347,6 +430,12 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "console") == 0 && argc == 3) {
         return print_line(argv[2]);
+    }
+    if (strcmp(command, "busy") == 0 && argc == 4) {
+        return compute(number(argv[2], 1), number(argv[3], 0));
+    }
+    if (strcmp(command, "call") == 0 && argc == 3) {
+        return make_call(number(argv[2], 0));
     }
     if (strcmp(command, "exit") == 0 && (argc == 3 || argc == 4)) {
         return end_domain(number(argv[2], 0), argc > 3 ? argv[3] : NULL);

@@ -25,7 +25,8 @@ static const char usage[] =
     "cleave-load SOCKET scan                reads and compares the whole set, which nobody may "
     "write to meanwhile\n"
     "cleave-load SOCKET sample NUMBER       compares a random MiB, another for each NUMBER\n"
-    "cleave-load SOCKET job SALT            writes once, and compares 64 KiB that begin with that "
+    "cleave-load SOCKET job [SALT]          writes once, with the domain's id if no salt is said, "
+    "and compares 64 KiB that begin with that "
     "record\n"
     "cleave-load SOCKET flip RECORD BYTE    flips a bit of that byte of that record\n";
 
@@ -368,6 +369,16 @@ static int run_sample(const uint32_t *word) { return compare_sample(word[0]); }
 
 static int run_job(const uint32_t *word) { return do_job(word[0]); }
 
+static int run_own_job(const uint32_t *word)
+{
+    (void)word;
+    const volatile struct cleave_identity *identity = identity_map();
+    if (identity == NULL) {
+        redis_fail("there is no identity page");
+    }
+    return do_job(identity->domain);
+}
+
 static int run_flip(const uint32_t *word) { return flip_bit(word[0], word[1]); }
 
 struct command {
@@ -380,6 +391,7 @@ static const struct command commands[] = {
     {"fill", 1, 1, run_fill},     {"write", 0, 0, run_write_on}, {"write", 2, 1, run_write},
     {"writes", 0, 0, run_writes}, {"digest", 0, 0, run_digest},  {"scan", 0, 0, run_scan},
     {"sample", 1, 0, run_sample}, {"job", 1, 0, run_job},        {"flip", 2, 0, run_flip},
+    {"job", 0, 0, run_own_job},
 };
 
 int main(int argc, char **argv)

@@ -8,9 +8,12 @@
 # Words on the kernel's command line:
 #   workload=redis  fills a redis server, and writes to it; initrd-redis.cpio has what that takes
 #   workload=fork   forks itself once and says what that took and what the child took, idle
+#   workload=busy   a program computes on each CPU meanwhile
+#   workload=idle   nothing does
 #   size=MIB        of data (256)
-#   seconds=N       that it is written to, before the fork and by the parent after it (2)
+#   seconds=N       that it is written to, before the fork and by the parent after it (2); that busy computes
 #   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
+#                   The data of such a fork, if there are any, are commands for the child: it executes them.
 #   whole=COUNT     the first children that check the whole set (4); the others check a random MiB each
 #   job=1           children do a short job instead: change a record, and check the 64 KiB from there on
 #   check=scan      how the whole set is checked (also: digest, which redis makes of it, and takes much longer)
@@ -66,7 +69,7 @@ fork_domain() {
         [ "$pretend" = 0 ] || pretend_page "$pretend" 7 another-number--
         index=$pretend
     elif [ "$forks" = outside ]; then
-        index=$(cleave-guest wait 2>&1)
+        index=$(cleave-guest wait "$since" 2>&1)
     else
         index=$(cleave-guest fork "$forks" 2>&1)
     fi
@@ -124,6 +127,14 @@ check_part() {
 
 child_domain() { cleave-guest info | sed 's/.* domain \([0-9]*\) .*/\1/'; }
 
+# What the fork's caller wants the child to do; false where that said nothing.
+obey() {
+    role="child $index"
+    orders=$(cleave-guest data 2>/dev/null)
+    [ -z "$orders" ] || eval "$orders"
+    [ -n "$orders" ]
+}
+
 # By which leaves the hypervisor maps the guest's memory, where there is one.
 say_leaves() {
     [ -n "$pretend" ] || say "${role:-init}: leaves $(cleave-guest leaves 2>&1)"
@@ -132,14 +143,16 @@ say_leaves() {
 as_child() {
     role="child $index"
     wait "$writer" || code=1
+    if [ -n "$job" ]; then
+        check job
+        note=$found
+        return
+    fi
     note="forked after $(load writes) writes"
     say "$role: $(cleave-guest info)"
     say "$role: $note"
+    obey && return
     say_leaves
-    if [ -n "$job" ]; then
-        check job "$(child_domain)"
-        return
-    fi
     if [ "$first" = sample ]; then
         check sample "$index"
     else
@@ -148,6 +161,25 @@ as_child() {
     check write "$writes" "$(child_domain)"
     ! flips || flip_bit
     check_part
+}
+
+# Waits to be forked, and obeys; the parent waits for ever.
+be_forked() {
+    index=$(cleave-guest wait "$since" 2>&1)
+    obey
+}
+
+run_busy() {
+    for cpu in $(seq 0 $(($(nproc) - 1))); do
+        cleave-guest busy "$seconds" "$cpu" >"/tmp/busy.$cpu" 2>&1 &
+    done
+    say "workload: forked from here on"
+    for process in $(jobs -p); do
+        wait "$process" || code=1
+    done
+    role=$(cleave-guest info | sed 's/index 0 .*/parent/; s/index \([0-9]*\) .*/child \1/')
+    note=$(cat /tmp/busy.*)
+    say "$role: $(echo "$note" | tr '\n' ';')"
 }
 
 run_redis() {
@@ -164,6 +196,7 @@ run_redis() {
         return
     fi
     before=$(load writes)
+    since=$(cleave-guest info) # a fork may come as soon as it may
     say "workload: forked from here on"
     fork_domain
     case $index in
@@ -241,6 +274,12 @@ say_leaves
 case $workload in
 redis) run_redis ;;
 fork) run_fork ;;
+busy) run_busy ;;
+idle)
+    since=$(cleave-guest info)
+    say "workload: forked from here on"
+    be_forked
+    ;;
 '') ;;
 *)
     say "no such workload: $workload"
