@@ -65,11 +65,7 @@ void vcpu_attend(struct vcpu *which)
     attended[which - vcpu]++;
 }
 void vcpu_sleep(struct vcpu *which, enum vcpu_sleep sleep) { which->sleep = (uint8_t)sleep; }
-void vcpu_timer(struct vcpu *which, uint64_t at)
-{
-    (void)which;
-    timer_at = at;
-}
+void vcpu_timer(struct vcpu *which, uint64_t at) { timer_at = which->timer.at = at; }
 void sched_expect(struct vcpu *which) { which->woken = 0; }
 
 void terminal_write(struct mm_ctx *ctx, struct domain *which, const char *text, uint32_t size)
