@@ -237,11 +237,9 @@ static enum cleave_status split_into(struct mm_ctx *ctx, struct walk *walk, pfn_
     for (unsigned i = 0; i < TABLE_ENTRIES && paged; i++) {
         slots[i] = paged_part(leaf, i);
     }
-    for (unsigned i = 0; i < TABLE_ENTRIES && !paged; i += 4, part += 4 * step) {
+#pragma GCC unroll 16
+    for (unsigned i = 0; i < TABLE_ENTRIES && !paged; i++, part += step) {
         slots[i] = part;
-        slots[i + 1] = part + step;
-        slots[i + 2] = part + 2 * step;
-        slots[i + 3] = part + 3 * step;
     }
     enum cleave_status status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
     if (status != CLEAVE_OK) {
