@@ -207,7 +207,7 @@ debug:
 #: make bench            the benchmarks: build/bench/results.json and plots
 bench:
 	configs/install.sh bench
-	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures)
+	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures) build/linux/vmlinux build/linux/initrd.cpio
 	build/$(SHIPPED)/bench
 
 SOURCES = $(shell find hv tests guest-agent tools -name '*.[ch]')

@@ -7,6 +7,7 @@
 #
 # Words on the kernel's command line:
 #   workload=redis  fills a redis server, and writes to it; initrd-redis.cpio has what that takes
+#   workload=fork   forks itself once and says what that took and what the child took, idle
 #   size=MIB        of data (256)
 #   seconds=N       that it is written to, before the fork and by the parent after it (2)
 #   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
@@ -181,6 +182,13 @@ run_redis() {
     esac
 }
 
+run_fork() {
+    cleave-guest measure >/tmp/measured 2>&1 || code=1
+    while read -r line; do
+        say "measured: $line"
+    done </tmp/measured
+}
+
 workload=
 size=256
 seconds=2
@@ -232,6 +240,7 @@ say "init: $(cleave-guest info 2>&1)"
 say_leaves
 case $workload in
 redis) run_redis ;;
+fork) run_fork ;;
 '') ;;
 *)
     say "no such workload: $workload"
