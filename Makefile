@@ -113,6 +113,7 @@ NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-re
                build/guests/hello.elf
 NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cleave.elf
 NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
+NEEDS_linux-boot := $(NEEDS_linux) build/$(SHIPPED)/cleave.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
 CHOSEN := $(if $(NEEDS_$(SUITE)),,$(or $(filter %/$(SUITE)_test,$(DEBUG_PROGRAMS)),\
@@ -135,6 +136,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
           $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
+          $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -209,7 +211,7 @@ debug:
 #: make bench            the benchmarks: build/bench/results.json and plots
 bench:
 	configs/install.sh bench
-	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures)
+	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures) build/linux/vmlinux build/linux/initrd.cpio
 	build/$(SHIPPED)/bench
 
 SOURCES = $(shell find hv tests guest-agent tools -name '*.[ch]')

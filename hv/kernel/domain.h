@@ -56,6 +56,11 @@ struct stat_walk {
     uint64_t copied, zeroed; /* by all CPUs, in bytes, when it began */
 };
 
+/* What was counted at one moment: the TSC, and pages copied and zeroed by all CPUs. */
+struct stat_mark {
+    uint64_t tsc, copied, zeroed;
+};
+
 struct vcpu {
     struct vcpu_wait wait; /* the core's: first, so that port_wake() finds the vcpu */
     struct domain *domain;
@@ -134,13 +139,16 @@ struct domain {
     uint8_t *data;           /* a frame; null: none was given */
     struct channel *channel; /* on which it is told of writes; null: none yet */
     uint64_t created;        /* TSC */
+    struct stat_mark asked;  /* when the fork was that made it */
+    struct stat_mark start;  /* from there to its first vcpu's first instruction; tsc 0: not yet */
+    uint64_t start_at;       /* which is there */
+    uint8_t starts;          /* that vcpu has not got beyond it */
     uint64_t tsc_offset;     /* added to the TSC, for each of its vcpus that starts */
     uint64_t clock_stopped;  /* TSC since which its clock stands still; 0: it goes; guest_clock.h */
     uint64_t base_tsc, base_tsc_offset; /* when the base was made that reset goes back to */
     uint8_t clock_runs;                 /* also while it is paused */
     uint8_t has_window;                 /* its memory map has the pages of XEN_WINDOW */
     struct xen_domain *xen;             /* hv/xen/; null: it made no such call yet */
-    struct klock typing; /* taken before that is put back or given up while another CPU types */
     struct xen_domain *saved_xen;
     struct terminal *terminal; /* null: it wrote nothing yet */
 };

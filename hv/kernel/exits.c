@@ -298,6 +298,9 @@ void vcpu_run(struct vcpu *vcpu)
             !vcpu_attention(&cpu->ctx, vcpu)) {
             continue;
         }
+        if (vcpu->domain->starts && vcpu->number == 0) {
+            stat_start(vcpu->domain);
+        }
         cpu->doing[0] = CPU_GUEST;
         hvm->run(&vcpu->hvm, &exit);
         cpu->doing[0] = CPU_EXIT;

@@ -55,7 +55,7 @@ static const struct {
                            RESERVED(domain)},
     [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT | OP_ONCE, NOT_RESERVED},
     [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED,
-                        RESERVED(stat)},
+                        NOT_RESERVED},
     [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT, NOT_RESERVED},
     [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup), OP_DOMAIN | OP_RESULT | OP_ENDED,
                           NOT_RESERVED},

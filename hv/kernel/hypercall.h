@@ -22,6 +22,7 @@ struct call {
     struct space *space;   /* its space, in use */
     uint64_t results;      /* RDX afterwards; see CLEAVE_OP_FORK */
     bool set_results;
+    struct stat_mark asked; /* of a fork: when it began */
     union {
         struct cleave_version version;
         struct cleave_console console;

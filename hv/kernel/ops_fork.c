@@ -101,6 +101,9 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     if (status == CLEAVE_OK) {
         status = xen_fork(call->ctx, from, *out);
     }
+    (*out)->asked = call->asked;
+    (*out)->start_at = (*out)->vcpu[0]->hvm.regs.rip;
+    (*out)->starts = !record;
     clock_fork(from, *out, !record && (call->args.fork.flags & CLEAVE_FORK_CLOCK) != 0);
     if (status == CLEAVE_OK && !record) {
         const struct cleave_fork *fork = &call->args.fork;
@@ -302,6 +305,7 @@ enum cleave_status op_fork(struct call *call)
     if (status != CLEAVE_OK) {
         return status;
     }
+    stat_mark(&call->asked);
     pfn_t data = PFN_NONE;
     status = read_data(call, &data);
     if (status == CLEAVE_OK) {
@@ -359,7 +363,7 @@ static void reset_vcpus(struct call *call)
 {
     struct domain *domain = call->domain;
     sched_off(domain);
-    xen_reset(call->ctx, domain);
+    xen_reset(domain);
     identity_renew(domain);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         struct vcpu *vcpu = domain->vcpu[i];

@@ -89,6 +89,28 @@ static uint32_t state_of(const struct domain *domain)
     return CLEAVE_STATE_RUNNING;
 }
 
+void stat_mark(struct stat_mark *mark)
+{
+    *mark = (struct stat_mark){.tsc = read_tsc()};
+    for (unsigned i = 0; i < boot_info.cpus; i++) {
+        mark->copied += cpu_at(i)->words_copied * 8 >> PAGE_SHIFT;
+        mark->zeroed += cpu_at(i)->words_zeroed * 8 >> PAGE_SHIFT;
+    }
+}
+
+void stat_start(struct domain *domain)
+{
+    struct stat_mark now;
+    if (domain->vcpu[0]->hvm.regs.rip != domain->start_at) {
+        domain->starts = 0;
+        return;
+    }
+    stat_mark(&now);
+    domain->start.tsc = now.tsc - domain->asked.tsc;
+    domain->start.copied = now.copied - domain->asked.copied;
+    domain->start.zeroed = now.zeroed - domain->asked.zeroed;
+}
+
 /* The machine's counters are read before anything else: while the walk is stopped other vcpus run,
  * and whoever asks before and after an operation of its own wants to know about that alone. */
 static void begin_walk(struct stat_walk *walk, const struct domain *domain)
@@ -124,6 +146,10 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
     }
     stat->hv_copied = walk->copied;
     stat->hv_zeroed = walk->zeroed;
+    const struct stat_mark *start = &domain->start;
+    stat->start_ticks = start->tsc < UINT32_MAX ? (uint32_t)start->tsc : UINT32_MAX;
+    stat->start_copied = start->copied < UINT16_MAX ? (uint16_t)start->copied : UINT16_MAX;
+    stat->start_zeroed = start->zeroed < UINT16_MAX ? (uint16_t)start->zeroed : UINT16_MAX;
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         stat->exits += domain->vcpu[i]->exits;
         stat->hypercalls += domain->vcpu[i]->hypercalls;

@@ -10,6 +10,12 @@ void stat_fork(uint64_t ticks);
 void stat_fault(uint64_t ticks);
 void stat_stood_still(uint64_t ns);
 
+/* Counts up to now. */
+void stat_mark(struct stat_mark *mark);
+/* The first vcpu of a domain that `starts` is about to be entered: the fork has taken until now, if
+ * it still is at its first instruction. Faults of that instruction are part of it. */
+void stat_start(struct domain *domain);
+
 /* Notes the end of a domain, and says it on the console of one that was made at boot. */
 void stat_ended(const struct domain *domain);
 #define STAT_CODE_LOST 100u

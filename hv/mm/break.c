@@ -158,6 +158,36 @@ static bool commit_one(struct fault *f, const struct walk *walk, struct prepared
     return true;
 }
 
+/* The flush is done: gives the pending leaves, in the walk's table, their write bits where nothing
+ * changed meanwhile. */
+static void give_pending(struct fault *f, const struct walk *walk)
+{
+    const pte_t flags = pt_format.accessed | pt_format.dirty;
+    unsigned count = f->pending_count;
+    bool may = walk->level == f->pending_level && (leaf_rights(f, walk->level) & RIGHT_WRITE);
+
+    f->pending_count = 0;
+    for (unsigned i = 0; i < count && may; i++) {
+        gfn_t at = f->pending[i].at;
+        pte_t leaf = f->pending[i].leaf;
+        pte_t *slot = &table_slots(walk->table)[level_slot(at, walk->level)];
+        pte_t now = pte_read(slot);
+        pfn_t page = pfn_add(pte_pfn(leaf), at.v & (level_pages(walk->level) - 1));
+        uint64_t own = attachments_at(f->space, at, page);
+        /* Not in_extent(): pages of one large leaf may have regions that all allow the write. */
+        unsigned lacks =
+            region_summary(f->space->regions, level_align(at, walk->level), walk->level);
+        if (((now ^ leaf) & ~flags) != 0 || (lacks & REGION_HAS_NO_WRITE) ||
+            !frame_is_exclusive(f->ctx, pte_pfn(leaf), walk->level, own)) {
+            continue;
+        }
+        while (((now ^ leaf) & ~flags) == 0 &&
+               !pte_replace(f->ctx, slot, now, pte_with_write(now & ~PTE_PENDING))) {
+            now = pte_read(slot);
+        }
+    }
+}
+
 /* Walks again and installs what was prepared. The first item is the faulting page's. */
 enum need fault_commit(struct fault *f)
 {
@@ -166,7 +196,7 @@ enum need fault_commit(struct fault *f)
     bool hole = p->item[0].from == 0;
     unsigned flags = (hole ? WALK_MAKE : 0u) | (f->access == ACCESS_WRITE ? WALK_WRITE : 0u);
     struct walk walk;
-    bool done = false;
+    bool done = false, given = false;
 
     enum cleave_status status =
         walk_exclusive(f->ctx, f->space, f->payer, f->at, level, flags, &f->batch, &walk);
@@ -183,6 +213,11 @@ enum need fault_commit(struct fault *f)
         }
         f->pending_turns = space_turns(f->space);
         collapse_note(f->space, &walk);
+        /* Where no other CPU runs the space, the flush needs no waiting, nor another round. */
+        given = done && !hole && f->space->foreign_count == 0 && flush_alone(f->ctx, &f->batch);
+        if (given) {
+            give_pending(f, &walk);
+        }
     }
     walk_end(f->ctx, &walk);
     if (!done) {
@@ -190,49 +225,30 @@ enum need fault_commit(struct fault *f)
         f->pending_count = 0; /* neighbours wait for their own faults */
         return NEED_AGAIN;
     }
-    return hole ? NEED_NOTHING : NEED_CONFIRM;
+    return hole || given ? NEED_NOTHING : NEED_CONFIRM;
 }
 
-/* The flush is done: gives the pending leaves their write bits where nothing changed meanwhile. Not
- * where something may have changed twice: a frame that came back to its entry with a later copy is
- * pending for a flush of its own. */
+/* The flush is done: walks again and gives the pending leaves their write bits. Not where something
+ * may have changed twice: a frame that came back to its entry with a later copy is pending for a
+ * flush of its own. */
 enum need fault_confirm(struct fault *f)
 {
-    const pte_t flags = pt_format.accessed | pt_format.dirty;
-    unsigned count = f->pending_count;
     struct walk walk;
 
-    f->pending_count = 0;
     enum cleave_status status = walk_exclusive(f->ctx, f->space, f->payer, f->at, f->pending_level,
                                                WALK_WRITE, &f->batch, &walk);
     if (status != CLEAVE_OK) {
+        f->pending_count = 0;
         return fault_fail(f, status);
     }
-    if (space_turns(f->space) != f->pending_turns) {
-        walk_end(f->ctx, &walk);
-        return NEED_AGAIN;
-    }
-    bool may = walk.level == f->pending_level && (leaf_rights(f, walk.level) & RIGHT_WRITE);
-    for (unsigned i = 0; i < count && may; i++) {
-        gfn_t at = f->pending[i].at;
-        pte_t leaf = f->pending[i].leaf;
-        pte_t *slot = &table_slots(walk.table)[level_slot(at, walk.level)];
-        pte_t now = pte_read(slot);
-        pfn_t page = pfn_add(pte_pfn(leaf), at.v & (level_pages(walk.level) - 1));
-        uint64_t own = attachments_at(f->space, at, page);
-        /* Not in_extent(): pages of one large leaf may have regions that all allow the write. */
-        unsigned lacks = region_summary(f->space->regions, level_align(at, walk.level), walk.level);
-        if (((now ^ leaf) & ~flags) != 0 || (lacks & REGION_HAS_NO_WRITE) ||
-            !frame_is_exclusive(f->ctx, pte_pfn(leaf), walk.level, own)) {
-            continue;
-        }
-        while (((now ^ leaf) & ~flags) == 0 &&
-               !pte_replace(f->ctx, slot, now, pte_with_write(now & ~PTE_PENDING))) {
-            now = pte_read(slot);
-        }
+    bool changed = space_turns(f->space) != f->pending_turns;
+    if (changed) {
+        f->pending_count = 0;
+    } else {
+        give_pending(f, &walk);
     }
     walk_end(f->ctx, &walk);
-    return NEED_NOTHING;
+    return changed ? NEED_AGAIN : NEED_NOTHING;
 }
 
 /* --- Writes ----------------------------------------------------------------------------------- */

@@ -307,14 +307,17 @@ static enum cleave_status take_outcome(struct mm_ctx *ctx, struct space *space,
 static enum cleave_status fault_rounds(struct fault *f)
 {
     enum cleave_status status = CLEAVE_AGAIN;
+    flush_begin(&f->batch, f->space);
     for (unsigned round = 0; round < FAULT_ROUNDS && status == CLEAVE_AGAIN; round++) {
-        flush_begin(&f->batch, f->space);
         read_lock(f->ctx, &f->space->lock, RANK_SPACE);
         enum need need = fault_round(f);
         read_unlock(f->ctx, &f->space->lock, RANK_SPACE);
-        flush_finish(f->ctx, &f->batch);
+        if (need != NEED_FILL) {
+            flush_finish(f->ctx, &f->batch);
+        }
         status = between_rounds(f, need);
     }
+    flush_finish(f->ctx, &f->batch);
     drop_frames(f);
     return status == CLEAVE_AGAIN ? CLEAVE_OK : status; /* the access is executed again anyway */
 }

@@ -81,6 +81,39 @@ static void flush_all(struct mm_ctx *ctx, struct space *space)
     __atomic_fetch_add(&space->stats.flushes, 1, __ATOMIC_RELAXED);
 }
 
+/* Is another CPU in the space's guest? */
+static bool runs_elsewhere(const struct mm_ctx *ctx, const struct space *space)
+{
+    for (unsigned cpu = 0; cpu < machine.cpus; cpu++) {
+        if (cpu != ctx->cpu && flush_running(cpu) == space) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool flush_alone(struct mm_ctx *ctx, struct flush_batch *batch)
+{
+    struct space *space = batch->space;
+
+    if (runs_elsewhere(ctx, space)) {
+        return false;
+    }
+    port_point(ctx, POINT_FLUSH, (uint64_t)(uintptr_t)space, batch->count);
+    __atomic_add_fetch(&space->generation, 1, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (runs_elsewhere(ctx, space)) { /* it came before it could see the new generation */
+        return false;
+    }
+    if (flush_running(ctx->cpu) == space) {
+        flush_self(ctx, space);
+    }
+    __atomic_fetch_add(&space->stats.flushes, 1, __ATOMIC_RELAXED);
+    batch->needed = false;
+    port_point(ctx, POINT_FLUSHED, (uint64_t)(uintptr_t)space, batch->count);
+    return true;
+}
+
 void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch)
 {
     unsigned tables = 0;

@@ -62,6 +62,11 @@ void flush_drop_table(struct flush_batch *batch, pfn_t table);
  * empty afterwards. No table, run or pool lock is held; the space's lock may be. */
 void flush_finish(struct mm_ctx *ctx, struct flush_batch *batch);
 
+/* Flushes where that waits for nobody; table locks may be held. True: no CPU can use a translation
+ * from before, and flush_finish() only drops. False: another CPU runs the space, and nothing of the
+ * batch is done. */
+bool flush_alone(struct mm_ctx *ctx, struct flush_batch *batch);
+
 /* --- Called by the world switch (or the simulated CPU) ---------------------------------------- */
 
 /* The CPU of `ctx` is about to run `space`: publishes it and flushes if it must. The space is

@@ -95,24 +95,27 @@ struct contents {
     unsigned first, end;
 };
 
+/* Entries that are copied in a row before it is looked whether there were any. */
+#define COPY_GROUP (TABLE_ENTRIES < 16 ? TABLE_ENTRIES : 16)
+
 /* Copies the entries of a shared table. The copy is what gets counted, whatever changes meanwhile.
  */
 static struct contents copy_entries(const pte_t *from, pte_t *to)
 {
     struct contents found = {.any = 0, .first = TABLE_ENTRIES, .end = 0};
 
-    for (unsigned i = 0; i < TABLE_ENTRIES; i += 4) {
-        pte_t a = pte_read(&from[i]), b = pte_read(&from[i + 1]);
-        pte_t c = pte_read(&from[i + 2]), d = pte_read(&from[i + 3]);
-        pte_t any = a | b | c | d;
-        to[i] = a;
-        to[i + 1] = b;
-        to[i + 2] = c;
-        to[i + 3] = d;
+    for (unsigned i = 0; i < TABLE_ENTRIES; i += COPY_GROUP) {
+        pte_t any = 0;
+#pragma GCC unroll 16
+        for (unsigned j = 0; j < COPY_GROUP; j++) {
+            pte_t e = pte_read(&from[i + j]);
+            to[i + j] = e;
+            any |= e;
+        }
         if (any != 0) {
             found.any |= any;
             found.first = found.first < i ? found.first : i;
-            found.end = i + 4;
+            found.end = i + COPY_GROUP;
         }
     }
     return found;
@@ -237,11 +240,9 @@ static enum cleave_status split_into(struct mm_ctx *ctx, struct walk *walk, pfn_
     for (unsigned i = 0; i < TABLE_ENTRIES && paged; i++) {
         slots[i] = paged_part(leaf, i);
     }
-    for (unsigned i = 0; i < TABLE_ENTRIES && !paged; i += 4, part += 4 * step) {
+#pragma GCC unroll 16
+    for (unsigned i = 0; i < TABLE_ENTRIES && !paged; i++, part += step) {
         slots[i] = part;
-        slots[i + 1] = part + step;
-        slots[i + 2] = part + 2 * step;
-        slots[i + 3] = part + 3 * step;
     }
     enum cleave_status status = counted ? frame_split(ctx, pte_pfn(leaf), level) : CLEAVE_OK;
     if (status != CLEAVE_OK) {

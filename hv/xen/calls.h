@@ -34,7 +34,7 @@ enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct doma
 void xen_free(struct mm_ctx *ctx, struct domain *domain);
 /* What a reset goes back to: noted; put back, while no vcpu of it runs. */
 enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain) MUST_CHECK;
-void xen_reset(struct mm_ctx *ctx, struct domain *domain);
+void xen_reset(struct domain *domain);
 /* Is the state of a domain whose vcpus do not run that which was kept? */
 bool xen_as_kept(const struct domain *domain);
 /* Its clock went on without it, or it is another's copy: it learns the true time. */

@@ -118,11 +118,9 @@ enum cleave_status xen_console_type(struct mm_ctx *ctx, struct vcpu *vcpu)
 
 uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count)
 {
-    uint32_t taken = 0;
-    klock_take(&domain->typing);
     struct xen_domain *xen = domain->xen;
+    uint32_t taken = 0;
     if (xen == NULL || !domain->has_window || domain->snapshot) {
-        klock_release(&domain->typing);
         return 0;
     }
     klock_take(&xen->lock);
@@ -131,7 +129,6 @@ uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count)
     }
     uint32_t number = xen->port[XEN_CONSOLE_PORT].vcpu;
     klock_release(&xen->lock);
-    klock_release(&domain->typing);
     if (taken != 0 && number < domain->vcpu_count) {
         vcpu_attend(domain->vcpu[number]);
     }

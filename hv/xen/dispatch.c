@@ -118,19 +118,18 @@ enum cleave_status xen_keep(struct mm_ctx *ctx, struct domain *domain)
     return copy(ctx, &domain->space->payer, domain->xen, &domain->saved_xen);
 }
 
-void xen_reset(struct mm_ctx *ctx, struct domain *domain)
+void xen_reset(struct domain *domain)
 {
-    struct xen_domain *unused = NULL;
-    klock_take(&domain->typing);
-    if (domain->saved_xen != NULL) {
-        port_copy_pages(domain->xen, domain->saved_xen, 1);
-        xen_refresh(domain);
-    } else {
-        unused = domain->xen;
-        domain->xen = NULL;
+    struct xen_domain *xen = domain->xen;
+    const struct xen_domain *base = domain->saved_xen != NULL ? domain->saved_xen : &fresh;
+    const size_t from = offsetof(struct xen_domain, unknown);
+    if (xen == NULL) {
+        return;
     }
-    klock_release(&domain->typing);
-    give_back(ctx, &unused);
+    klock_take(&xen->lock); /* somebody may be typing */
+    __builtin_memcpy((char *)xen + from, (const char *)base + from, sizeof(*xen) - from);
+    klock_release(&xen->lock);
+    xen_refresh(domain);
 }
 
 bool xen_as_kept(const struct domain *domain)

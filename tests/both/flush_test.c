@@ -333,6 +333,87 @@ TEST(neighbours_share_a_place_in_the_batch)
     scene_end();
 }
 
+/* A flush that waits for nobody is done at once and drops nothing by itself; it is not done where
+ * another CPU is in the guest. */
+TEST(alone_flushes_at_once)
+{
+    struct flush_batch batch;
+    scene_start(0);
+    struct space *space = scene_space(), *other = scene_space();
+    scene_memory(space, 0, 1, 0);
+    scene_memory(other, 0, 1, 0);
+    for (unsigned guests = 0; guests < 3; guests++) {
+        pfn_t f;
+        test_case("guests %u", guests);
+        if (guests > 0) {
+            REQUIRE_OK(host_cpu_run(1, guests == 1 ? other : space));
+        }
+        REQUIRE_OK(pool_alloc(scene.ctx, &space->payer, 0, FRAME_DATA, &f));
+        flush_begin(&batch, space);
+        flush_drop_frames(&batch, f, 0, 1);
+        uint64_t free = scene.pool->free, flushes = space->stats.flushes;
+        host_reset_counters();
+        CHECK_EQ(flush_alone(scene.ctx, &batch), guests < 2);
+        CHECK_EQ(batch.needed, guests == 2);
+        CHECK_EQ(space->stats.flushes, flushes + (guests < 2));
+        CHECK_EQ(scene.pool->free, free);
+        flush_finish(scene.ctx, &batch);
+        CHECK_EQ(space->stats.flushes, flushes + 1);
+        CHECK_EQ(host_counters().kicks, guests == 2);
+        CHECK_EQ(scene.pool->free, free + 1);
+    }
+    scene_end();
+}
+
+/* A CPU that is elsewhere meanwhile flushes when it comes back. */
+TEST(alone_is_seen_by_who_comes_back)
+{
+    struct flush_batch batch;
+    uint64_t word;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 1, 0);
+    REQUIRE_OK(host_cpu_run(1, space));
+    REQUIRE_OK(host_cpu_read(1, PAGE(0), &word, 8));
+    host_cpu_stop(1);
+    flush_begin(&batch, space);
+    CHECK(flush_alone(scene.ctx, &batch));
+    host_reset_counters();
+    REQUIRE_OK(host_cpu_run(1, space));
+    CHECK_EQ(host_counters().flushes, 1);
+    scene_end();
+}
+
+/* CPU 1 enters the guest when nobody was found in it and the generation is still the old one. */
+static void enter_meanwhile(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                            void *arg)
+{
+    uint64_t word;
+    (void)ctx, (void)a, (void)b;
+    if (point == POINT_FLUSH && flush_running(1) == NULL) {
+        REQUIRE_OK(host_cpu_run(1, arg));
+        REQUIRE_OK(host_cpu_read(1, PAGE(0), &word, 8));
+    }
+}
+
+TEST(alone_is_seen_by_who_comes_meanwhile)
+{
+    struct flush_batch batch;
+    TEST_NEEDS_HOOKS();
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 1, 0);
+    flush_begin(&batch, space);
+    flush_need(&batch);
+    host_on_point(enter_meanwhile, space);
+    CHECK(!flush_alone(scene.ctx, &batch));
+    host_on_point(NULL, NULL);
+    CHECK(batch.needed);
+    flush_finish(scene.ctx, &batch);
+    CHECK_EQ(space->seen[1], space->generation);
+    scene_end();
+}
+
 /* --- Identifiers ------------------------------------------------------------------------------ */
 
 /* What a CPU caches under each identifier: for whom, with which root. */

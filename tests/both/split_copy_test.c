@@ -53,6 +53,32 @@ TEST(copy_lies_in_the_run_of_its_table)
     scene_end();
 }
 
+/* A vcpu by itself flushes once for the split and the copy, and never waits. With another one in
+ * the guest the write bit comes in a round of its own, after both have flushed. */
+TEST(one_flush_for_split_and_copy)
+{
+    const uint64_t pages[] = {1, BLOCK + 1};
+    uint64_t word = 5;
+    for (unsigned guests = 1; guests <= 2; guests++) {
+        test_case("guests %u", guests);
+        start();
+        for (unsigned cpu = 1; cpu <= guests; cpu++) {
+            REQUIRE_OK(host_cpu_run(cpu, pair.child));
+            REQUIRE_OK(host_cpu_read(cpu, PAGE(1), &word, 8));
+        }
+        for (unsigned i = 0; i < 2; i++) {
+            uint64_t flushes = pair.child->stats.flushes;
+            host_reset_counters();
+            REQUIRE_OK(host_cpu_write(1, PAGE(pages[i]), &word, 8));
+            CHECK_EQ(pair.child->stats.flushes - flushes, 1);
+            CHECK_EQ(host_counters().kicks, guests - 1);
+            CHECK_EQ(pair.child->stats.blocks_split, 2 + i);
+            CHECK(pte_writable(scene_lookup(pair.child, pages[i]).entry));
+        }
+        scene_end();
+    }
+}
+
 /* Each room that a write may be left, less than it needs and just enough. */
 static const struct edge_row {
     const char *label;

@@ -207,7 +207,10 @@ struct cleave_stat {
     uint64_t pool_free, pool_reserved, pool_size;
     uint64_t hv_copied, hv_zeroed; /* pages copied and zeroed from boot until this call began, for
                                       all domains, bytes */
-    uint64_t reserved;
+    uint32_t start_ticks; /* of the TSC, from the request for the fork that made the domain until
+                             its first vcpu began its first instruction; 0: it has not yet, or is no
+                             fork; UINT32_MAX: as many or more */
+    uint16_t start_copied, start_zeroed; /* pages copied and zeroed by the machine meanwhile */
     uint64_t fork_ns[32], fault_ns[32], still_ns[32]; /* machine-wide histograms: bucket i counts
                                                          what took [2^i, 2^(i+1)) nanoseconds */
 };

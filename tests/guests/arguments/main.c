@@ -154,8 +154,7 @@ static void reserved(void)
      sizeof(((struct cleave_##type *)0)->reserved)}
         FIELD(CONSOLE, console), FIELD(MAP, map),        FIELD(UNMAP, map),
         FIELD(PROTECT, map),     FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
-        FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(STAT, stat),
-        FIELD(VERDICT, verdict),
+        FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
     };
     static unsigned char bytes[sizeof(struct cleave_stat)];
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {

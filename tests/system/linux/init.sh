@@ -9,6 +9,7 @@
 #   workload=redis  fills a redis server, and writes to it; initrd-redis.cpio has what that takes
 #   workload=busy   a program computes on each CPU meanwhile
 #   workload=idle   nothing does
+#   workload=fork   forks itself once and says what that took and what the child took, idle
 #   size=MIB        of data (256)
 #   seconds=N       that it is written to, before the fork and by the parent after it (2); that busy computes
 #   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
@@ -214,6 +215,13 @@ run_redis() {
     esac
 }
 
+run_fork() {
+    cleave-guest measure >/tmp/measured 2>&1 || code=1
+    while read -r line; do
+        say "measured: $line"
+    done </tmp/measured
+}
+
 workload=
 size=256
 seconds=2
@@ -271,6 +279,7 @@ idle)
     say "workload: forked from here on"
     be_forked
     ;;
+fork) run_fork ;;
 '') ;;
 *)
     say "no such workload: $workload"
