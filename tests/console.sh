@@ -17,7 +17,7 @@ type_all() {
     sleep 5
 }
 status=0
-type_all | configs/qemu.sh -i -t 30 build/gcc-debug/cleave.elf "$conf/boot.conf" \
+type_all | configs/qemu.sh -i -t 60 build/gcc-debug/cleave.elf "$conf/boot.conf" \
     build/guests/hello.elf >"$conf/output" 2>&1 || status=$?
 cat "$conf/output"
 failed=0

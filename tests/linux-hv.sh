@@ -71,18 +71,18 @@ forks() {
     next=$((next + $3))
 }
 
-# boots MACHINE MEMORY(MiB) SECONDS: plays it; the peak of the emulator's resident memory goes to $peak, in KiB
+# boots MEMORY(MiB) SECONDS: plays it on QEMU; the peak of the emulator's resident memory goes to $peak, in KiB
 boots() {
-    local machine=$1 status=0 child pid
+    local status=0 child pid
     line finish
     echo "option console=all script=script" >>"$folder/boot.conf"
-    set -- "-m" "$2$([ "$machine" = bochs ] || echo M)" -s "$cpus" -t "$3" "${CLEAVE_IMAGE:-$image}" \
+    set -- -m "$1M" -s "$cpus" -t "$2" "${CLEAVE_IMAGE:-$image}" \
         "$folder/boot.conf" "$script" build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio
     mkfifo "$folder/lines"
     while IFS= read -r text; do
         printf '%s %s\n' "$EPOCHSECONDS" "$text"
     done <"$folder/lines" >"$output" &
-    "configs/$machine.sh" "$@" >"$folder/lines" 2>&1 &
+    configs/qemu.sh "$@" >"$folder/lines" 2>&1 &
     child=$!
     peak=0
     while kill -0 "$child" 2>/dev/null; do
@@ -402,24 +402,10 @@ case_template() {
             line 'await 3 forked from here on'
         fi
     done
-    boots qemu 3072 600
+    boots 3072 600
     for story in $(stories "$@"); do
         "check_$story"
     done
-}
-
-# The short form on an Intel machine.
-case_bochs() {
-    image=build/gcc-release/cleave.elf
-    cpus=1
-    resets=10
-    domain data initrd-redis.cpio 256M 1 workload=redis size=4 seconds=1 whole=2 writes=50 forks=outside "$may_call"
-    line 'await 1 forked from here on'
-    story_data
-    story_reset
-    boots bochs 1024 500
-    check_data
-    check_reset
 }
 
 # many COUNT SECONDS: so many children of one 512 MiB guest exist at once, do a short job each, and all are right
@@ -447,7 +433,7 @@ many() {
     line 'pause 1' # all stand still while so many are audited, and its clock would not
     line 'audit'
     line 'destroy children 1'
-    boots qemu "$3" "$2"
+    boots "$3" "$2"
     wants "domain [0-9]* fork-[0-9]* of 1: exited, code 0\$" "$count"
     wants '  result: child [0-9]*: code 0, job with salt [0-9]*, records .* after [1-9][0-9]* writes: right' "$count"
     part=$(sed -n 's/.*  result: .*\(job with salt [0-9]*\),.*/\1/p' "$output" | sort -u | wc -l)
