@@ -108,7 +108,8 @@ enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct doma
     if (status == CLEAVE_OK && to->xen != NULL) {
         to->xen->input_size = to->xen->lost = to->xen->unknown = 0;
         __builtin_memset(to->xen->calls, 0, sizeof(to->xen->calls));
-        xen_refresh(to);
+        /* The wall clock is right as it is, unless the clock was moved: clock_fork() sees to that.
+         */
     }
     return status;
 }
