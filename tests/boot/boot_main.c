@@ -110,23 +110,23 @@ static void test_timer(void)
     uint64_t start = read_tsc(), wait = ns_to_tsc(20000000);
 
     for (unsigned i = 0; i < 3; i++) {
-        cpu->resched = 0;
+        cpu->ticked = 0;
         timer_arm(i == 2 ? start : read_tsc() + wait);
-        while (!__atomic_load_n(&cpu->resched, __ATOMIC_RELAXED)) {
+        while (!__atomic_load_n(&cpu->ticked, __ATOMIC_RELAXED)) {
             cpu_idle();
         }
         WANT(cpu->deadline == 0);
         WANT(i == 2 || read_tsc() - start >= wait);
         start = read_tsc();
     }
-    cpu->resched = 0;
+    cpu->ticked = 0;
     timer_arm(read_tsc() + wait / 10);
     timer_arm(0);
     start = read_tsc();
     while (read_tsc() - start < wait) {
         cpu_take_interrupts();
     }
-    WANT(cpu->resched == 0);
+    WANT(cpu->ticked == 0);
     uint64_t second = tsc_to_ns(tsc_per_second);
     WANT(second > 999999000 && second < 1000001000);
 }
