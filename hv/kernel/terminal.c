@@ -117,6 +117,18 @@ uint32_t terminal_read(struct domain *domain, char *to, uint32_t room, uint32_t 
     return count;
 }
 
+/* Where all are shown, a line that is begun waits for its end, which terminal_write() queues again:
+ * else another's would come in between. A part without an end is as good as a line. */
+static bool is_begun(const struct terminal *t)
+{
+    for (uint32_t i = 0; i < t->size && i < PART; i++) {
+        if (t->bytes[(t->start + i) % TERMINAL_SIZE] == '\n') {
+            return false;
+        }
+    }
+    return shown == TERMINAL_ALL && t->size < PART;
+}
+
 /* Takes a part of what the first terminal that waits has: a line at most when all are shown. False
  * when none waits. */
 static bool take_part(char part[PART], uint32_t *size, char name[CLEAVE_NAME_SIZE], uint32_t *id)
@@ -131,7 +143,7 @@ static bool take_part(char part[PART], uint32_t *size, char name[CLEAVE_NAME_SIZ
     waiting.last = waiting.first == NULL ? NULL : waiting.last;
     klock_take(&t->lock);
     *size = 0;
-    while (t->size != 0 && *size < PART) {
+    while (t->size != 0 && *size < PART && (*size != 0 || !is_begun(t))) {
         char c = t->bytes[t->start];
         t->start = (t->start + 1) % TERMINAL_SIZE;
         t->size--;
@@ -142,7 +154,7 @@ static bool take_part(char part[PART], uint32_t *size, char name[CLEAVE_NAME_SIZ
     }
     __builtin_memcpy(name, t->domain->name, CLEAVE_NAME_SIZE);
     *id = t->domain->id;
-    t->queued = t->size != 0;
+    t->queued = t->size != 0 && !is_begun(t);
     waiting.turn = t->queued && waiting.turn + 1 < TURN ? waiting.turn + 1 : 0;
     if (waiting.turn != 0) { /* again, at the front: lines of one guest stay together */
         t->next = waiting.first;
@@ -158,6 +170,9 @@ static bool take_part(char part[PART], uint32_t *size, char name[CLEAVE_NAME_SIZ
 
 static void show_part(const char *part, uint32_t size, const char *name, uint32_t id)
 {
+    if (size == 0) {
+        return;
+    }
     if (shown == TERMINAL_ALL && last_line != id) {
         print("%s%s: ", last_line != 0 ? "\n" : "", name);
     }
