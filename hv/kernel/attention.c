@@ -107,10 +107,10 @@ static bool store(struct mm_ctx *ctx, struct vcpu *vcpu)
     clock_attend(vcpu);
     sched_expect(vcpu);
     enum cleave_status status = identity_attend(ctx, vcpu);
-    if (!vcpu_later(status)) {
+    if (!vcpu_repeats(status)) {
         status = xen_attend(ctx, vcpu);
     }
-    if (!vcpu_later(status)) {
+    if (!vcpu_repeats(status)) {
         return true;
     }
     __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);

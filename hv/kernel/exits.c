@@ -71,7 +71,7 @@ static bool write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
                          : hvm_guest_wrmsr(&vcpu->hvm, msr, value);
 }
 
-/* The page of stubs is written into the guest: as its own store, this may wait. */
+/* The hypercall page is written into the guest: as a store of its own, this may wait. */
 static void write_hypercall_page(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t value,
                                  const struct hvm_exit *exit)
 {

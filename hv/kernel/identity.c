@@ -81,7 +81,7 @@ enum cleave_status identity_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
     }
     /* Each vcpu that comes here before it is done stores the same. A guest that has taken the pages
      * away is not told. */
-    if (!vcpu_later(status)) {
+    if (!vcpu_repeats(status)) {
         __atomic_store_n(&domain->untold, 0, __ATOMIC_RELEASE);
     }
     return status;

@@ -31,8 +31,8 @@ void vcpu_attend(struct vcpu *vcpu);
 /* The vcpu, which runs here, sleeps at the end of this round until vcpu_attend(), unless that came
  * since it last looked. */
 void vcpu_sleep(struct vcpu *vcpu, enum vcpu_sleep sleep);
-/* Did a store for a vcpu fail only for now? Then it is made again, as one of the guest's own is. */
-static inline bool vcpu_later(enum cleave_status status)
+/* Does a store for a vcpu with this status have to be made again, as one of the guest's own is? */
+static inline bool vcpu_repeats(enum cleave_status status)
 {
     return status == CLEAVE_WAIT || status == CLEAVE_AGAIN || status == CLEAVE_QUOTA;
 }

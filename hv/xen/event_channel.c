@@ -109,7 +109,7 @@ static enum cleave_status store_raised(struct mm_ctx *ctx, struct vcpu *vcpu)
         while (bits != 0) {
             uint32_t port = word * 64 + (uint32_t)__builtin_ctzll(bits);
             enum cleave_status status = make_pending(ctx, vcpu, port);
-            if (vcpu_later(status)) {
+            if (vcpu_repeats(status)) {
                 __atomic_fetch_or(&vcpu->xen.raised[word], bits, __ATOMIC_SEQ_CST);
                 return status;
             }
@@ -190,14 +190,14 @@ enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
     if (__atomic_load_n(&xen->refresh, __ATOMIC_ACQUIRE) && xen->shared_info != XEN_NOWHERE) {
         __atomic_store_n(&xen->refresh, 0, __ATOMIC_RELEASE);
         status = xen_write_wall_clock(ctx, vcpu);
-        if (vcpu_later(status)) {
+        if (vcpu_repeats(status)) {
             xen_refresh(vcpu->domain);
             return status;
         }
     }
     if (xen->input_size != 0 && xen->port[XEN_CONSOLE_PORT].vcpu == vcpu->number) {
         status = xen_console_type(ctx, vcpu);
-        if (vcpu_later(status)) {
+        if (vcpu_repeats(status)) {
             return status;
         }
     }

@@ -17,7 +17,7 @@ const char guest_name[] = "xen";
 #define INFO_AT (16 * MIB)        /* shared_info at first, */
 #define MOVED_AT (INFO_AT + PAGE) /* and later */
 #define VCPU_AT (INFO_AT + 2 * PAGE)
-#define STUBS_AT (INFO_AT + 3 * PAGE)
+#define CALLS_AT (INFO_AT + 3 * PAGE)
 #define READ_AT (20 * MIB)    /* a page that is read only */
 #define SHARED_AT (64 * MIB)  /* all forks share it */
 #define NO_MEMORY_AT GIB      /* mapped by the guest's tables, but no memory */
@@ -895,11 +895,11 @@ static void ways_to_call(void)
     CHECK_EQ(guest_call_user(UINT32_MAX), -XEN_EPERM);
     CHECK_EQ(guest_call_user(CLEAVE_HYPERCALL), CLEAVE_DENIED);
 
-    wrmsr(0x40000000, STUBS_AT);
-    int64_t (*stub)(uint64_t) = (void *)(STUBS_AT + 32 * __HYPERVISOR_xen_version);
-    CHECK_EQ(stub(XENVER_version), 4 << 16 | 17);
-    stub = (void *)(STUBS_AT + 32 * 127);
-    CHECK_EQ(stub(0), -XEN_ENOSYS);
+    wrmsr(0x40000000, CALLS_AT);
+    int64_t (*call)(uint64_t) = (void *)(CALLS_AT + 32 * __HYPERVISOR_xen_version);
+    CHECK_EQ(call(XENVER_version), 4 << 16 | 17);
+    call = (void *)(CALLS_AT + 32 * 127);
+    CHECK_EQ(call(0), -XEN_ENOSYS);
     uint32_t a = 0x40000002, b, c, d;
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
     CHECK_EQ(b, 0x40000000);
