@@ -346,8 +346,6 @@ static int64_t send(struct xen_call *call, uint32_t port)
         return 0;
     case XEN_PORT_CONSOLE:
         return xen_status(xen_console_drain(call->ctx, call->vcpu));
-    case XEN_PORT_UNBOUND:
-        return 0;
     case XEN_PORT_FREE:
     case XEN_PORT_VIRQ:
         break;
@@ -378,7 +376,7 @@ static int64_t bind_vcpu(struct xen_call *call, uint32_t number, uint32_t vcpu)
     }
     klock_take(&call->xen->lock);
     struct xen_port *port = &call->xen->port[number];
-    if (port->kind == XEN_PORT_UNBOUND || port->kind == XEN_PORT_CONSOLE) {
+    if (port->kind == XEN_PORT_CONSOLE) {
         port->vcpu = (uint8_t)vcpu;
     } else {
         result = -XEN_EINVAL; /* what belongs to one vcpu stays there */
@@ -407,10 +405,6 @@ static int64_t status_of(struct xen_call *call)
     switch ((enum xen_port_kind)port.kind) {
     case XEN_PORT_FREE:
         status.status = EVTCHNSTAT_closed;
-        break;
-    case XEN_PORT_UNBOUND:
-        status.status = EVTCHNSTAT_unbound;
-        status.u.unbound.dom = DOMID_SELF;
         break;
     case XEN_PORT_VIRQ:
         status.status = EVTCHNSTAT_virq;

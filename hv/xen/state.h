@@ -29,7 +29,6 @@
 
 enum xen_port_kind {
     XEN_PORT_FREE = 0,
-    XEN_PORT_UNBOUND, /* sending does nothing */
     XEN_PORT_VIRQ,
     XEN_PORT_IPI,
     XEN_PORT_CONSOLE /* to the hypervisor */
