@@ -352,7 +352,7 @@ build/linux/vmlinux: build/debian/linux-image-cloud-amd64.version configs/vmlinu
 	configs/vmlinux.sh build/debian/linux-image-cloud-amd64/boot/vmlinuz-* $@
 
 # The programs of tests/system/linux/ that run in the guest.
-build/linux/cleave-guest: tests/system/linux/cleave_guest.c
+build/linux/cleave-guest: $(addprefix tests/system/linux/,cleave_guest.c causes.c hypercall.c)
 build/linux/cleave-load: $(addprefix tests/system/linux/,cleave_load.c content.c redis.c sha1.c)
 build/linux/cleave-%: tests/system/linux/identity.c $(wildcard tests/system/linux/*.h) \
                       $(wildcard hv/include/cleave/*.h) Makefile

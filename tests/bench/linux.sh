@@ -23,7 +23,7 @@ END
         "${CLEAVE_IMAGE:-build/gcc-release/cleave.elf}" "$folder/boot.conf" \
         build/linux/vmlinux build/linux/initrd.cpio >"$folder/console" 2>&1 || status=$?
     sed -n 's/.*cleave: measured: \([a-z0-9_.]* [0-9]*\).*/\1/p' "$folder/console" >"$folder/$1"
-    if [ "$status" != 0 ] || ! grep -q '^1s.charged ' "$folder/$1"; then
+    if [ "$status" != 0 ] || ! grep -q '^causes.free ' "$folder/$1"; then
         tail -n 40 "$folder/console" >&2
         echo "the machine ended with status $status" >&2
         exit 1
@@ -51,6 +51,7 @@ for size in 256M 1G; do
             figure("100ms.zeroed", v["100ms.zeroed"], "bytes")
             figure("100ms.tables_copied", v["100ms.tables_copied"], "tables")
             figure("100ms.blocks_split", v["100ms.blocks_split"], "blocks")
+            figure("100ms.given_back", v["100ms.reused"], "leaves")
             figure("fork.huge", huge("before"), "%")
             figure("100ms.huge", huge("100ms"), "%")
             figure("idle_memory", v["1s.charged"], "bytes")
@@ -59,5 +60,10 @@ for size in 256M 1G; do
             figure("idle_overhead", v["1s.charged"] - own - 4096 * blocks, "bytes")
             figure("idle_blocks", blocks, "blocks")
             figure("idle_faults", v["1s.faults"], "faults")
+            for (name in v) {
+                if (name ~ /^causes\./) {
+                    figure("idle_pages" substr(name, 7), v[name], "pages")
+                }
+            }
         }' "$folder/$size"
 done

@@ -6,18 +6,15 @@
  * operation was done, 1 when it was refused, and 2 for a call that cannot be understood.
  */
 #define _GNU_SOURCE /* sched_setaffinity() */
+#include "causes.h"
+#include "hypercall.h"
 #include "identity.h"
 
-#include <cleave/abi.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,8 +22,7 @@ static const char usage[] =
     "cleave-guest fork [COUNT]      forks this domain; prints 0 in the parent, 1..COUNT in a "
     "child\n"
     "cleave-guest measure           forks this domain; both print what that took, and the child "
-    "what "
-    "it took in its first 100 ms and in a second of doing nothing\n"
+    "what it took in its first 100 ms and in a second of doing nothing, and for which pages\n"
     "cleave-guest wait [INFO]       waits until this domain is a new fork (since info printed "
     "that); "
     "prints its index\n"
@@ -38,86 +34,6 @@ static const char usage[] =
     "cleave-guest busy SECONDS CPU  computes there, and checks what came of it and the clock\n"
     "cleave-guest call NUMBER       makes that hypercall of Xen's, and prints what it returns\n"
     "cleave-guest exit CODE [FILE]  ends this domain, with the first bytes of FILE as its result\n";
-
-/* Linux's include/uapi/xen/privcmd.h: IOCTL_PRIVCMD_HYPERCALL. */
-struct privcmd_hypercall {
-    uint64_t op;
-    uint64_t arg[5];
-};
-#define PRIVCMD_HYPERCALL _IOC(_IOC_NONE, 'P', 0, sizeof(struct privcmd_hypercall))
-
-static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *format, ...)
-{
-    va_list list;
-    fputs("cleave-guest: ", stderr);
-    va_start(list, format);
-    vfprintf(stderr, format, list);
-    va_end(list);
-    fputc('\n', stderr);
-    exit(1);
-}
-
-/* Memory that the hypervisor can read and write at its linear address: the kernel never moves it.
- */
-static void *shared_memory(void)
-{
-    static void *memory;
-    if (memory == NULL) {
-        int fd = open("/dev/xen/hypercall", O_RDWR | O_CLOEXEC);
-        if (fd < 0) {
-            fail("/dev/xen/hypercall: %s", strerror(errno));
-        }
-        memory = mmap(NULL, 2 * (size_t)4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (memory == MAP_FAILED) {
-            fail("/dev/xen/hypercall: %s", strerror(errno));
-        }
-        close(fd);
-    }
-    return memory;
-}
-
-/* Asks for an operation, whose arguments are in shared memory. Returns an enum cleave_status. */
-static unsigned call(enum cleave_op op, void *arguments, size_t size)
-{
-    static int fd = -1;
-    if (fd < 0) {
-        fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
-        if (fd < 0) {
-            fail("/dev/xen/privcmd: %s", strerror(errno));
-        }
-    }
-    struct privcmd_hypercall hypercall = {CLEAVE_HYPERCALL, {op, (uintptr_t)arguments, size}};
-    int status;
-    do {
-        status = ioctl(fd, PRIVCMD_HYPERCALL, &hypercall);
-    } while (status == CLEAVE_AGAIN);
-    if (status < 0) {
-        fail("hypercall %u: %s", CLEAVE_HYPERCALL, strerror(errno));
-    }
-    return (unsigned)status;
-}
-
-/* Says why the last operation was refused, and ends the program. */
-static void __attribute__((noreturn)) refused(enum cleave_op op, unsigned status)
-{
-    struct cleave_error *error = shared_memory();
-    memset(error, 0, sizeof(*error));
-    if (call(CLEAVE_OP_ERROR, error, sizeof(*error)) != CLEAVE_OK) {
-        fail("operation %d: status %u", (int)op, status);
-    }
-    fail("operation %d: status %u, %.*s is %#llx (allowed: %#llx to %#llx)", (int)op, status,
-         (int)sizeof(error->argument), error->argument, (unsigned long long)error->value,
-         (unsigned long long)error->low, (unsigned long long)error->high);
-}
-
-/* Asks for an operation; ends the program when it is refused. */
-static void must(enum cleave_op op, void *arguments, size_t size)
-{
-    unsigned status = call(op, arguments, size);
-    if (status != CLEAVE_OK) {
-        refused(op, status);
-    }
-}
 
 static const volatile struct cleave_identity *must_have_identity(void)
 {
@@ -191,10 +107,12 @@ static int measure(void)
     early = *own_stat();
     sleep_ms(900);
     late = *own_stat();
+    causes_note();
     printf("start.ticks %u\nstart.copied %u\nstart.zeroed %u\n", early.start_ticks,
            early.start_copied, early.start_zeroed);
     print_stat("100ms", &early);
     print_stat("1s", &late);
+    causes_print();
     return 0;
 }
 
@@ -320,13 +238,7 @@ static int end_domain(unsigned long code, const char *file)
 
 static int make_call(unsigned long number)
 {
-    int fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
-    struct privcmd_hypercall hypercall = {number, {0}};
-    if (fd < 0) {
-        fail("/dev/xen/privcmd: %s", strerror(errno));
-    }
-    int result = ioctl(fd, PRIVCMD_HYPERCALL, &hypercall);
-    printf("%d\n", result < 0 ? -errno : result);
+    printf("%d\n", xen_call(number, 0, 0, 0));
     return 0;
 }
 
