@@ -26,6 +26,7 @@ static void take_init(struct mm_ctx *ctx, struct vcpu *vcpu)
     vcpu->result_size = 0;
     vcpu->walk.domain = 0;
     vcpu->started = 0;
+    xen_vcpu_restart(vcpu);
     lapic_reset(&vcpu->lapic);
 }
 
@@ -60,11 +61,17 @@ static void take_requests(struct mm_ctx *ctx, struct vcpu *vcpu)
     }
 }
 
-/* At most one event; for those that cannot be taken yet it looks again. */
+/* At most one event; for those that cannot be taken yet it looks again. None comes between a call
+ * that is done and its result: the handler's own calls would take it for theirs. */
 static void inject(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
     struct lapic *lapic = &vcpu->lapic;
     bool again = false;
+
+    if (vcpu->result_size != 0) {
+        __atomic_store_n(&vcpu->attention, 1, __ATOMIC_RELAXED); /* at the next exit */
+        return;
+    }
 
     lapic_set_cr8(lapic, vcpu->hvm.cr8);
     if (lapic->nmi && hvm->can_take_nmi(&vcpu->hvm)) {

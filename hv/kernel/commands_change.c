@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "hypercall.h"
 #include "sched.h"
+#include "stat.h"
 
 /* A call in the name of nobody on `domain`, until it is done or refused. `ended`: also for one that
  * has ended. */
@@ -71,6 +72,7 @@ static enum command_result fork_one(struct command *command, const char *what, b
         return COMMAND_DONE;
     }
     uint64_t began = read_tsc();
+    stat_mark(&call.asked);
     enum cleave_status status = perform(&call, fork_with_data, false);
     if (status == CLEAVE_OK) {
         uint64_t last = call.results + call.args.fork.count - 1;

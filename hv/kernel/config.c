@@ -136,7 +136,7 @@ static bool pair(struct line *line, char key[CONFIG_NAME_SIZE], char value[CONFI
 static bool once(struct line *line, const char *key)
 {
     static const char *const keys[] = {"size",   "pool",    "kernel", "memory", "limit",
-                                       "paused", "command", "order",  "vcpus"};
+                                       "paused", "command", "order",  "vcpus",  "initrd"};
     for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (same(key, keys[i])) {
             bool again = line->seen >> i & 1;

@@ -16,7 +16,7 @@
 
 static struct {
     struct klock lock;
-    uint32_t last; /* id given last */
+    struct ids ids;
     struct domain *domain[DOMAIN_IDS];
     struct domain *named[NAME_BUCKETS]; /* by bucket_of(name), linked by next_named */
 } table;
@@ -48,6 +48,12 @@ pfn_t object_frame(const void *object)
 
 /* --- Table ------------------------------------------------------------------------------------ */
 
+static void forget_id(uint32_t id)
+{
+    table.domain[id] = NULL;
+    ids_drop(&table.ids, id);
+}
+
 static bool is_domain(const struct domain *entry) { return entry != NULL && entry != HELD; }
 
 struct domain *domain_get(uint32_t id)
@@ -69,7 +75,7 @@ struct domain *domain_next(uint32_t id)
 {
     struct domain *domain = NULL;
     klock_take(&table.lock);
-    for (id++; id < DOMAIN_IDS && domain == NULL; id++) {
+    while (domain == NULL && (id = ids_next(&table.ids, id)) != 0) {
         if (is_domain(table.domain[id])) {
             domain = table.domain[id];
             domain->references++;
@@ -162,20 +168,10 @@ static bool same_name(const char *a, const char *b)
 
 uint32_t domain_ids_take(uint32_t count)
 {
-    uint32_t run = 0, first = 0;
     klock_take(&table.lock);
-    for (uint32_t tried = 0; tried < 2 * DOMAIN_IDS && run < count; tried++) {
-        table.last = table.last + 1 < DOMAIN_IDS ? table.last + 1 : 1;
-        if (table.last == 1) {
-            run = 0;
-        }
-        run = table.domain[table.last] == NULL ? run + 1 : 0;
-    }
-    if (run == count) {
-        first = table.last - count + 1;
-        for (uint32_t i = 0; i < count; i++) {
-            table.domain[first + i] = HELD;
-        }
+    uint32_t first = ids_take(&table.ids, count);
+    for (uint32_t i = first; first != 0 && i < first + count; i++) {
+        table.domain[i] = HELD;
     }
     klock_release(&table.lock);
     return first;
@@ -186,7 +182,7 @@ void domain_ids_drop(uint32_t first, uint32_t count)
     klock_take(&table.lock);
     for (uint32_t i = first; i < first + count; i++) {
         if (table.domain[i] == HELD) {
-            table.domain[i] = NULL;
+            forget_id(i);
         }
     }
     klock_release(&table.lock);
@@ -375,7 +371,7 @@ static void leave(struct mm_ctx *ctx, struct domain *domain)
             at = &(*at)->next_named;
         }
         *at = domain->next_named;
-        table.domain[domain->id] = NULL;
+        forget_id(domain->id);
     }
     klock_release(&table.lock);
     if (there) {

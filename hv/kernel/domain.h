@@ -16,6 +16,7 @@
 #include "fault.h"
 #include "fork.h"
 #include "hvm.h"
+#include "ids.h"
 #include "klock.h"
 #include "lapic.h"
 #include "mtrr.h"
@@ -24,7 +25,6 @@
 #include "state.h"
 #include "timer.h"
 
-#define DOMAIN_IDS 0x7ff0u /* ids 1..DOMAIN_IDS - 1, as Xen has them */
 #define DOMAIN_DEPTH_MAX 4096u
 
 enum vcpu_state {

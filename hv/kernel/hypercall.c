@@ -217,6 +217,7 @@ static enum cleave_status cleave_call(struct mm_ctx *ctx, struct vcpu *vcpu,
         return status;
     }
     vcpu->result_size = 0;
+    vcpu->wait.outcome = WAIT_RETRY; /* what was refused was refused to this call */
     if (status != CLEAVE_OK) {
         note_error(ctx, vcpu, operands.op, status);
     }

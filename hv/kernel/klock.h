@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Locks of hv/kernel/: held for a few instructions, never while the core is called or a flush is
- * waited for. Order: table of domains, run queue. port_wake() takes the run queue inside locks of
- * the core.
+ * waited for, but for those that are only ever tried. Order: table of domains, run queue.
+ * port_wake() takes the run queue inside locks of the core.
  */
 #ifndef KERNEL_KLOCK_H
 #define KERNEL_KLOCK_H

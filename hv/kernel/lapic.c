@@ -376,8 +376,11 @@ static bool write_stored(struct vcpu *vcpu, uint32_t msr, uint64_t value)
     struct lapic *lapic = &vcpu->lapic;
     switch (msr) {
     case MSR_EOI:
+        if (value != 0) {
+            return false;
+        }
         end_of_interrupt(lapic);
-        return value == 0;
+        return true;
     case MSR_SPURIOUS:
         if (value & ~(uint64_t)SPURIOUS_BITS) {
             return false;
@@ -385,15 +388,24 @@ static bool write_stored(struct vcpu *vcpu, uint32_t msr, uint64_t value)
         write_spurious(lapic, (uint32_t)value);
         return true;
     case MSR_ERROR: /* 10.5.3 */
+        if (value != 0) {
+            return false;
+        }
         lapic->error = lapic->errors_since;
         lapic->errors_since = 0;
-        return value == 0;
+        return true;
     case MSR_TIMER_INITIAL:
+        if (value > UINT32_MAX) {
+            return false;
+        }
         lapic->timer_initial = (uint32_t)value;
-        return value <= UINT32_MAX;
+        return true;
     case MSR_TIMER_DIVIDE:
-        lapic->timer_divide = (uint32_t)value & TIMER_DIVIDE_BITS;
-        return !(value & ~(uint64_t)TIMER_DIVIDE_BITS);
+        if (value & ~(uint64_t)TIMER_DIVIDE_BITS) {
+            return false;
+        }
+        lapic->timer_divide = (uint32_t)value;
+        return true;
     default:
         return false;
     }

@@ -93,7 +93,7 @@ void monitor_poll(void)
     script_poll();
     top_poll(ctx);
     while ((c = console_read()) >= 0) {
-        if (!terminal_typed((char)c)) {
+        if (!terminal_typed(ctx, (char)c)) {
             continue;
         }
         if (c == '\r' || c == '\n') {

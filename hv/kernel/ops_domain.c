@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Operations on domains as a whole: create, start, pause, destroy, wait, statistics. */
+#include "calls.h"
 #include "guest.h"
 #include "guest_clock.h"
 #include "hypercall.h"
@@ -74,9 +75,17 @@ static void start_vcpu(struct vcpu *vcpu, const struct cleave_start *start)
     mtrr_init(&vcpu->mtrr);
     port_zero_pages(vcpu->hvm.xsave, 1);
     hvm->vcpu_init(&vcpu->hvm, &state);
+    xen_vcpu_restart(vcpu);
+    vcpu->error = (struct cleave_error){.low = 0};
     vcpu->halted = 0;
     vcpu->started = 1;
-    sched_start(vcpu);
+    sched_resume(vcpu);
+}
+
+/* Also one of a fork that halts, or that waits for its start-up since an INIT, as in the parent. */
+static bool was_started(const struct vcpu *vcpu)
+{
+    return vcpu->state != VCPU_OFF || vcpu->started || vcpu->halted;
 }
 
 enum cleave_status op_start(struct call *call)
@@ -96,7 +105,7 @@ enum cleave_status op_start(struct call *call)
         status = mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0);
     } else if (start->vcpu >= domain->vcpu_count) {
         status = mm_fail(call->ctx, CLEAVE_RANGE, "vcpu", start->vcpu, 0, domain->vcpu_count - 1u);
-    } else if (domain->vcpu[start->vcpu]->state != VCPU_OFF) {
+    } else if (was_started(domain->vcpu[start->vcpu])) {
         status = mm_fail(call->ctx, CLEAVE_EXISTS, "vcpu", start->vcpu, 1, 0);
     } else {
         start_vcpu(domain->vcpu[start->vcpu], start);
@@ -109,6 +118,9 @@ enum cleave_status op_start(struct call *call)
 enum cleave_status op_pause(struct call *call)
 {
     struct domain *domain = call->domain;
+    if (domain->snapshot) {
+        return mm_fail(call->ctx, CLEAVE_FROZEN, "domain", domain->id, 1, 0);
+    }
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
@@ -127,6 +139,9 @@ enum cleave_status op_pause(struct call *call)
 enum cleave_status op_unpause(struct call *call)
 {
     struct domain *domain = call->domain;
+    if (domain->snapshot) {
+        return mm_fail(call->ctx, CLEAVE_FROZEN, "domain", domain->id, 1, 0);
+    }
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
@@ -190,16 +205,22 @@ enum cleave_status op_wait(struct call *call)
         return CLEAVE_WAIT;
     }
     call->vcpu->sleep = SLEEP_NONE;
+    sched_expect(call->vcpu); /* an end from before is no wake of what follows */
     if (status == CLEAVE_WAIT) {
         return mm_fail(call->ctx, CLEAVE_BUSY, "domain", wait->domain, 1, 0);
     }
     if (status != CLEAVE_OK) {
         return status;
     }
+    if (domain_use(domain) == NULL) { /* a sibling destroys it */
+        domain_put(call->ctx, domain);
+        return CLEAVE_AGAIN;
+    }
     uint32_t size = domain->result_size < wait->size ? domain->result_size : wait->size;
     if (size != 0) {
         status = guest_write(call->ctx, call->vcpu, wait->result, domain->result, size, "result");
     }
+    domain_unuse(domain);
     if (status == CLEAVE_OK) {
         wait->which = domain->id;
         wait->reason = domain->reason;

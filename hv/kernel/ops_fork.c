@@ -40,11 +40,11 @@ static enum cleave_status copy_vcpu(struct call *call, struct vcpu *from, struct
     to->lapic = from->lapic;
     to->xen = from->xen;
     to->mtrr = from->mtrr;
+    to->halted = from->halted;
     if (!from->started) {
         return CLEAVE_OK;
     }
     state_of(from, call->vcpu, call->exit, index, &state);
-    to->halted = from->halted;
     to->started = 1;
     if (from->result_size != 0 &&
         from->result_size <= RESULT_KEPT) { /* its call is done, but for writing that */
@@ -68,6 +68,7 @@ static enum cleave_status keep_base(struct call *call, struct domain *child)
         vcpu->saved_lapic = vcpu->lapic;
         vcpu->saved_xen = vcpu->xen; /* of those that wait for their start, too */
         vcpu->saved_mtrr = vcpu->mtrr;
+        vcpu->saved_halted = vcpu->halted;
         if (vcpu->started) {
             struct hvm_state state;
             hvm->vcpu_save(&vcpu->hvm, &state);
@@ -124,13 +125,15 @@ static void start_child(struct domain *child, bool paused)
     (void)klock_try(&child->busy); /* nobody has it yet */
     bool entered = domain_enter(child, false);
     MM_CHECK(entered);
+    sched_pause(child); /* no vcpu runs before all are what they are to be */
+    for (unsigned i = 0; i < child->vcpu_count; i++) {
+        sched_resume(child->vcpu[i]);
+    }
     if (paused) {
         child->asked_pauses = 1;
         clock_stop(child);
-        sched_pause(child);
-    }
-    for (unsigned i = 0; i < child->vcpu_count; i++) {
-        sched_resume(child->vcpu[i]);
+    } else {
+        sched_unpause(child);
     }
     klock_release(&child->busy); /* from here on another may destroy it */
 }
@@ -373,6 +376,7 @@ static void reset_vcpus(struct call *call)
         vcpu->result_size = vcpu->saved_result_size;
         __builtin_memcpy(&vcpu->result, vcpu->saved_result, RESULT_KEPT);
         vcpu->walk.domain = 0;
+        vcpu->error = (struct cleave_error){.low = 0};
         vcpu->ending = CLEAVE_RUNNING;
         vcpu->halted = vcpu->saved_halted;
         vcpu->xen = vcpu->saved_xen;

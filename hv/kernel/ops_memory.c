@@ -21,7 +21,8 @@ enum cleave_status op_map(struct call *call)
     }
     enum cleave_status status =
         space_set_region(call->ctx, space, gpa(map->at), map->size, &region);
-    if (status == CLEAVE_OK && (map->flags & CLEAVE_MAP_POPULATE)) {
+    if (status == CLEAVE_OK && (map->flags & CLEAVE_MAP_POPULATE) &&
+        region.policy != REGION_SHARED) { /* that is filled already */
         status = space_populate(call->ctx, space, gpa(map->at), map->size);
     }
     return status;

@@ -37,6 +37,8 @@ enum cleave_status op_console(struct call *call)
             }
             if (pass == 1) {
                 console_write(text, part);
+                port_relax(call->ctx); /* others wait for this CPU's flush, the line is slow */
+                world_rest(call->ctx);
             }
         }
     }

@@ -80,13 +80,20 @@ static struct vcpu *pick(struct percpu *cpu)
     return vcpu;
 }
 
+/* INIT stops a vcpu wherever it waits: attention.c takes it out of queues before it waits again. */
+static bool has_init(const struct vcpu *vcpu)
+{
+    return vcpu->sleep != SLEEP_SIPI &&
+           (__atomic_load_n(&vcpu->lapic.request, __ATOMIC_SEQ_CST) & LAPIC_REQUEST_INIT) != 0;
+}
+
 /* The vcpu left its CPU, whose state it no longer holds. */
 static void put_down(struct vcpu *vcpu)
 {
     klock_take(&queue.lock);
     if (vcpu->domain->state == CLEAVE_STATE_ENDED) {
         vcpu->state = VCPU_OFF;
-    } else if (vcpu->sleep != SLEEP_NONE && !vcpu->woken) {
+    } else if (vcpu->sleep != SLEEP_NONE && !vcpu->woken && !has_init(vcpu)) {
         vcpu->state = VCPU_BLOCKED;
     } else {
         vcpu->state = VCPU_READY;
@@ -107,7 +114,12 @@ void sched_start(struct vcpu *vcpu)
     klock_release(&queue.lock);
 }
 
-void sched_expect(struct vcpu *vcpu) { __atomic_store_n(&vcpu->woken, 0, __ATOMIC_RELEASE); }
+void sched_expect(struct vcpu *vcpu)
+{
+    klock_take(&queue.lock); /* who saw it sleep in that way has woken it, or does not */
+    vcpu->woken = 0;
+    klock_release(&queue.lock);
+}
 
 void sched_wake(struct vcpu *vcpu)
 {
@@ -142,7 +154,7 @@ void vcpu_attend(struct vcpu *vcpu)
     __atomic_store_n(&vcpu->attention, 1, __ATOMIC_SEQ_CST);
     klock_take(&queue.lock);
     uint8_t sleep = __atomic_load_n(&vcpu->sleep, __ATOMIC_SEQ_CST);
-    bool waits = sleep == SLEEP_HALT || sleep == SLEEP_SIPI;
+    bool waits = sleep == SLEEP_HALT || sleep == SLEEP_SIPI || has_init(vcpu);
     if (vcpu->state == VCPU_RUNNING) {
         vcpu->woken |= waits;
         if (vcpu->cpu != this_cpu()->id) {
@@ -159,10 +171,10 @@ void vcpu_attend(struct vcpu *vcpu)
 
 void sched_resume(struct vcpu *vcpu)
 {
+    vcpu_attend(vcpu); /* first: once it can be picked it looks before its next instruction */
     if (vcpu->started && !vcpu->halted) {
         sched_start(vcpu);
     }
-    vcpu_attend(vcpu);
 }
 
 uint32_t sched_forget(struct domain *domain)

@@ -207,25 +207,38 @@ void terminal_end_line(void)
     }
 }
 
+/* A line that is begun did not wait for its end in vain. */
+static void show_begun(struct domain *domain)
+{
+    klock_take(&waiting.lock);
+    struct terminal *t = domain->terminal;
+    if (t != NULL && !t->queued && t->size != 0) {
+        t->queued = 1;
+        append(t);
+    }
+    klock_release(&waiting.lock);
+}
+
 /* The debug console, then each domain in turn. */
-static void change_front(void)
+static void change_front(struct mm_ctx *ctx)
 {
     struct domain *domain = domain_next(front);
     front = domain != NULL ? domain->id : 0;
     print("\n--- typed characters go to %s%s\n", front != 0 ? "domain " : "the debug console",
           front != 0 ? domain->name : "");
     if (domain != NULL) {
-        domain_put(&this_cpu()->ctx, domain);
         terminal_show(front);
+        show_begun(domain);
+        domain_put(ctx, domain);
     }
 }
 
-bool terminal_typed(char c)
+bool terminal_typed(struct mm_ctx *ctx, char c)
 {
     keys = c == TERMINAL_KEY ? keys + 1 : 0;
     if (keys == 3) {
         keys = 0;
-        change_front();
+        change_front(ctx);
         return false;
     }
     if (front == 0) {
@@ -233,12 +246,12 @@ bool terminal_typed(char c)
     }
     struct domain *domain = domain_get(front);
     if (domain == NULL || domain_use(domain) == NULL) {
-        domain_put(&this_cpu()->ctx, domain);
+        domain_put(ctx, domain);
         front = 0;
         return true;
     }
     (void)xen_type(domain, &c, 1);
     domain_unuse(domain);
-    domain_put(&this_cpu()->ctx, domain);
+    domain_put(ctx, domain);
     return false;
 }

@@ -29,6 +29,6 @@ void terminal_show(uint32_t id);
 /* CPU 0: something else is to be written from the beginning of a line. */
 void terminal_end_line(void);
 /* CPU 0: a character arrived. True: it is for the debug console. */
-bool terminal_typed(char c);
+bool terminal_typed(struct mm_ctx *ctx, char c);
 
 #endif

@@ -30,6 +30,8 @@ enum cleave_status xen_hypercall_page(struct mm_ctx *ctx, struct vcpu *vcpu,
 
 /* State of a domain: none yet; as that of `from`; given back. CLEAVE_NO_MEMORY, CLEAVE_QUOTA. */
 void xen_vcpu_init(struct vcpu *vcpu);
+/* It begins anew: no timer, no poll, nothing to be told; its ports stay bound. */
+void xen_vcpu_restart(struct vcpu *vcpu);
 enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct domain *to) MUST_CHECK;
 void xen_free(struct mm_ctx *ctx, struct domain *domain);
 /* What a reset goes back to: noted; put back, while no vcpu of it runs. */
@@ -78,7 +80,7 @@ void xen_raise(struct vcpu *vcpu, uint32_t port);
 void xen_raise_port(struct domain *domain, uint32_t port);
 /* Each vcpu of the domain looks again at what it is to be told. */
 void xen_attend_all(struct domain *domain);
-/* Is any of the `count` ports pending, or raised? */
+/* Is any of the `count` ports pending in the guest's memory? */
 enum cleave_status xen_any_pending(struct mm_ctx *ctx, struct vcpu *vcpu, const uint32_t *port,
                                    uint32_t count, bool *any) MUST_CHECK;
 /* Makes `port` tell again if it is pending, as after its mask bit was cleared. */

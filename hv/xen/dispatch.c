@@ -52,6 +52,14 @@ int64_t xen_unknown(struct xen_call *call)
 
 void xen_vcpu_init(struct vcpu *vcpu) { vcpu->xen = (struct xen_vcpu){.info = XEN_NOWHERE}; }
 
+void xen_vcpu_restart(struct vcpu *vcpu)
+{
+    struct xen_vcpu *xen = &vcpu->xen;
+    xen->deadline = xen->poll_until = 0;
+    xen->polling = xen->upcall = 0;
+    vcpu_timer(vcpu, 0);
+}
+
 static const struct xen_domain fresh = {
     .shared_info = XEN_NOWHERE,
     .port = {[XEN_CONSOLE_PORT] = {.kind = XEN_PORT_CONSOLE}},

@@ -206,8 +206,12 @@ enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
 
 int xen_vector(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
-    uint8_t pending = 0;
-    if (!vcpu->xen.upcall || vcpu->domain->xen->vector == 0) {
+    uint8_t pending = 0, vector;
+    if (!vcpu->xen.upcall) {
+        return -1;
+    }
+    vector = __atomic_load_n(&vcpu->domain->xen->vector, __ATOMIC_RELAXED);
+    if (vector == 0) {
         return -1;
     }
     /* It may have looked by itself, with interrupts off. */
@@ -217,7 +221,7 @@ int xen_vector(struct mm_ctx *ctx, struct vcpu *vcpu)
         vcpu->xen.upcall = 0;
         return -1;
     }
-    return vcpu->domain->xen->vector;
+    return vector;
 }
 
 void xen_told(struct vcpu *vcpu) { vcpu->xen.upcall = 0; }
@@ -257,29 +261,26 @@ static int64_t free_port(struct xen_call *call, uint32_t number)
     return result;
 }
 
-/* Whoever gets the port next finds nothing pending there. */
-static int64_t close_port(struct xen_call *call, uint32_t number)
+/* Of whom had the port before nothing stays pending. */
+static int64_t clear_pending(struct xen_call *call, uint32_t port)
 {
     uint64_t old;
-    uint8_t kind = __atomic_load_n(&call->xen->port[number].kind, __ATOMIC_RELAXED);
-    if (kind == XEN_PORT_FREE || kind == XEN_PORT_CONSOLE) {
-        return -XEN_EINVAL;
+    if (call->xen->shared_info == XEN_NOWHERE) {
+        return 0;
     }
-    if (call->xen->shared_info != XEN_NOWHERE) {
-        int64_t result = xen_status(
-            space_atomic(call->ctx, call->domain->space, gpa(word_of(call->vcpu, PENDING, number)),
-                         ATOMIC_AND, ~(UINT64_C(1) << number % 64), &old, &call->vcpu->wait));
-        if (result == XEN_AGAIN || result == XEN_WAIT || result == XEN_QUOTA) {
-            return result;
-        }
-    }
-    return free_port(call, number);
+    int64_t result = xen_status(space_atomic(call->ctx, call->domain->space,
+                                             gpa(word_of(call->vcpu, PENDING, port)), ATOMIC_AND,
+                                             ~(UINT64_C(1) << port % 64), &old, &call->vcpu->wait));
+    return result == XEN_AGAIN || result == XEN_WAIT || result == XEN_QUOTA ? result : 0;
 }
 
 /* Tells the guest the port that was bound; where that fails, or is to be repeated, it is free. */
 static int64_t tell_port(struct xen_call *call, uint64_t at, uint32_t port)
 {
-    int64_t result = xen_put(call, at, &port, sizeof(port));
+    int64_t result = clear_pending(call, port);
+    if (result == 0) {
+        result = xen_put(call, at, &port, sizeof(port));
+    }
     if (result != 0) {
         (void)free_port(call, port);
     }
@@ -296,8 +297,7 @@ static int64_t bind_virq(struct xen_call *call)
         return result;
     }
     /* Each of these is one vcpu's own. */
-    if (bind.virq != VIRQ_TIMER && bind.virq != VIRQ_DEBUG && bind.virq != VIRQ_XENOPROF &&
-        bind.virq != VIRQ_XENPMU) {
+    if (bind.virq != VIRQ_TIMER && bind.virq != VIRQ_DEBUG) {
         return -XEN_EINVAL;
     }
     if (bind.vcpu >= call->domain->vcpu_count) {
@@ -382,6 +382,9 @@ static int64_t bind_vcpu(struct xen_call *call, uint32_t number, uint32_t vcpu)
         result = -XEN_EINVAL; /* what belongs to one vcpu stays there */
     }
     klock_release(&call->xen->lock);
+    if (result == 0) {
+        vcpu_attend(call->domain->vcpu[vcpu]); /* what is typed already */
+    }
     return result;
 }
 
@@ -440,7 +443,7 @@ static int64_t with_port(struct xen_call *call)
     case EVTCHNOP_send:
         return send(call, bind.port);
     case EVTCHNOP_close:
-        return close_port(call, bind.port);
+        return free_port(call, bind.port);
     case EVTCHNOP_unmask:
         return unmask(call, bind.port);
     default:

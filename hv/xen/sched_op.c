@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* sched_op (Xen's public/sched.h): yield, block, poll, shutdown. */
+/* sched_op (Xen's public/sched.h): yield, poll, shutdown. */
 #include "calls.h"
 
 #include <xen/errno.h>

@@ -201,6 +201,7 @@ static const struct wrong_case {
     {"domain-word-long", P D X31 "x=1", 2, "too long: " X31},
     {"pool-size-twice", "\npool q size=4K size=4K", 2, "given twice: size"},
     {"domain-pool-twice", P D "pool=p", 2, "given twice: pool"},
+    {"domain-initrd-twice", P D "initrd=a initrd=b", 2, "given twice: initrd"},
     {"domain-kernel-twice", P D "kernel=k", 2, "given twice: kernel"},
     {"domain-memory-twice", P D "memory=2M", 2, "given twice: memory"},
     {"domain-limit-twice", P D "limit=2M limit=2M", 2, "given twice: limit"},

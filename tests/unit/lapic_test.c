@@ -151,6 +151,29 @@ TEST_TABLE(access, accesses)
     }
 }
 
+/* What answers #GP changes nothing (SDM 3A 10.12.1.2). */
+TEST(a_refused_write_leaves_all)
+{
+    struct lapic *lapic = &vcpu[0].lapic;
+    setup();
+    CHECK(write(SPURIOUS, 0x1ff));
+    lapic_post(&vcpu[0], 0x51);
+    lapic_take(lapic, lapic_pending(lapic));
+    CHECK(!write(EOI, 1));
+    CHECK_EQ(read(ISR + 2), 1u << 0x11);
+    CHECK(write(SELF, 5)); /* an illegal vector */
+    CHECK(!write(ERROR, 1));
+    CHECK_EQ(read(ERROR), 0);
+    CHECK(write(ERROR, 0));
+    CHECK_EQ(read(ERROR), 0x20);
+    CHECK(write(INITIAL, 7));
+    CHECK(!write(INITIAL, UINT64_C(1) << 32 | 8));
+    CHECK_EQ(read(INITIAL), 7);
+    CHECK(write(DIVIDE, 0xb));
+    CHECK(!write(DIVIDE, 0x1a));
+    CHECK_EQ(read(DIVIDE), 0xb);
+}
+
 TEST(other_msrs_are_not_its)
 {
     CHECK(!lapic_has(0x10));

@@ -150,6 +150,25 @@ TEST(only_the_one_in_front_is_shown)
     CHECK_EQ(strcmp(line, "shown\nas it is"), 0);
 }
 
+/* A prompt, whose line does not end, is there for who is put in front of it. */
+TEST(a_line_that_is_begun_is_shown_in_front)
+{
+    setup();
+    terminal_show(TERMINAL_ALL);
+    write(1, "login: ");
+    while (terminal_poll()) {
+    }
+    CHECK(strstr(line, "login") == NULL);
+    for (unsigned i = 0; i < 2 * 3; i++) { /* the first domain, the second */
+        CHECK(!terminal_typed(ctx, TERMINAL_KEY) || i % 3 != 2);
+    }
+    while (terminal_poll()) {
+    }
+    CHECK(strstr(line, "login: ") != NULL);
+    terminal_free(ctx, &domain[1]);
+    CHECK_EQ(rings, 0);
+}
+
 /* A terminal that always has more does not keep the line for itself. */
 TEST(everyone_has_a_turn)
 {

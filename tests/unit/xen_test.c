@@ -230,6 +230,87 @@ TEST(limits_lose_no_event)
     finish();
 }
 
+/* --- Ports ---------------------------------------------------------------------------------- */
+
+/* What was still stored for a port after it was closed tells nothing to whom it is bound next. */
+TEST(a_port_is_bound_without_a_past)
+{
+    struct evtchn_bind_ipi bind = {.vcpu = 1};
+    const uint64_t pending = INFO_AT + offsetof(struct shared_info, evtchn_pending);
+    const uint64_t stale = 1u << PORT | 1u << 7;
+    int64_t result;
+    setup();
+    CHECK_EQ(on_port(0, EVTCHNOP_close, PORT), 0);
+    put(pending, &stale, sizeof(stale));
+    REQUIRE(
+        call(0, __HYPERVISOR_event_channel_op, EVTCHNOP_bind_ipi, &bind, sizeof(bind), &result));
+    CHECK_EQ(result, 0);
+    CHECK_EQ(get(ARGUMENT + 4, 4), PORT);
+    CHECK_EQ(get(pending, 8), 1u << 7);
+    finish();
+}
+
+/* The vcpu to which the console goes looks at what is already typed. */
+TEST(the_console_goes_to_another_vcpu)
+{
+    struct evtchn_bind_vcpu bind = {.port = XEN_CONSOLE_PORT, .vcpu = 1};
+    int64_t result;
+    setup();
+    put32(RING(in_prod), 1024);
+    CHECK_EQ(xen_type(&domain, "typed", 5), 5);
+    CHECK_OK(xen_attend(scene.ctx, &vcpu[0]));
+    CHECK_EQ(xen->input_size, 5);
+    attended[1] = 0;
+    CHECK(call(0, __HYPERVISOR_event_channel_op, EVTCHNOP_bind_vcpu, &bind, sizeof(bind), &result));
+    CHECK_EQ(result, 0);
+    CHECK_EQ(attended[1], 1);
+    put32(RING(in_cons), 1024);
+    CHECK_OK(xen_attend(host_ctx(1), &vcpu[1]));
+    CHECK_EQ(get(RING(in_prod), 4), 1029);
+    finish();
+}
+
+/* After INIT neither the timer nor a poll of what ran before goes on; ports stay bound. */
+TEST(a_vcpu_that_starts_anew_waits_for_nothing)
+{
+    setup();
+    vcpu[0].xen.polling = vcpu[0].xen.upcall = 1;
+    vcpu[0].xen.deadline = vcpu[0].xen.poll_until = 1;
+    vcpu[0].timer.at = timer_at = 1;
+    vcpu[0].xen.virq[VIRQ_TIMER] = 9;
+    xen_vcpu_restart(&vcpu[0]);
+    CHECK_EQ(vcpu[0].xen.polling, 0);
+    CHECK_EQ(vcpu[0].xen.upcall, 0);
+    CHECK_EQ(vcpu[0].xen.deadline, 0);
+    CHECK_EQ(vcpu[0].xen.poll_until, 0);
+    CHECK_EQ(vcpu[0].xen.virq[VIRQ_TIMER], 9);
+    CHECK_EQ(timer_at, 0);
+    finish();
+}
+
+/* The page is emptied once, whatever the call waits for behind that. */
+TEST(events_stored_while_shared_info_is_placed_stay)
+{
+    const uint64_t pending = 2 * INFO_AT + offsetof(struct shared_info, evtchn_pending);
+    struct {
+        uint16_t domid, size;
+        uint32_t space;
+        uint64_t idx, gpfn;
+    } add = {DOMID_SELF, 0, 0, 0, 2 * INFO_AT >> PAGE_SHIFT};
+    int64_t result;
+    setup();
+    REQUIRE(call(1, __HYPERVISOR_memory_op, 7, &add, sizeof(add), &result));
+    REQUIRE_EQ(result, 0);
+    /* The wall clock is written on the way out, where that may wait. */
+    CHECK_EQ(xen->refresh, 1);
+    CHECK_EQ(get(2 * INFO_AT + offsetof(struct shared_info, wc_sec), 4), 0);
+    CHECK_EQ(on_port(1, EVTCHNOP_send, PORT), 0);
+    CHECK_OK(xen_attend(scene.ctx, &vcpu[0]));
+    CHECK_EQ(get(pending, 8), 1u << PORT);
+    CHECK(get(2 * INFO_AT + offsetof(struct shared_info, wc_sec), 4) != 0);
+    finish();
+}
+
 /* --- The console's ring ----------------------------------------------------------------------- */
 
 static uint32_t taken; /* out_cons, never to go back */

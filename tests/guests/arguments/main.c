@@ -142,6 +142,16 @@ static void forks(void)
     named(CLEAVE(CLEAVE_OP_UNPAUSE, &self), CLEAVE_INVALID, "domain");
 }
 
+static void snapshots(void)
+{
+    struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "frozen"};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_OK);
+    struct cleave_domain frozen = {.domain = snapshot.snapshot};
+    named(CLEAVE(CLEAVE_OP_PAUSE, &frozen), CLEAVE_FROZEN, "domain");
+    named(CLEAVE(CLEAVE_OP_UNPAUSE, &frozen), CLEAVE_FROZEN, "domain");
+    destroy(frozen.domain);
+}
+
 /* Each operation with a reserved field, with that field alone wrong. */
 static void reserved(void)
 {
@@ -215,6 +225,7 @@ void guest_story(void)
     CHECK_EQ(before.charged, after.charged);
     CHECK_EQ(before.mapped[0] + before.mapped[1], after.mapped[0] + after.mapped[1]);
     domains();
+    snapshots();
     limits();
     audit_clean();
 }

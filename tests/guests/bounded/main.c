@@ -79,6 +79,20 @@ static void callers(void)
     destroy(target);
 }
 
+/* More shared pages than one step of a call takes, and filled by it anyway. */
+static void shared_and_populated(void)
+{
+    struct cleave_map large = {.domain = CLEAVE_DOMAIN_SELF,
+                               .at = LARGE_AT,
+                               .size = LARGE,
+                               .policy = SHARED,
+                               .rights = RW,
+                               .flags = CLEAVE_MAP_POPULATE};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_MAP, &large), CLEAVE_OK);
+    CHECK_EQ(lookup(LARGE_AT + LARGE - PAGE).kind, 2);
+    CHECK_EQ(CLEAVE(CLEAVE_OP_UNMAP, &large), CLEAVE_OK);
+}
+
 /* How long `AUDITS` audits take, each of them begun when `rest` cycles have passed. */
 #define AUDITS 5u
 static uint64_t audits_after(uint64_t rest)
@@ -112,5 +126,6 @@ void guest_story(void)
 {
     CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
     callers();
+    shared_and_populated();
     audits();
 }

@@ -85,6 +85,9 @@ void start_vcpu(uint32_t vcpu, void (*function)(uint64_t argument), uint64_t arg
 bool try_load(const volatile void *at, uint8_t *value);
 bool try_store(volatile void *at, uint8_t value);
 
+/* An NMI: fails the story where it has none of its own. */
+void guest_nmi(void);
+
 uint64_t cycles(void);
 uint64_t random_next(uint64_t *seed);
 static inline volatile uint64_t *word(uint64_t at) { return (volatile uint64_t *)at; }

@@ -10,6 +10,12 @@ const char guest_name[] = "reset";
 
 static uint64_t page_of(unsigned i) { return BASE + (uint64_t)i * 65 * PAGE; }
 
+static uint64_t lookup_status(uint64_t at)
+{
+    struct cleave_lookup lookup = {.domain = CLEAVE_DOMAIN_SELF, .at = at};
+    return CLEAVE(CLEAVE_OP_LOOKUP, &lookup);
+}
+
 void guest_story(void)
 {
     struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "template"};
@@ -29,6 +35,9 @@ void guest_story(void)
             *word(page_of(i)) = 0;
         }
         CHECK_EQ(is_parent, 0);
+        CHECK_EQ(last_error().status, CLEAVE_OK); /* nothing of an earlier run */
+        CHECK_EQ(lookup_status(UINT64_C(1) << 50), CLEAVE_RANGE);
+        CHECK_EQ(last_error().status, CLEAVE_RANGE);
         runs[0] += 1;
         for (;;) {
             yield();

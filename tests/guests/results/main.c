@@ -5,6 +5,13 @@
 
 const char guest_name[] = "results";
 
+#define COMMAND 0x830u /* x2APIC: interrupt command */
+#define NMI_TO_FIRST 0x400u
+#define SHARED_AT (40 * MIB) /* behind its RAM */
+#define GUARD UINT64_C(0x5afe5afe5afe5afe)
+
+#define MANY 2000u /* calls: time enough for another vcpu to do something */
+
 #define READ_ONLY_AT (24 * MIB)
 
 static void protect(unsigned rights)
@@ -55,6 +62,35 @@ static void no_end_is_lost(void)
     destroy(id);
 }
 
+/* --- Interrupted --------------------------------------------------------------------------------
+ */
+
+static volatile uint64_t is_child, nmis;
+static struct {
+    struct cleave_version version;
+    uint64_t guard[32];
+} answer;
+
+/* A handler makes a call of its own. */
+void guest_nmi(void)
+{
+    CHECK_EQ(CLEAVE(CLEAVE_OP_VERSION, &answer.version), CLEAVE_OK);
+    nmis++;
+}
+
+/* The second vcpu, which writes no memory: its child has none left. */
+static void sender(uint64_t argument)
+{
+    (void)argument;
+    while (!is_child || *word(SHARED_AT) == 0) {
+        relax();
+    }
+    __asm__ volatile("wrmsr" : : "c"(COMMAND), "a"(NMI_TO_FIRST), "d"(0) : "memory");
+    for (;;) {
+        relax();
+    }
+}
+
 /* --- At the limit ----------------------------------------------------------------------------- */
 
 /* The child: a snapshot of itself shares the page to which its result goes, so that this must be
@@ -62,7 +98,18 @@ static void no_end_is_lost(void)
 static _Noreturn void take_snapshot(void)
 {
     static struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "own"};
+    is_child = 1;
     uint64_t status = CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot);
+    for (unsigned i = 0; i < 32; i++) {
+        CHECK_EQ(answer.guard[i], GUARD);
+    }
+    if (*word(SHARED_AT) != 0) {
+        while (nmis == 0) {
+            relax();
+        }
+        CHECK_EQ(nmis, 1);
+        CHECK_EQ(answer.version.revision, CLEAVE_ABI_REVISION);
+    }
     leave(status == CLEAVE_OK && snapshot.snapshot != 0 ? 9 : 100 + (uint32_t)status);
 }
 
@@ -131,11 +178,25 @@ static void it_is_done_once(void)
     wait_for(fork, 9);
     destroy(fork);
     destroy(record.snapshot);
+    /* An NMI comes while the result waits to be written: behind it, in whoever writes it. */
+    *word(SHARED_AT) = 1;
+    for (uint64_t start = cycles(); cycles() - start < 2000000000;) {
+        yield();
+    }
+    fork = fork_of(id, UINT64_MAX, 0);
+    CHECK(fork != 0);
+    wait_for(fork, 9);
+    destroy(fork);
     destroy(id);
 }
 
 void guest_story(void)
 {
+    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
+    for (unsigned i = 0; i < 32; i++) {
+        answer.guard[i] = GUARD;
+    }
+    start_vcpu(1, sender, 0);
     nothing_is_made();
     no_end_is_lost();
     it_is_done_once();

@@ -22,8 +22,17 @@ static void writer(uint64_t argument)
     }
     stop = 2;
     for (;;) {
-        relax();
+        __asm__ volatile("cli; hlt");
     }
+}
+
+/* A fork's vcpu that halts, as in the parent, was started. */
+static void a_halted_one_is_started(void)
+{
+    struct cleave_start start = {.vcpu = 1, .entry = (uint32_t)(uint64_t)guest_vcpu_entry};
+    CHECK_EQ(fork_self(1, CLEAVE_FORK_PAUSED, &start.domain), 0);
+    CHECK_EQ(CLEAVE(CLEAVE_OP_START, &start), CLEAVE_EXISTS);
+    destroy(start.domain);
 }
 
 void guest_story(void)
@@ -57,5 +66,6 @@ void guest_story(void)
     while (stop != 2) {
         relax();
     }
+    a_halted_one_is_started();
     audit_clean();
 }
