@@ -297,7 +297,7 @@ bool channel_await(struct mm_ctx *ctx, struct channel *channel, struct vcpu_wait
     channel_lock(ctx, channel);
     bool taken = take_event(channel, out);
     if (!taken && !channel->dead) {
-        channel_queue_wait(channel, wait, WAIT_EVENT, wait->space, gfn(0));
+        channel_queue_wait(channel, wait, WAIT_EVENT, NULL, gfn(0));
     }
     channel_unlock(ctx, channel);
     return taken;

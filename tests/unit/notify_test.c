@@ -341,12 +341,11 @@ TEST(events_coalesce)
 
 TEST(readers_wait_for_an_event)
 {
-    struct vcpu_wait reader[3] = {{.space = space}, {.space = space}, {.space = space}};
+    struct vcpu_wait reader[3] = {{0}};
     struct event event;
     set_up(&(struct channel_options){.grain = 0});
     arm(LOOSE, BLOCK);
     for (unsigned i = 0; i < 3; i++) {
-        reader[i].space = space;
         CHECK(!channel_await(ctx, channel, &reader[i], &event));
         CHECK_EQ(reader[i].kind, WAIT_EVENT);
     }
@@ -766,6 +765,30 @@ TEST(space_destroy_ends_its_events)
     nothing_next();
     (void)store_decided(LOOSE, VERDICT_ALLOW);
     check_audit();
+}
+
+/* A reader of events waits for no page: where its vcpu waited before, in a space that is gone, is
+ * another's memory. */
+TEST(readers_touch_no_space)
+{
+    static unsigned char before[PAGE_SIZE];
+    struct event event;
+    set_up(&(struct channel_options){.grain = 0});
+    arm(LOOSE, BLOCK);
+    struct space *child = fork_space();
+    pfn_t gone = pfn((uint32_t)(((unsigned char *)child - machine.direct_map) >> PAGE_SHIFT));
+    CHECK_STATUS(fault(child, LOOSE, 2), CLEAVE_WAIT); /* as a copy to the child does */
+    CHECK_OK(channel_verdict(ctx, channel, next().id, VERDICT_ALLOW));
+    destroy(child);
+    pfn_t f = PFN_NONE;
+    while (f.v != gone.v) {
+        REQUIRE_OK(pool_alloc(ctx, &space->payer, 0, FRAME_DATA, &f));
+    }
+    memcpy(before, frame_address(gone), PAGE_SIZE);
+    CHECK(!channel_await(ctx, channel, &waits[2], &event));
+    CHECK_EQ(waits[2].kind, WAIT_EVENT);
+    CHECK_BYTES(frame_address(gone), before, PAGE_SIZE);
+    channel_cancel_wait(ctx, pool, &waits[2]);
 }
 
 /* --- Errors ----------------------------------------------------------------------------------- */
