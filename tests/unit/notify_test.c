@@ -767,6 +767,64 @@ TEST(space_destroy_ends_its_events)
     check_audit();
 }
 
+enum stopped { STOPPED_STAGE, STOPPED_BUILD, STOPPED_CONVERT, STOPPED_UNMAP, STOPPED };
+
+#define OTHER (BASE + BLOCKS * BLOCK) /* memory that the stopped call is for */
+
+static enum cleave_status change_other(enum stopped kind)
+{
+    const struct region shared = {.policy = REGION_SHARED, .rights = RIGHT_ALL};
+    switch (kind) {
+    case STOPPED_STAGE:
+        return space_set_region(ctx, space, gpa(OTHER), 4 * BLOCK, &shared);
+    case STOPPED_BUILD:
+        return space_protect(ctx, space, gpa(OTHER), 4 * BLOCK, RIGHT_READ);
+    case STOPPED_CONVERT:
+        return space_set_region(ctx, space, gpa(OTHER), 4 * BLOCK, &private_memory);
+    case STOPPED_UNMAP:
+        return space_unmap(ctx, space, gpa(OTHER), 4 * BLOCK);
+    case STOPPED:
+        break;
+    }
+    return CLEAVE_INVALID;
+}
+
+/* A vcpu that was stopped in a change of its memory takes an interrupt, writes an armed page and
+ * waits: it cannot go on with the change before the verdict. */
+TEST(verdict_on_who_is_stopped)
+{
+    static const enum space_phase phase[] = {PHASE_STAGE, PHASE_BUILD, PHASE_CONVERT, PHASE_BUILD};
+    const uint64_t budget = 1;
+    for (enum stopped kind = 0; kind < STOPPED; kind++) {
+        test_case("stopped %u", kind);
+        set_up(&(struct channel_options){.grain = 0});
+        arm(LOOSE, BLOCK);
+        if (kind != STOPPED_STAGE) {
+            REQUIRE_OK(change_other(STOPPED_STAGE));
+            for (uint64_t i = 0; i < 4 * BLOCK && kind != STOPPED_CONVERT; i += 2 * page) {
+                REQUIRE_OK(
+                    space_protect(ctx, space, gpa(OTHER + i), page, RIGHT_READ | RIGHT_WRITE));
+            }
+        }
+        if (kind == STOPPED_CONVERT) {
+            (void)fork_space();
+        }
+        do {
+            ctx->budget = budget;
+            REQUIRE_EQ(change_other(kind), CLEAVE_AGAIN);
+        } while (space->op_phase != phase[kind]);
+        ctx->budget = UINT64_MAX;
+        CHECK_STATUS(fault(space, LOOSE, 2), CLEAVE_WAIT);
+        CHECK_OK(channel_verdict(ctx, channel, next().id, VERDICT_ALLOW));
+        CHECK_EQ(waits[2].kind, WAIT_NONE);
+        CHECK_EQ(space->op, OP_NONE);
+        check_audit();
+        CHECK_OK(fault(space, LOOSE, 2));
+        CHECK_OK(change_other(kind)); /* begins again, or finds it done */
+        check_audit();
+    }
+}
+
 /* A reader of events waits for no page: where its vcpu waited before, in a space that is gone, is
  * another's memory. */
 TEST(readers_touch_no_space)
