@@ -335,7 +335,7 @@ static enum cleave_status fault_inside(struct mm_ctx *ctx, struct space *space, 
     f.payer = space_payer(space, wait);
     f.prepared.count = 0;
     f.copy = PFN_NONE;
-    f.prepared.payer = space->reserve_goal != 0 ? &space->payer : NULL;
+    f.prepared.payer = payer_reserves(f.payer);
     f.pending_count = 0;
     space->stats.faults++;
     switch (access) {

@@ -123,6 +123,12 @@ void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order);
 /* Gives back a 4 KiB frame that nobody but its payer has seen (count 1), into the payer's
  * reservation, so that a race that was lost takes nothing from it. */
 void pool_return(struct mm_ctx *ctx, struct payer *payer, pfn_t f);
+/* To whom a frame that is allocated next is returned if it is in vain: to `payer` while it has a
+ * reservation or grant, which is what the frame comes from. Null: it is freed. */
+static inline struct payer *payer_reserves(struct payer *payer)
+{
+    return payer->reserved != 0 ? payer : NULL;
+}
 /* Gives back the 4 KiB frames f + i for the bits i set in `bits`, all in one 2 MiB run. */
 void pool_free_frames(struct mm_ctx *ctx, pfn_t f, uint64_t bits);
 
