@@ -35,6 +35,7 @@ static const char *const event_names[HOST_EVENTS] = {
     [POINT_COPIED] = "copy-ended",
     [POINT_SPLIT_RAISED] = "split-raised",
     [POINT_MERGE_RAISED] = "merge-raised",
+    [POINT_SPREAD] = "spread",
     [POINT_TABLE_COPIED] = "table-copied",
     [POINT_FLUSH] = "flush-begins",
     [POINT_FLUSHED] = "flush-ended",
@@ -218,6 +219,7 @@ static void check_point(const struct mm_ctx *ctx, enum port_point point, uint64_
     case POINT_COPIED:
     case POINT_SPLIT_RAISED:
     case POINT_MERGE_RAISED:
+    case POINT_SPREAD:
     case POINT_TABLE_COPIED:
     case POINT_PREEMPT:
     case POINT_END:

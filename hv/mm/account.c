@@ -116,7 +116,7 @@ enum cleave_status account_create(struct mm_ctx *ctx, struct pool *pool, uint64_
 static void end_if_unused(struct pool *pool, uint32_t account)
 {
     struct account *record = account_of(pool, account);
-    if (account != 0 && record->live == 0 && record->charged == 0) {
+    if (account != 0 && record->live == 0 && record->charged == 0 && record->promised == 0) {
         record->next_free = pool->account_free;
         pool->account_free = account;
         pool->account_used--;
@@ -166,15 +166,16 @@ enum cleave_status pool_reserve(struct mm_ctx *ctx, struct payer *payer, uint64_
     spin_lock(ctx, &pool->lock, RANK_POOL);
     enum cleave_status status = CLEAVE_OK;
     struct account *record = account_of(pool, payer->account);
-    uint64_t room = record->limit > record->charged ? record->limit - record->charged : 0;
-    if (room < payer->reserved || frames > room - payer->reserved) {
-        status = mm_fail(ctx, CLEAVE_QUOTA, "frames", frames, 0,
-                         room > payer->reserved ? room - payer->reserved : 0);
+    uint64_t room = account_room(record);
+    if (frames > room) {
+        status = mm_fail(ctx, CLEAVE_QUOTA, "frames", frames, 0, room);
     } else if (frames > pool->free - pool->reserved) {
         status = mm_fail(ctx, CLEAVE_RESERVE, "frames", frames, 0, pool->free - pool->reserved);
     } else {
         pool->reserved += frames;
         payer->reserved += frames;
+        record->promised += (uint32_t)frames;
+        payer->promised = true;
     }
     spin_unlock(ctx, &pool->lock, RANK_POOL);
     return status;
@@ -184,8 +185,13 @@ void pool_unreserve(struct mm_ctx *ctx, struct payer *payer)
 {
     struct pool *pool = payer->pool;
     spin_lock(ctx, &pool->lock, RANK_POOL);
+    if (payer->promised && payer->reserved != 0) {
+        account_of(pool, payer->account)->promised -= (uint32_t)payer->reserved;
+        end_if_unused(pool, payer->account);
+    }
     pool->reserved -= payer->reserved;
     payer->reserved = 0;
+    payer->promised = false;
     pool_wake(ctx, pool);
     spin_unlock(ctx, &pool->lock, RANK_POOL);
 }

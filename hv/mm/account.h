@@ -12,5 +12,11 @@ uint64_t account_own_frames(const struct pool *pool);
 /* Takes `pages` off an account, under the pool's lock; ends the record when its owner is gone and
  * nothing is charged to it any more. */
 void account_uncharge(struct mm_ctx *ctx, struct pool *pool, uint32_t account, uint64_t pages);
+/* What `account` may still be charged for, or be promised. Under the pool's lock. */
+static inline uint64_t account_room(const struct account *account)
+{
+    uint64_t taken = account->charged + account->promised;
+    return account->limit > taken ? account->limit - taken : 0;
+}
 
 #endif

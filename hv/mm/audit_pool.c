@@ -406,6 +406,31 @@ static bool check_accounts(struct audit *audit)
     return check_free_accounts(audit);
 }
 
+static uint64_t promised(const struct payer *payer)
+{
+    return payer->promised ? payer->reserved : 0;
+}
+
+/* What is promised to an account is what its payers hold. */
+static bool check_promised(struct audit *audit)
+{
+    const char *what = "the frames promised to an account (slot: its number)";
+    const struct pool *pool = audit->pool;
+
+    if (!check_sum(audit, what, promised(&pool->payer), pool->own.promised)) {
+        return false;
+    }
+    for (const struct space *s = pool->spaces; s != NULL; s = s->next) {
+        audit->report->slot = s->payer.account;
+        if (!check_sum(audit, what, promised(&s->payer) + promised(&s->op_payer),
+                       account_of(audit->pool, s->payer.account)->promised)) {
+            return false;
+        }
+    }
+    audit->report->slot = 0;
+    return true;
+}
+
 /* Reservations that spaces hold are part of the promised frames; the rest are grants to vcpus that
  * were woken and have not executed again. */
 static bool check_reserved(struct audit *audit)
@@ -480,5 +505,5 @@ bool audit_allocator(struct audit *audit)
     return check_sum(audit, "free frames", sums.free, pool->free) &&
            check_sum(audit, "frames set aside", sums.aside, pool->aside) &&
            check_sum(audit, "free and used frames", pool->frames, sums.free + used) &&
-           check_accounts(audit) && check_reserved(audit);
+           check_accounts(audit) && check_promised(audit) && check_reserved(audit);
 }

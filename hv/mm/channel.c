@@ -117,7 +117,9 @@ void channel_queue_wait(struct channel *channel, struct vcpu_wait *wait, enum wa
         channel->wait_first = wait;
     }
     channel->wait_last = wait;
-    space->stats.waits++;
+    if (space) {
+        space->stats.waits++;
+    }
 }
 
 /* Takes `*link`, whose predecessor is `previous`, off the queue. */

@@ -89,7 +89,8 @@ bool channel_has_pages(const struct channel *channel, const struct space *space,
  */
 void channel_book_dirty(struct channel *channel, uint64_t before, uint64_t after);
 
-/* Queues a writer; nothing for null. */
+/* Queues `wait`, of a writer to `space` or (null) of a reader of events; nothing where it is null.
+ */
 void channel_queue_wait(struct channel *channel, struct vcpu_wait *wait, enum wait_kind kind,
                         struct space *space, gfn_t at);
 

@@ -13,6 +13,13 @@
 
 #include "table.h"
 
+/* Is the walk's leaf the space's own? Exact, where frame_is_exclusive() may be wrong with "shared":
+ * a copy that was not counted has no frame. For a large leaf, after it was settled. */
+static bool is_own(struct mm_ctx *ctx, const struct walk *walk)
+{
+    return frame_references(ctx, pte_pfn(walk->entry), walk->level) == 1;
+}
+
 /* --- Settling --------------------------------------------------------------------------------- */
 
 /* Settles the leaf at op_at, and counts it in `state` if it is to be copied; or splits it. */
@@ -29,7 +36,8 @@ static enum cleave_status settle_leaf(struct mm_ctx *ctx, struct region_change *
         walk_exclusive(ctx, space, &payer, space->op_at, 0, 0, &batch, &walk);
     if (status == CLEAVE_OK) {
         MM_CHECK(pte_holds_leaf(walk.entry, walk.level) && (walk.entry & PTE_SHARED));
-        bool own = frame_is_exclusive(ctx, pte_pfn(walk.entry), walk.level, 0);
+        bool own = walk.level > 0 ? frame_is_exclusive(ctx, pte_pfn(walk.entry), walk.level, 0)
+                                  : is_own(ctx, &walk);
         if (!own && walk.level > 0) {
             status = table_split_leaf(ctx, &payer, &walk, &batch);
         } else {
@@ -89,7 +97,7 @@ static void convert_leaf(struct mm_ctx *ctx, struct space *space, struct flush_b
     MM_CHECK(status == CLEAVE_OK && pte_holds_leaf(walk.entry, walk.level));
     pfn_t from = pte_pfn(walk.entry), to = from;
 
-    if (!frame_is_exclusive(ctx, from, walk.level, 0)) {
+    if (!is_own(ctx, &walk)) {
         MM_CHECK(walk.level == 0);
         status = pool_alloc(ctx, &space->op_payer, 0, FRAME_DATA, &to);
         MM_CHECK(status == CLEAVE_OK);

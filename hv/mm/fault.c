@@ -335,7 +335,7 @@ static enum cleave_status fault_inside(struct mm_ctx *ctx, struct space *space, 
     f.payer = space_payer(space, wait);
     f.prepared.count = 0;
     f.copy = PFN_NONE;
-    f.prepared.payer = space->reserve_goal != 0 ? &space->payer : NULL;
+    f.prepared.payer = payer_reserves(f.payer);
     f.pending_count = 0;
     space->stats.faults++;
     switch (access) {
@@ -358,6 +358,9 @@ static enum cleave_status fault_inside(struct mm_ctx *ctx, struct space *space, 
     /* A grant of the pool whose page a foreign map is of is spent there, or given back. */
     bool other = wait != NULL && wait->grant.reserved != 0 && f.payer == &space->payer;
     enum cleave_status status = fault_rounds(&f);
+    if (wait != NULL && status != CLEAVE_WAIT && wait->space != space) {
+        wait->outcome = WAIT_RETRY; /* this was not the access that an outcome there is for */
+    }
     if (f.payer != &space->payer) {
         pool_cancel_wait(ctx, f.payer->pool, wait); /* what is left of the grant goes back */
     } else if (other && status != CLEAVE_WAIT) {

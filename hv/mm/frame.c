@@ -76,11 +76,15 @@ static uint32_t split_of(const struct run *run, unsigned order)
 }
 
 /* Gives each part of `run` its share of `split`; under the lock of their counts. */
-static void spread_split(struct run *run, struct frame *parts)
+static void spread_split(struct mm_ctx *ctx, struct run *run, struct frame *parts)
 {
-    for (unsigned i = 0; i < TABLE_ENTRIES && run->split != 0; i++) {
+    if (run->split == 0) {
+        return;
+    }
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         parts[i].count += run->split;
     }
+    port_point(ctx, POINT_SPREAD, run->split, 0);
     run->split = 0;
 }
 
@@ -262,13 +266,13 @@ void frame_exclusive_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t p
 
 /* `gone` parts of the run of `f` have lost their last reference. With the last of them all splits
  * are forgotten, so that free memory has plain counts. */
-static void parts_gone(pfn_t f, unsigned order, int gone)
+static void parts_gone(struct mm_ctx *ctx, pfn_t f, unsigned order, int gone)
 {
     struct run *run = run_of(f, order + 1);
     count_used(run, order, -gone);
     if (run->split != 0 && run->used == 0) {
         pfn_t first = pfn((uint32_t)(f.v & ~(level_pages(order + 1) - 1)));
-        spread_split(run, frame_of(first, order));
+        spread_split(ctx, run, frame_of(first, order));
     }
 }
 
@@ -297,7 +301,7 @@ static void put_parts(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
             }
         }
     }
-    parts_gone(f, 0, unused);
+    parts_gone(ctx, f, 0, unused);
     spin_unlock(ctx, &run->lock, RANK_BLOCK);
     for (uint64_t w = 0; w < RUN_WORDS && free && unused != 0; w++) {
         if (gone[w] != 0) {
@@ -313,7 +317,7 @@ static void end_block(struct mm_ctx *ctx, pfn_t block)
     if (run_of(block, 1)->used == 0) {
         pool_free(ctx, block, 1);
     } else {
-        spread_split(run_of(block, 1), frame_of(block, 0));
+        spread_split(ctx, run_of(block, 1), frame_of(block, 0));
         pool_break_block(ctx, block);
     }
     spin_unlock(ctx, &run_of(block, 1)->lock, RANK_BLOCK);
@@ -339,7 +343,7 @@ static void put_blocks(struct mm_ctx *ctx, pfn_t f, uint64_t parts)
             }
         }
     }
-    parts_gone(f, 1, unused);
+    parts_gone(ctx, f, 1, unused);
     spin_unlock(ctx, &giga->lock, RANK_GIGA);
 }
 
@@ -393,7 +397,7 @@ static void put_giga(struct mm_ctx *ctx, pfn_t f)
     if (d->count == 0) {
         dissolve = !nothing_beneath(f, 2);
         if (dissolve) {
-            spread_split(giga, frame_of(f, 1));
+            spread_split(ctx, giga, frame_of(f, 1));
             pool_break_giga(ctx, f);
         } else {
             pool_free(ctx, f, 2);
@@ -417,14 +421,14 @@ void frame_put_run(struct mm_ctx *ctx, pfn_t f, unsigned order, uint64_t parts)
 }
 
 /* Makes room in `split`: the parts get what it counts, unless one has too many references. */
-static bool renew_split(struct run *run, struct frame *parts)
+static bool renew_split(struct mm_ctx *ctx, struct run *run, struct frame *parts)
 {
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         if (parts[i].count + run->split > FRAME_COUNT_MAX) {
             return false;
         }
     }
-    spread_split(run, parts);
+    spread_split(ctx, run, parts);
     return true;
 }
 
@@ -434,7 +438,7 @@ enum cleave_status frame_split(struct mm_ctx *ctx, pfn_t f, unsigned order)
     enum cleave_status status = CLEAVE_OK;
 
     spin_lock(ctx, &run->lock, count_rank(order - 1));
-    if (run->split == FRAME_COUNT_MAX && !renew_split(run, frame_of(f, order - 1))) {
+    if (run->split == FRAME_COUNT_MAX && !renew_split(ctx, run, frame_of(f, order - 1))) {
         status = mm_fail(ctx, CLEAVE_OVERFLOW, "references", FRAME_COUNT_MAX, 0, FRAME_COUNT_MAX);
     } else {
         run->split++;

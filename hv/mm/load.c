@@ -267,6 +267,7 @@ static enum cleave_status load_start(struct mm_ctx *ctx, const struct load_key *
     if (status != CLEAVE_AGAIN) {
         return status;
     }
+    struct payer *back = key->level == 0 ? payer_reserves(key->payer) : NULL;
     status = pool_alloc(ctx, key->payer, key->level, FRAME_DATA, &frame);
     if (pool_lacks(status) && key->level > 0) {
         return paged_split(ctx, key->space, key->payer, key->at, key->paged);
@@ -275,9 +276,10 @@ static enum cleave_status load_start(struct mm_ctx *ctx, const struct load_key *
         return status;
     }
     port_zero_pages(frame_address(frame), level_pages(key->level));
+    port_point(ctx, POINT_COPIED, key->at.v, key->level);
     status = load_join_locked(ctx, key, &frame);
-    if (frame.v != 0 && key->level == 0 && key->space->reserve_goal != 0) {
-        pool_return(ctx, &key->space->payer, frame);
+    if (frame.v != 0 && back != NULL) {
+        pool_return(ctx, back, frame);
     } else if (frame.v != 0) {
         frame_put(ctx, frame, key->level);
     }

@@ -297,10 +297,23 @@ bool channel_await(struct mm_ctx *ctx, struct channel *channel, struct vcpu_wait
     channel_lock(ctx, channel);
     bool taken = take_event(channel, out);
     if (!taken && !channel->dead) {
-        channel_queue_wait(channel, wait, WAIT_EVENT, wait->space, gfn(0));
+        channel_queue_wait(channel, wait, WAIT_EVENT, NULL, gfn(0));
     }
     channel_unlock(ctx, channel);
     return taken;
+}
+
+/* space_begin() for a verdict. The writer may be who began what is stopped, and goes on with
+ * neither before the other: what took effect is finished for it as far as the budget goes, and what
+ * is not to be seen yet is given up, and begun again by its caller. */
+static enum cleave_status begin_verdict(struct mm_ctx *ctx, struct space *space)
+{
+    enum cleave_status status = space_begin(ctx, space);
+    if (status == CLEAVE_BUSY && (space_help_unmap(ctx, space) || space_help_convert(ctx, space) ||
+                                  space_give_up(ctx, space) == CLEAVE_OK)) {
+        status = space_begin(ctx, space);
+    }
+    return status;
 }
 
 /* Carries ALLOW out for the event in `slot`, which is being decided: the grain is no longer armed.
@@ -310,7 +323,7 @@ static enum cleave_status allow_event(struct mm_ctx *ctx, struct channel *channe
     struct space *space = channel->slot[slot].space;
     uint64_t before = 0, after = 0;
 
-    enum cleave_status status = space_begin(ctx, space);
+    enum cleave_status status = begin_verdict(ctx, space);
     bool alive = status == CLEAVE_OK;
     if (alive) {
         status = change_regions(ctx, &space->payer, channel, space, channel->slot[slot].event.range,

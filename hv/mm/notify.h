@@ -70,8 +70,9 @@ bool channel_await(struct mm_ctx *ctx, struct channel *channel, struct vcpu_wait
                    struct event *out);
 /* Decides event `id`. ALLOW: the grain is writable from now until the next rearm; DENY: the waiting
  * writers get CLEAVE_DENIED. CLEAVE_INVALID for an id that is not outstanding; CLEAVE_NO_MEMORY
- * when the region tree cannot be split, CLEAVE_BUSY while an operation of the space is stopped: the
- * event stays outstanding. */
+ * when the region tree cannot be split, CLEAVE_BUSY while an operation of the space is stopped that
+ * space_give_up() does not end: the event stays outstanding. One that it ends is given up, and an
+ * unmap or conversion that took effect comes as much further as the budget allows. */
 enum cleave_status channel_verdict(struct mm_ctx *ctx, struct channel *channel, uint64_t id,
                                    enum verdict verdict) MUST_CHECK;
 

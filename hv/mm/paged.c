@@ -20,6 +20,7 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
     struct walk walk;
     pfn_t table;
 
+    struct payer *back = payer_reserves(payer);
     enum cleave_status status = table_alloc(ctx, payer, 0, &table);
     if (status != CLEAVE_OK) {
         return status;
@@ -48,8 +49,8 @@ enum cleave_status paged_split(struct mm_ctx *ctx, struct space *space, struct p
     }
     flush_finish(ctx, &batch);
     write_unlock(ctx, &space->lock, RANK_SPACE);
-    if (table.v != 0 && space->reserve_goal != 0) {
-        pool_return(ctx, &space->payer, table);
+    if (table.v != 0 && back != NULL) {
+        pool_return(ctx, back, table);
     } else if (table.v != 0) {
         (void)node_put(ctx, table);
         pool_free(ctx, table, 0);

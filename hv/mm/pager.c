@@ -216,6 +216,9 @@ enum cleave_status pager_create(struct mm_ctx *ctx, struct pool *pool, struct sp
 {
     struct gfn_range range;
     pfn_t frame;
+    if (pool->dying) {
+        return mm_fail(ctx, CLEAVE_DYING, "pool", pool->start.v, 1, 0);
+    }
     if (window.v % level_size(1) != 0) {
         return mm_fail(ctx, CLEAVE_ALIGN, "window", window.v, level_size(1), level_size(1));
     }

@@ -33,7 +33,7 @@ struct load_request {
 };
 
 /* `space` and `window` (PAGER_LOADS naturally aligned leaves of 2 MiB, REGION_NONE) are where
- * destinations get mapped. */
+ * destinations get mapped. CLEAVE_DYING for a pool that is being revoked. */
 enum cleave_status pager_create(struct mm_ctx *ctx, struct pool *pool, struct space *space,
                                 gpa_t window, struct pager **out) MUST_CHECK;
 enum cleave_status pager_destroy(struct mm_ctx *ctx, struct pager *pager) MUST_CHECK;

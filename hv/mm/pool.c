@@ -15,19 +15,19 @@ static pfn_t pool_frame(const struct pool *pool) { return pool->start; }
 
 /* --- Handing out ------------------------------------------------------------------------------ */
 
-/* May `payer` take `pages` more? Says whether its reservation covers them. */
+/* May `payer` take `pages` more? Says whether its reservation covers them, which the quota was
+ * asked for when it was made. */
 static enum cleave_status may_charge(struct mm_ctx *ctx, struct payer *payer, uint64_t pages,
                                      bool *reserved)
 {
     struct pool *pool = payer->pool;
-    struct account *account = account_of(pool, payer->account);
-    uint64_t room = account->limit > account->charged ? account->limit - account->charged : 0;
+    uint64_t room = account_room(account_of(pool, payer->account));
 
-    if (pages > room) {
+    *reserved = pages == 1 && payer->reserved >= 1;
+    if (!(*reserved && payer->promised) && pages > room) {
         pool->rejected++;
         return mm_fail(ctx, CLEAVE_QUOTA, "pages", pages, 0, room);
     }
-    *reserved = pages == 1 && payer->reserved >= 1;
     if (!*reserved && pages > pool->free - pool->reserved) {
         pool->rejected++;
         return mm_fail(ctx, CLEAVE_NO_MEMORY, "pages", pages, 0, pool->free - pool->reserved);
@@ -39,12 +39,14 @@ static enum cleave_status may_charge(struct mm_ctx *ctx, struct payer *payer, ui
 static void charge(struct payer *payer, unsigned order, enum frame_kind kind, bool reserved)
 {
     struct pool *pool = payer->pool;
+    struct account *account = account_of(pool, payer->account);
     uint64_t pages = level_pages(order);
 
     pool->free -= pages;
     pool->kind[kind] += pages;
-    account_of(pool, payer->account)->charged += pages;
+    account->charged += pages;
     if (reserved) {
+        account->promised -= payer->promised;
         pool->reserved--;
         payer->reserved--;
     }
@@ -181,11 +183,12 @@ static void free_to(struct mm_ctx *ctx, struct payer *payer, pfn_t f, unsigned o
     MM_CHECK(d->count == 0 && kind != FRAME_FREE);
     port_point(ctx, POINT_FREE, f.v, order);
     spin_lock(ctx, &pool->lock, RANK_POOL);
-    uncharge(ctx, pool, d->account, kind, level_pages(order));
     if (payer != NULL) {
+        account_of(pool, payer->account)->promised += payer->promised;
         pool->reserved++;
         payer->reserved++;
     }
+    uncharge(ctx, pool, d->account, kind, level_pages(order));
     if (kind == FRAME_TABLE && pool_is_aside(pfn(d->rmap), f)) {
         runs_end_aside(pool, run_of(pfn(d->rmap), 1)); /* a table that was never put in place */
     }
@@ -365,9 +368,8 @@ pfn_t pool_set_aside(struct mm_ctx *ctx, struct pool *pool, pfn_t owner)
 static pfn_t take_first_copy(struct payer *payer, pfn_t table, unsigned part, pfn_t *block)
 {
     struct pool *pool = payer->pool;
-    const struct account *account = account_of(pool, payer->account);
 
-    if (account->charged >= account->limit || pool->free == pool->reserved) {
+    if (account_room(account_of(pool, payer->account)) == 0 || pool->free == pool->reserved) {
         return PFN_NONE;
     }
     *block = set_aside(pool, table);

@@ -17,15 +17,19 @@ struct channel;
  * frame that is charged to it goes. Counts are in 4 KiB frames. */
 struct account {
     uint64_t charged;
-    uint64_t limit;     /* quota */
-    uint32_t next_free; /* free list: index + 1 */
-    uint32_t live;      /* its owner still exists */
+    uint64_t limit; /* quota */
+    union {
+        uint32_t promised;  /* in use: to its payers by pool_reserve(), part of the quota as well */
+        uint32_t next_free; /* free list: index + 1 */
+    };
+    uint32_t live; /* its owner still exists */
 };
 
 /* Who pays for an allocation: an account of a pool, and the frames reserved for it. */
 struct payer {
     struct pool *pool;
     uint32_t account;
+    bool promised;     /* by pool_reserve(), the quota for them, too; a grant is not */
     uint64_t reserved; /* 4 KiB frames set aside for this payer; under the pool's lock */
 };
 
@@ -119,6 +123,12 @@ void pool_free(struct mm_ctx *ctx, pfn_t f, unsigned order);
 /* Gives back a 4 KiB frame that nobody but its payer has seen (count 1), into the payer's
  * reservation, so that a race that was lost takes nothing from it. */
 void pool_return(struct mm_ctx *ctx, struct payer *payer, pfn_t f);
+/* To whom a frame that is allocated next is returned if it is in vain: to `payer` while it has a
+ * reservation or grant, which is what the frame comes from. Null: it is freed. */
+static inline struct payer *payer_reserves(struct payer *payer)
+{
+    return payer->reserved != 0 ? payer : NULL;
+}
 /* Gives back the 4 KiB frames f + i for the bits i set in `bits`, all in one 2 MiB run. */
 void pool_free_frames(struct mm_ctx *ctx, pfn_t f, uint64_t bits);
 
@@ -149,8 +159,9 @@ enum cleave_status pool_alloc_split(struct mm_ctx *ctx, struct payer *payer, uns
 bool pool_is_aside(pfn_t block, pfn_t owner);
 
 /* A reservation: moves `frames` from unreserved free memory to `payer`, whose 4 KiB allocations
- * then cannot fail until it is used up. CLEAVE_RESERVE and nothing changed when there are not that
- * many; CLEAVE_QUOTA when the account could not be charged for them. */
+ * then cannot fail until it is used up: the quota counts them as charged from now on.
+ * CLEAVE_RESERVE and nothing changed when there are not that many; CLEAVE_QUOTA when the account
+ * could not be charged for them. */
 enum cleave_status pool_reserve(struct mm_ctx *ctx, struct payer *payer,
                                 uint64_t frames) MUST_CHECK;
 /* Gives back what is left of it. */
@@ -162,7 +173,8 @@ enum cleave_status account_create(struct mm_ctx *ctx, struct pool *pool, uint64_
                                   uint32_t *out) MUST_CHECK;
 /* The owner is gone; the record goes with the last frame charged to it. */
 void account_release(struct mm_ctx *ctx, struct pool *pool, uint32_t account);
-/* Sets the quota; may lie below what is charged, which then only stops further charges. */
+/* Sets the quota; may lie below what is charged and promised, which then only stops further charges
+ * and promises. */
 enum cleave_status account_set_limit(struct mm_ctx *ctx, struct pool *pool, uint32_t account,
                                      uint64_t limit) MUST_CHECK;
 /* The record; null for an index that was never made. */

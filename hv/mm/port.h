@@ -57,6 +57,7 @@ enum port_point {
     POINT_COPIED,       /* bytes copied, no lock held, before the entry is compared again */
     POINT_SPLIT_RAISED, /* split: parts raised, head not yet lowered */
     POINT_MERGE_RAISED, /* collapse: head raised, parts not yet lowered */
+    POINT_SPREAD,       /* the parts of a run have their share of its splits, which still count */
     POINT_TABLE_COPIED, /* table copied and counted, not yet linked */
     POINT_FLUSH,        /* batch: entries changed, flush not yet begun */
     POINT_FLUSHED,      /* batch: flush acknowledged, nothing dropped yet */

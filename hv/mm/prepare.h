@@ -19,8 +19,7 @@ struct prepared_item {
 
 struct prepared {
     unsigned count;
-    struct payer
-        *payer; /* whose reservation frames go back to that were not put in place; null: none */
+    struct payer *payer; /* to whom 4 KiB frames go back that were not put in place; null: freed */
     struct prepared_item item[PREPARED_MAX];
 };
 

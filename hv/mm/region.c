@@ -636,7 +636,7 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
         return CLEAVE_OK;
     }
     /* What comes and goes with each write to an armed page must not use a reservation up. */
-    change->back = payer->reserved != 0 ? payer : NULL;
+    change->back = payer_reserves(payer);
     enum cleave_status status = have_spare(ctx, payer, change, plan.frames);
     if (status != CLEAVE_OK) {
         return status;

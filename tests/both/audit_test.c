@@ -353,6 +353,8 @@ static void accounts_used(void) { pool->account_used++; }
 static void account_freed_twice(void) { pool->account_free = one->payer.account; }
 static void charged_to_other(void) { page_frame(PAGES)->account = (uint16_t)left->payer.account; }
 static void reserved_sum(void) { one->payer.reserved = 5; }
+static void promised_sum(void) { account_of(pool, one->payer.account)->promised = 5; }
+static void promised_by_nobody(void) { one->op_payer.promised = true, one->op_payer.reserved = 5; }
 static void reserved_too_much(void)
 {
     one->payer.reserved = pool->free + 1;
@@ -635,6 +637,8 @@ static const struct breakage {
     {"a live account is free", account_freed_twice, 8},
     {"charged to another account", charged_to_other, 8},
     {"reserved by nobody's pool", reserved_sum, 8},
+    {"promised and not reserved", promised_sum, 8},
+    {"reserved and not promised", promised_by_nobody, 8},
     {"reserved more than free", reserved_too_much, 8},
     {"leaked frame", leaked, 8},
     {"dead table nowhere", dead_table, 8},

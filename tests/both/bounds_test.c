@@ -570,6 +570,48 @@ TEST(too_little_memory_leaves_shared_memory_shared)
     }
 }
 
+/* Its quota neither: what is reserved counts as charged, so that nothing else of the domain takes
+ * it, and it is had under whatever quota there is by then. */
+TEST(others_of_the_domain_leave_room_for_the_copies)
+{
+    const uint64_t fresh = AT + PAGES + GIGA;
+    for (unsigned lower = 0; lower < 2; lower++) {
+        start(0);
+        prepare_shared();
+        scene_region(space, fresh, BLOCK, REGION_PRIVATE, RIGHT_ALL, 0);
+        struct space *child = scene.pool->spaces;
+        const struct account *account = account_of(scene.pool, space->payer.account);
+        for (uint64_t i = 0; i < PAGES; i++) {
+            scene_write(child, AT + i, 100 + i);
+        }
+        stop_in(PHASE_CONVERT, 2);
+        CHECK(space->op_payer.reserved > TABLE_ENTRIES);
+        uint64_t limit = account->charged + space->op_payer.reserved + ROOT_LEVEL + 2;
+        REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, space->payer.account, limit));
+        enum cleave_status status = CLEAVE_OK;
+        uint64_t touched = 0;
+        for (; status == CLEAVE_OK && touched < BLOCK; touched += status == CLEAVE_OK) {
+            status = space_fault(scene.ctx, space, PAGE(fresh + touched), ACCESS_WRITE, NULL);
+        }
+        CHECK_STATUS(status, CLEAVE_QUOTA);
+        CHECK_LE(2, touched);
+        CHECK_EQ(account->charged + space->op_payer.reserved, limit);
+        scene_audit();
+        if (lower) {
+            REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, space->payer.account, 1));
+        }
+        CHECK_OK(do_unshare());
+        CHECK_LE(account->charged, limit);
+        CHECK_EQ(account->promised, 0);
+
+        for (uint64_t i = 0; i < PAGES; i++) {
+            scene_look(space, AT + i, 100 + i);
+        }
+        scene_audit();
+        finish();
+    }
+}
+
 /* --- Writers while a change is built ---------------------------------------------------------- */
 
 static unsigned woken;

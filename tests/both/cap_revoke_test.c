@@ -306,6 +306,8 @@ TEST(nothing_is_derived_while_it_is_revoked)
     cap_t pool = rig_pool(&rig, 8);
     cap_t copy = rig_copy(&rig, pool, CAP_MAY_ALL, CAP_SELF);
     cap_t space = rig_space(&rig, pool);
+    cap_t own = rig_space(&rig, rig_pool(&rig, 8)); /* of a pager's process, which stays */
+    const struct channel_options options = {.grain = 0};
 
     rig.ctx->budget = 1; /* one capability is swept */
     CHECK_STATUS(cap_revoke(rig.ctx, rig.root, pool), CLEAVE_AGAIN);
@@ -318,9 +320,14 @@ TEST(nothing_is_derived_while_it_is_revoked)
     CHECK_STATUS(cap_look(rig.ctx, rig.root, space, &info), CLEAVE_REVOKED);
     /* The copy is still to be swept: it serves, but the pool makes nothing any more. */
     CHECK_STATUS(cap_create_space(rig.ctx, rig.root, copy, ANY, CAP_SELF, &made), CLEAVE_DYING);
+    CHECK_STATUS(cap_create_channel(rig.ctx, rig.root, copy, &options, CAP_SELF, &made),
+                 CLEAVE_DYING);
+    CHECK_STATUS(cap_create_pager(rig.ctx, rig.root, copy, own, gpa(0), CAP_SELF, &made),
+                 CLEAVE_DYING);
+    CHECK(strcmp(rig.ctx->error.argument, "pool") == 0);
     CHECK_OK(cap_copy(rig.ctx, rig.root, copy, 1, CAP_SELF, &made));
     CHECK_OK(cap_revoke(rig.ctx, rig.root, pool));
-    CHECK_EQ(rig_audit(&rig), 2);
+    CHECK_EQ(rig_audit(&rig), 4);
     (void)rig_space(&rig, pool);
 
     /* A delete that was begun serves nobody. */
@@ -330,7 +337,7 @@ TEST(nothing_is_derived_while_it_is_revoked)
     CHECK_STATUS(cap_look(rig.ctx, rig.root, pool, &info), CLEAVE_REVOKED);
     CHECK_STATUS(cap_revoke(rig.ctx, rig.root, pool), CLEAVE_REVOKED);
     CHECK_OK(cap_delete(rig.ctx, rig.root, pool));
-    CHECK_EQ(rig_audit(&rig), 1);
+    CHECK_EQ(rig_audit(&rig), 3);
 }
 
 TEST(held_node_is_emptied_but_stays)

@@ -4,6 +4,7 @@
 
 #include "fork.h"
 #include "host.h"
+#include "notify.h"
 #include "pin.h"
 #include "shapes.h"
 #include "table.h"
@@ -218,6 +219,45 @@ TEST(writes_to_shared_memory_and_asks_again)
     CHECK_OK(mapper_write(WINDOW + PAGE_SIZE, 3));
     CHECK_EQ(shape_read(shaped.space, PAGE_A), 3);
     check_all();
+}
+
+/* A write through the map was denied, and the guest does something else first: the denial is not
+ * for a write to the page that comes much later. Without that, the write is refused. */
+TEST(a_denial_ends_with_the_next_fault)
+{
+    const struct region memory = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL};
+    for (unsigned other = 0; other < 2; other++) {
+        struct vcpu_wait wait = {.vcpu = 1};
+        struct channel *channel;
+        struct event event;
+        test_case("another fault: %u", other);
+        set_up(SHAPE_PAGES);
+        host_cpu_set_wait(1, &wait);
+        REQUIRE_OK(space_set_region(shaped.ctx, mapper, gpa(0), level_size(1), &memory));
+        REQUIRE_OK(channel_create(shaped.ctx, shaped.pool, &(struct channel_options){.grain = 0},
+                                  &channel));
+        REQUIRE_OK(map(PAGE_A, WINDOW));
+        REQUIRE_OK(channel_arm(shaped.ctx, channel, shaped.space, gpa(PAGE_A), PAGE_SIZE));
+        CHECK_STATUS(mapper_write(WINDOW, 1), CLEAVE_WAIT);
+        REQUIRE(channel_next(shaped.ctx, channel, &event));
+        CHECK_EQ(event.space, shaped.space->id);
+        REQUIRE_OK(channel_verdict(shaped.ctx, channel, event.id, VERDICT_DENY));
+        CHECK_EQ(wait.outcome, WAIT_DENIED);
+        struct space *child = NULL;
+        if (other) {
+            CHECK_OK(mapper_write(0, 1));
+            REQUIRE_OK(channel_disarm(shaped.ctx, channel, shaped.space, gpa(PAGE_A), PAGE_SIZE));
+            child = shape_fork(shaped.space); /* the write faults in the owner */
+        }
+        CHECK_STATUS(mapper_write(WINDOW, NEW_VALUE), other ? CLEAVE_OK : CLEAVE_DENIED);
+        CHECK_EQ(shape_read(shaped.space, PAGE_A), other ? NEW_VALUE : shape_tag(1));
+        CHECK_EQ(wait.outcome, WAIT_RETRY);
+        if (child != NULL) {
+            CHECK_EQ(shape_read(child, PAGE_A), shape_tag(1));
+        }
+        channel_destroy(shaped.ctx, channel);
+        check_all();
+    }
 }
 
 /* --- Ends ------------------------------------------------------------------------------------- */

@@ -455,6 +455,54 @@ TEST(quota_counts_what_is_reserved)
     CHECK_STATUS(account_set_limit(scene.ctx, scene.pool, 60000, 3), CLEAVE_INVALID);
 }
 
+/* What is reserved is charged as it is drawn whatever the quota has become, and another payer of
+ * the account does not get at it. What comes back into the reservation is promised again. */
+TEST(what_is_reserved_is_part_of_the_quota)
+{
+    start(0, 10);
+    struct payer other = {.pool = scene.pool, .account = payer.account};
+    const struct account *account = account_of(scene.pool, payer.account);
+    pfn_t f;
+    REQUIRE_OK(pool_reserve(scene.ctx, &payer, 8));
+    for (unsigned i = 0; i < 2; i++) {
+        REQUIRE_OK(pool_alloc(scene.ctx, &other, 0, FRAME_DATA, &f));
+    }
+    CHECK_STATUS(pool_alloc(scene.ctx, &other, 0, FRAME_DATA, &f), CLEAVE_QUOTA);
+    CHECK_STATUS(pool_reserve(scene.ctx, &other, 1), CLEAVE_QUOTA);
+    f = take(0);
+    CHECK_EQ(account->promised, 7);
+    pool_return(scene.ctx, &payer, f);
+    CHECK_EQ(account->promised, 8);
+    CHECK_EQ(charged(payer.account), 2);
+    CHECK_STATUS(pool_alloc(scene.ctx, &other, 0, FRAME_DATA, &f), CLEAVE_QUOTA);
+    REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, payer.account, 1));
+    for (unsigned i = 0; i < 5; i++) {
+        f = take(0);
+    }
+    CHECK_EQ(charged(payer.account), 7);
+    CHECK_EQ(account->promised, 3);
+    REQUIRE_OK(account_set_limit(scene.ctx, scene.pool, payer.account, 8));
+    CHECK_STATUS(pool_alloc(scene.ctx, &other, 0, FRAME_DATA, &f), CLEAVE_QUOTA);
+    pool_unreserve(scene.ctx, &payer);
+    CHECK_EQ(account->promised, 0);
+    REQUIRE_OK(pool_alloc(scene.ctx, &other, 0, FRAME_DATA, &f));
+}
+
+/* A record stays while something is promised to it, and goes once. */
+TEST(promises_end_before_their_account)
+{
+    start(0, 10);
+    uint32_t used = scene.pool->account_used;
+    REQUIRE_OK(pool_reserve(scene.ctx, &payer, 3));
+    account_release(scene.ctx, scene.pool, payer.account);
+    CHECK_EQ(scene.pool->account_used, used);
+    pool_unreserve(scene.ctx, &payer);
+    CHECK_EQ(scene.pool->account_used, used - 1);
+    pool_unreserve(scene.ctx, &payer);
+    CHECK_EQ(scene.pool->account_used, used - 1);
+    scene_end();
+}
+
 /* Tables and region nodes are charged to the space as well (T-X10), and a space at its limit gets
  * no more, whoever else has plenty. */
 TEST(x10_tables_are_charged)

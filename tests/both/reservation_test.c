@@ -131,6 +131,39 @@ TEST(outlasts_lost_splits_of_paged_blocks)
     scene_end();
 }
 
+/* The table that is in vain goes back to whom it came from: a grant, or whoever asks first. */
+TEST(lost_splits_are_given_back_to_who_paid)
+{
+    const struct region paged = {.policy = REGION_PAGED, .rights = RIGHT_READ | RIGHT_WRITE};
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 2};
+    for (unsigned granted = 0; granted < 2; granted++) {
+        struct space *child = NULL;
+        struct vcpu_wait wait = {.vcpu = 1};
+        test_case("granted %u", granted);
+        scene_start(0);
+        struct space *control = scene_space(), *space = scene_space();
+        REQUIRE_OK(pager_create(scene.ctx, scene.pool, control, PAGE(WINDOW), &pager));
+        REQUIRE_OK(
+            space_map_paged(scene.ctx, space, PAGE(0), BYTES(BLOCK), pager, 1, 1, 0, &paged));
+        REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &child));
+        pool_unreserve(scene.ctx, &child->payer); /* as if it were used up */
+        pte_t entry = scene_lookup(child, 0).entry;
+        REQUIRE_OK(paged_split(scene.ctx, child, &child->payer, gfn(0), entry));
+        if (granted) {
+            pool_wait(scene.ctx, scene.pool, &wait, 3);
+        }
+        uint64_t free = scene.pool->free;
+        CHECK_OK(paged_split(scene.ctx, child, space_payer(child, &wait), gfn(0), entry));
+        CHECK_EQ(child->payer.reserved, 0);
+        CHECK_EQ(wait.grant.reserved, granted ? 3 : 0);
+        CHECK_EQ(scene.pool->reserved, wait.grant.reserved);
+        CHECK_EQ(scene.pool->free, free);
+        pool_cancel_wait(scene.ctx, scene.pool, &wait);
+        REQUIRE_OK(pager_destroy(scene.ctx, pager));
+        scene_end();
+    }
+}
+
 /* Another space maps a page and unmaps it again: the frame of the records comes and goes. */
 TEST(outlasts_maps_that_come_and_go)
 {

@@ -198,6 +198,59 @@ TEST(a_dropped_table_wakes_who_waits_for_memory)
     scene_end();
 }
 
+static struct {
+    struct space *space;
+    bool done;
+} rival;
+
+static void ask_first(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b, void *arg)
+{
+    (void)a, (void)b, (void)arg;
+    if (point == POINT_COPIED && ctx->cpu == 1 && !rival.done) {
+        rival.done = true;
+        CHECK_STATUS(space_fault(host_ctx(2), rival.space, PAGE(0), ACCESS_READ, &waits[2]),
+                     CLEAVE_WAIT);
+    }
+}
+
+/* Two vcpus ask for one page, and the frame of one of them is in vain: it goes back to its
+ * reservation or grant, and to the pool where that was used up. */
+TEST(a_load_in_vain_takes_nothing)
+{
+    TEST_NEEDS_HOOKS();
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 2};
+    enum { RESERVED, USED_UP, GRANTED, CASES };
+    for (unsigned row = 0; row < CASES; row++) {
+        test_case("case %u", row);
+        start();
+        struct pager *pager = new_pager(0);
+        map(space, 0, 2, pager, 0);
+        REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &rival.space));
+        uint64_t reserved = row == RESERVED ? rival.space->payer.reserved - 1 : 0;
+        if (row != RESERVED) {
+            pool_unreserve(scene.ctx, &rival.space->payer);
+        }
+        if (row == GRANTED) {
+            pool_wait(scene.ctx, scene.pool, &waits[1], 2);
+            REQUIRE_EQ(waits[1].grant.reserved, 2);
+        }
+        uint64_t free = scene.pool->free;
+        rival.done = false;
+        host_on_point(ask_first, NULL);
+        CHECK_STATUS(space_fault(host_ctx(1), rival.space, PAGE(0), ACCESS_READ, &waits[1]),
+                     CLEAVE_WAIT);
+        host_on_point(NULL, NULL);
+        CHECK(rival.done);
+        CHECK_EQ(rival.space->payer.reserved, reserved);
+        CHECK_EQ(waits[1].grant.reserved, 0); /* the fault is over */
+        CHECK_EQ(scene.pool->reserved, reserved);
+        CHECK_EQ(scene.pool->free, free - 1);
+        scene_audit();
+        REQUIRE_OK(pager_destroy(scene.ctx, pager));
+        scene_end();
+    }
+}
+
 /* --- What is said -------------------------------------------------------------------------------
  */
 

@@ -281,6 +281,62 @@ TEST(a_reservation_outlasts_lost_races)
     scene_end();
 }
 
+static struct {
+    struct space *sibling;
+    struct vcpu_wait wait; /* of a vcpu of the sibling's */
+} next;
+
+/* The rival is faster, and a vcpu of another space finds nothing left. */
+static void write_first_and_wait(struct mm_ctx *ctx, enum port_point point, uint64_t a, uint64_t b,
+                                 void *arg)
+{
+    bool before = rival.done;
+    write_first(ctx, point, a, b, arg);
+    if (!before && rival.done) {
+        CHECK_STATUS(
+            space_fault(host_ctx(3), next.sibling, PAGE(rival.page), ACCESS_WRITE, &next.wait),
+            CLEAVE_WAIT);
+    }
+}
+
+/* A space whose reservation is used up waits for memory, and the copy that it is granted is in
+ * vain: that frame is for who waits next. */
+TEST(a_grant_of_a_lost_race_goes_on)
+{
+    TEST_NEEDS_HOOKS();
+    const struct fork_options options = {.limit = UINT64_MAX, .reserve = true, .vcpus = 2};
+    struct vcpu_wait wait = {.vcpu = 1};
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 4, 0);
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &rival.space));
+    next.sibling = scene_fork(space);
+    next.wait = (struct vcpu_wait){.vcpu = 2};
+    scene_write(rival.space, 0, 1); /* their tables are their own */
+    scene_write(next.sibling, 0, 1);
+    pool_unreserve(scene.ctx, &rival.space->payer);
+    scene_drain(0);
+    rival.page = 1;
+    rival.done = false;
+    CHECK_STATUS(space_fault(host_ctx(1), rival.space, PAGE(1), ACCESS_WRITE, &wait), CLEAVE_WAIT);
+    scene_give_back(wait.need);
+    REQUIRE_EQ(wait.grant.reserved, wait.need);
+    scene_give_back(1); /* for the rival */
+    host_on_point(write_first_and_wait, NULL);
+    CHECK_OK(space_fault(host_ctx(1), rival.space, PAGE(1), ACCESS_WRITE, &wait));
+    host_on_point(NULL, NULL);
+    CHECK(rival.done);
+    CHECK_EQ(wait.grant.reserved, 0);
+    CHECK_EQ(rival.space->payer.reserved, 0);
+    CHECK_EQ(next.wait.kind, WAIT_NONE);
+    CHECK_EQ(next.wait.grant.reserved, next.wait.need);
+    scene_audit();
+    CHECK_OK(space_fault(host_ctx(3), next.sibling, PAGE(1), ACCESS_WRITE, &next.wait));
+    CHECK_EQ(scene.pool->reserved, 0);
+    scene_give_back(UINT64_MAX);
+    scene_end();
+}
+
 /* --- Two collapses of one block --------------------------------------------------------------- */
 
 static struct {

@@ -11,7 +11,7 @@ enum cleave_status frame_split(struct mm_ctx *ctx, pfn_t f, unsigned order)\
     spin_unlock(ctx, &run_of(f, 2)->lock, RANK_GIGA);\
     port_point(ctx, POINT_SPLIT_RAISED, f.v, order);\
     spin_lock(ctx, &run->lock, count_rank(order - 1));\
-    bool room = run->split < FRAME_COUNT_MAX || renew_split(run, frame_of(f, order - 1));\
+    bool room = run->split < FRAME_COUNT_MAX || renew_split(ctx, run, frame_of(f, order - 1));\
     run->split += room;\
     __atomic_store_n(&run->used, TABLE_ENTRIES, __ATOMIC_RELEASE);\
     spin_unlock(ctx, &run->lock, count_rank(order - 1));\

@@ -1,4 +1,4 @@
 # I3: the same for the blocks of a 1 GiB block.
 # File: hv/mm/frame.c
 # Test: frame.split_in_a_split_giant frame.dissolving_strands_nothing
-/^static void put_giga(/,/^}/s/spread_split(giga, frame_of(f, 1));//
+/^static void put_giga(/,/^}/s/spread_split(ctx, giga, frame_of(f, 1));//

@@ -212,13 +212,13 @@ bool spec_injected(const struct world *w) { return w->injected || host_allocatio
 bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_t need)
 {
     const struct account *account = payer ? account_of(w->pool, payer->payer.account) : NULL;
-    bool out = account && account->charged + need > account->limit;
+    bool out = account && account->charged + account->promised + need > account->limit;
     for (unsigned i = 0; i < REF_MAPS && payer && !out; i++) {
         const struct ref_map *map = &w->ref->map[i];
         if (map->live && w->space[map->mapper] == payer) {
             /* What a write through a map takes, the owner of the page pays. */
             account = account_of(w->pool, w->space[map->owner]->payer.account);
-            out = account->charged + need > account->limit;
+            out = account->charged + account->promised + need > account->limit;
         }
     }
     return out;

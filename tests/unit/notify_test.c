@@ -341,12 +341,11 @@ TEST(events_coalesce)
 
 TEST(readers_wait_for_an_event)
 {
-    struct vcpu_wait reader[3] = {{.space = space}, {.space = space}, {.space = space}};
+    struct vcpu_wait reader[3] = {{0}};
     struct event event;
     set_up(&(struct channel_options){.grain = 0});
     arm(LOOSE, BLOCK);
     for (unsigned i = 0; i < 3; i++) {
-        reader[i].space = space;
         CHECK(!channel_await(ctx, channel, &reader[i], &event));
         CHECK_EQ(reader[i].kind, WAIT_EVENT);
     }
@@ -766,6 +765,88 @@ TEST(space_destroy_ends_its_events)
     nothing_next();
     (void)store_decided(LOOSE, VERDICT_ALLOW);
     check_audit();
+}
+
+enum stopped { STOPPED_STAGE, STOPPED_BUILD, STOPPED_CONVERT, STOPPED_UNMAP, STOPPED };
+
+#define OTHER (BASE + BLOCKS * BLOCK) /* memory that the stopped call is for */
+
+static enum cleave_status change_other(enum stopped kind)
+{
+    const struct region shared = {.policy = REGION_SHARED, .rights = RIGHT_ALL};
+    switch (kind) {
+    case STOPPED_STAGE:
+        return space_set_region(ctx, space, gpa(OTHER), 4 * BLOCK, &shared);
+    case STOPPED_BUILD:
+        return space_protect(ctx, space, gpa(OTHER), 4 * BLOCK, RIGHT_READ);
+    case STOPPED_CONVERT:
+        return space_set_region(ctx, space, gpa(OTHER), 4 * BLOCK, &private_memory);
+    case STOPPED_UNMAP:
+        return space_unmap(ctx, space, gpa(OTHER), 4 * BLOCK);
+    case STOPPED:
+        break;
+    }
+    return CLEAVE_INVALID;
+}
+
+/* A vcpu that was stopped in a change of its memory takes an interrupt, writes an armed page and
+ * waits: it cannot go on with the change before the verdict. */
+TEST(verdict_on_who_is_stopped)
+{
+    static const enum space_phase phase[] = {PHASE_STAGE, PHASE_BUILD, PHASE_CONVERT, PHASE_BUILD};
+    const uint64_t budget = 1;
+    for (enum stopped kind = 0; kind < STOPPED; kind++) {
+        test_case("stopped %u", kind);
+        set_up(&(struct channel_options){.grain = 0});
+        arm(LOOSE, BLOCK);
+        if (kind != STOPPED_STAGE) {
+            REQUIRE_OK(change_other(STOPPED_STAGE));
+            for (uint64_t i = 0; i < 4 * BLOCK && kind != STOPPED_CONVERT; i += 2 * page) {
+                REQUIRE_OK(
+                    space_protect(ctx, space, gpa(OTHER + i), page, RIGHT_READ | RIGHT_WRITE));
+            }
+        }
+        if (kind == STOPPED_CONVERT) {
+            (void)fork_space();
+        }
+        do {
+            ctx->budget = budget;
+            REQUIRE_EQ(change_other(kind), CLEAVE_AGAIN);
+        } while (space->op_phase != phase[kind]);
+        ctx->budget = UINT64_MAX;
+        CHECK_STATUS(fault(space, LOOSE, 2), CLEAVE_WAIT);
+        CHECK_OK(channel_verdict(ctx, channel, next().id, VERDICT_ALLOW));
+        CHECK_EQ(waits[2].kind, WAIT_NONE);
+        CHECK_EQ(space->op, OP_NONE);
+        check_audit();
+        CHECK_OK(fault(space, LOOSE, 2));
+        CHECK_OK(change_other(kind)); /* begins again, or finds it done */
+        check_audit();
+    }
+}
+
+/* A reader of events waits for no page: where its vcpu waited before, in a space that is gone, is
+ * another's memory. */
+TEST(readers_touch_no_space)
+{
+    static unsigned char before[PAGE_SIZE];
+    struct event event;
+    set_up(&(struct channel_options){.grain = 0});
+    arm(LOOSE, BLOCK);
+    struct space *child = fork_space();
+    pfn_t gone = pfn((uint32_t)(((unsigned char *)child - machine.direct_map) >> PAGE_SHIFT));
+    CHECK_STATUS(fault(child, LOOSE, 2), CLEAVE_WAIT); /* as a copy to the child does */
+    CHECK_OK(channel_verdict(ctx, channel, next().id, VERDICT_ALLOW));
+    destroy(child);
+    pfn_t f = PFN_NONE;
+    while (f.v != gone.v) {
+        REQUIRE_OK(pool_alloc(ctx, &space->payer, 0, FRAME_DATA, &f));
+    }
+    memcpy(before, frame_address(gone), PAGE_SIZE);
+    CHECK(!channel_await(ctx, channel, &waits[2], &event));
+    CHECK_EQ(waits[2].kind, WAIT_EVENT);
+    CHECK_BYTES(frame_address(gone), before, PAGE_SIZE);
+    channel_cancel_wait(ctx, pool, &waits[2]);
 }
 
 /* --- Errors ----------------------------------------------------------------------------------- */
