@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A copy of a vcpu goes on as the vcpu does: asleep in HLT, and single-stepped. A fault in the
- * delivery of a double fault ends a domain. */
+/* A copy of a vcpu goes on as the vcpu does: asleep in HLT, and single-stepped. Debug exceptions
+ * come once, and a fault in the delivery of a double fault ends a domain. */
 #include "guest.h"
 
 const char guest_name[] = "states";
@@ -135,6 +135,54 @@ static void single_step(void)
     destroy(id);
 }
 
+/* --- Debug exceptions are told once ----------------------------------------------------------- */
+
+#define DR6_RESET UINT64_C(0xffff0ff0)
+#define DR6_CAUSES UINT64_C(0x600f) /* BS, BD, B3 to B0 */
+static volatile uint64_t traps, trap_at, trap_dr6;
+
+extern char count_handler[], unknown_handler[], int1_end[];
+__asm__(".text\n"
+        "count_handler:\n"
+        "    pushq %rax\n"
+        "    movq 8(%rsp), %rax\n"
+        "    movq %rax, trap_at\n"
+        "    movq %db6, %rax\n"
+        "    movq %rax, trap_dr6\n"
+        "    incq traps\n"
+        "    cmpq $1, traps\n"
+        "    jbe 1f\n"
+        "    incq 8(%rsp)\n" /* comes for ever otherwise */
+        "1:  popq %rax\n"
+        "    iretq\n"
+        "unknown_handler:\n" /* over the instruction */
+        "    incq (%rsp)\n"
+        "    iretq\n"
+        "    .globl count_handler, unknown_handler, int1_end\n");
+
+/* INT1 is a trap, whose cause DR6 does not tell. QEMU's CPU does not know it (#UD). */
+static void int1(void)
+{
+    set_gate(1, count_handler);
+    uint64_t low = guest_idt[6][0], high = guest_idt[6][1];
+    set_gate(6, unknown_handler);
+    __asm__ volatile("mov %0, %%db6\n"
+                     ".byte 0xf1\n"
+                     "int1_end: nop"
+                     :
+                     : "r"(DR6_RESET)
+                     : "memory");
+    guest_idt[6][0] = low;
+    guest_idt[6][1] = high;
+    if (guest_amd && traps == 0) {
+        say("INT1: not decidable here (the CPU has none)");
+        return;
+    }
+    CHECK_EQ(traps, 1);
+    CHECK_EQ(trap_at, int1_end);
+    CHECK_EQ(trap_dr6 & DR6_CAUSES, 0);
+}
+
 /* --- Faults in faults ------------------------------------------------------------------------- */
 
 /* No exception can be delivered where the table of gates is not readable: #GP, #DF, and the end. */
@@ -163,6 +211,7 @@ void guest_story(void)
 {
     third_fault();
     single_step();
+    int1();
     sleepers();
     sleepers_again();
     audit_clean();
