@@ -6,7 +6,7 @@
 const char guest_name[] = "states";
 
 #define HOLE UINT64_C(0x8000000) /* no memory there */
-#define TF UINT64_C(0x100)
+#define STEPPED_COPIES 12u
 
 extern uint64_t guest_idt[32][2];
 static volatile uint32_t halting, woken;
@@ -183,6 +183,90 @@ static void int1(void)
     CHECK_EQ(trap_dr6 & DR6_CAUSES, 0);
 }
 
+/* --- A vcpu that is single-stepped while another one forks ------------------------------------ */
+
+static volatile uint64_t asked, told, lost;
+static const char *volatile behind; /* the call */
+
+/* Counts the steps behind the call. There must be as many as there were calls. */
+extern char watch_handler[], yield_amd[], yield_intel[];
+__asm__(".text\n"
+        "watch_handler:\n"
+        "    pushq %rax\n"
+        "    movq 8(%rsp), %rax\n"
+        "    cmpq %rax, behind\n"
+        "    jne 1f\n"
+        "    incq told\n"
+        "    movq told, %rax\n"
+        "    cmpq %rax, asked\n"
+        "    je 1f\n"
+        "    incq lost\n"
+        "1:  popq %rax\n"
+        "    iretq\n"
+        "    .globl watch_handler, yield_amd, yield_intel\n");
+
+/* Calls that give up the CPU, so that it is often stopped behind one. */
+static void yields(uint64_t argument)
+{
+    (void)argument;
+    if (guest_amd) {
+        behind = yield_amd;
+        __asm__ volatile("pushfq; orq $0x300, (%%rsp); popfq\n"
+                         "1: incq asked; movl %0, %%eax; vmmcall; yield_amd: jmp 1b"
+                         :
+                         : "i"(CLEAVE_HYPERCALL), "D"(CLEAVE_OP_YIELD), "S"(0), "d"(0)
+                         : "rax", "memory");
+    } else {
+        behind = yield_intel;
+        __asm__ volatile("pushfq; orq $0x300, (%%rsp); popfq\n"
+                         "1: incq asked; movl %0, %%eax; vmcall; yield_intel: jmp 1b"
+                         :
+                         : "i"(CLEAVE_HYPERCALL), "D"(CLEAVE_OP_YIELD), "S"(0), "d"(0)
+                         : "rax", "memory");
+    }
+}
+
+/* Holds a CPU, so that in a child others have run before the vcpu that steps does: on Bochs an EPT
+ * violation at its first instruction would bring a lost step back. */
+static void spins(uint64_t argument)
+{
+    (void)argument;
+    __asm__ volatile("sti; 1: pause; jmp 1b");
+}
+
+static void check_steps(void)
+{
+    uint64_t before = told;
+    for (unsigned i = 0; i < 5000 && told < before + 5; i++) {
+        yield();
+    }
+    CHECK(told >= before + 5);
+    CHECK_EQ(lost, 0);
+}
+
+static void stepped_copies(void)
+{
+    uint32_t id;
+    set_gate(1, watch_handler);
+    start_vcpu(2, spins, 0);
+    start_vcpu(3, yields, 0);
+    for (unsigned n = 0; n < STEPPED_COPIES; n++) {
+        check_steps();
+        for (unsigned i = 0; i < 167 * n; i++) {
+            relax(); /* else it is always stopped at the same place */
+        }
+        if (fork_self(1, 0, &id) == 1) {
+            for (uint64_t end = cycles() + 1000000; cycles() < end;) {
+                relax();
+            }
+            check_steps();
+            leave(9);
+        }
+        wait_for(id, 9);
+        destroy(id);
+    }
+}
+
 /* --- Faults in faults ------------------------------------------------------------------------- */
 
 /* No exception can be delivered where the table of gates is not readable: #GP, #DF, and the end. */
@@ -214,5 +298,6 @@ void guest_story(void)
     int1();
     sleepers();
     sleepers_again();
+    stepped_copies();
     audit_clean();
 }
