@@ -2,8 +2,6 @@
 /* Dates of the Gregorian calendar; see date.h. */
 #include "date.h"
 
-#include <stdbool.h>
-
 enum { B_24_HOURS = 2, B_BINARY = 4, PM = 0x80 };
 
 static uint32_t number(uint8_t value, bool binary)
@@ -25,8 +23,14 @@ struct date date_of(const struct rtc_fields *fields)
     }
     date.year = number(fields->year, binary);
     uint32_t whole = date.year + 100 * number(fields->century, binary);
-    date.year = whole < 1970 || whole > 2999 ? 2000 + date.year : whole;
+    date.year = whole < 1970 || whole > 2499 ? 2000 + date.year : whole;
     return date;
+}
+
+bool date_is_legal(const struct date *date)
+{
+    return date->month >= 1 && date->month <= 12 && date->day >= 1 && date->day <= 31 &&
+           date->hour <= 23 && date->minute <= 59 && date->second <= 60;
 }
 
 /* Years begin in March, so that the leap day is the last. */

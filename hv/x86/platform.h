@@ -103,7 +103,7 @@ void cpu_send(unsigned id, enum interrupt_vector vector);
 /* Lets pending interrupts come in and handles them (sti; nop; cli); returns with interrupts off. */
 void cpu_take_interrupts(void);
 /* Waits with interrupts on until one came; returns with interrupts off. Does not sleep when
- * this_cpu()->resched or ->kicked is already set. */
+ * this_cpu()->resched, ->kicked or ->ticked is already set. */
 void cpu_idle(void);
 
 extern uint64_t tsc_per_second; /* measured at boot */

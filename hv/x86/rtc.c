@@ -44,11 +44,12 @@ static bool read_fields(struct rtc_fields *fields)
 void rtc_init(void)
 {
     struct rtc_fields fields;
-    if (!read_fields(&fields)) {
+    bool found = read_fields(&fields);
+    struct date date = date_of(&fields);
+    if (!found || !date_is_legal(&date)) {
         print("time: no real-time clock: the date is not known\n");
         return;
     }
-    struct date date = date_of(&fields);
     boot_ns = date_seconds(&date) * UINT64_C(1000000000) - tsc_to_ns(read_tsc());
     print("time: %u-%02u-%02u %02u:%02u:%02u UTC\n", date.year, date.month, date.day, date.hour,
           date.minute, date.second);

@@ -71,3 +71,44 @@ TEST(centuries)
     fields.century = 0x20;
     CHECK_EQ(date_of(&fields).year, 2070);
 }
+
+/* What no clock tells: a machine has none, or it lost its battery. */
+static const struct field_case {
+    const char *label;
+    struct rtc_fields fields;
+    bool legal;
+} fields_told[] = {
+    {"first", {.day = 1, .month = 1, .mode = ALL_HOURS}, true},
+    {"last", {0x59, 0x59, 0x23, 0x31, 0x12, 0x99, 0x20, ALL_HOURS}, true},
+    {"leap_second", {0x60, 0x59, 0x23, 0x30, 0x06, 0x15, 0x20, ALL_HOURS}, true},
+    {"midnight/12", {0, 0, 0x12, 1, 1, 0x26, 0x20, 0}, true},
+    {"zeros", {.mode = 0}, false},
+    {"zeros/24", {.mode = ALL_HOURS}, false},
+    {"ones", {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, false},
+    {"month_0", {.day = 1, .mode = ALL_HOURS}, false},
+    {"month_13", {.day = 1, .month = 0x13, .mode = ALL_HOURS}, false},
+    {"day_0", {.month = 1, .mode = ALL_HOURS}, false},
+    {"day_32", {.day = 0x32, .month = 1, .mode = ALL_HOURS}, false},
+    {"hour_24", {.hour = 0x24, .day = 1, .month = 1, .mode = ALL_HOURS}, false},
+    {"minute_60", {.minute = 0x60, .day = 1, .month = 1, .mode = ALL_HOURS}, false},
+    {"second_61", {.second = 0x61, .day = 1, .month = 1, .mode = ALL_HOURS}, false},
+};
+
+TEST_TABLE(legal, fields_told)
+{
+    struct date date = date_of(&row->fields);
+    CHECK_EQ(date_is_legal(&date), row->legal);
+}
+
+/* The clock's nanoseconds have 64 bits, which last until 2554. */
+TEST(nanoseconds_fit)
+{
+    struct rtc_fields fields = {0x59, 0x59, 0x23, 0x31, 0x12, 0x99, 0x24, ALL_HOURS};
+    struct date date = date_of(&fields);
+    CHECK_EQ(date.year, 2499);
+    CHECK(date_seconds(&date) < UINT64_MAX / 1000000000);
+    fields.century = 0x26;
+    fields.year = 0;
+    date = date_of(&fields);
+    CHECK_EQ(date.year, 2000);
+}

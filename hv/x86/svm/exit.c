@@ -120,8 +120,9 @@ void svm_decode(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
     case VMEXIT_RDPMC:
         hvm_inject(vcpu, HVM_EVENT_EXCEPTION(EXCEPTION_GP) | HVM_EVENT_ERROR, 0);
         break;
-    case VMEXIT_IRET: /* from now on an NMI may come; the CPU executes it again */
+    case VMEXIT_IRET: /* not executed yet: an NMI may come behind it, as behind a shadow */
         vcpu->nmi_masked = 0;
+        svm_vmcb(vcpu)->shadow |= 1; /* is loaded at each entry (15.15.3) */
         svm_intercept(vcpu, 0, VMCB_INTERCEPT0_IRET, false);
         break;
     case VMEXIT_INVD:

@@ -6,6 +6,7 @@
 #include "vmcs.h"
 
 #define DR6_STATUS UINT64_C(0x600f) /* BS, BD, B3 to B0 */
+#define EVENT_PRIVILEGED_SOFTWARE 5u
 #define DR7_GD (UINT64_C(1) << 13)
 
 static void inject_gp(struct hvm_vcpu *vcpu)
@@ -50,6 +51,15 @@ static void set_debug_registers(const struct hvm_exit *exit)
     vmwrite(GUEST_DR7, vmread(GUEST_DR7) & ~DR7_GD);
 }
 
+/* INT1 leaves the guest at the instruction, and its exception is told behind it (28.3.3). */
+static void pass_int1(struct hvm_vcpu *vcpu, const struct hvm_exit *exit)
+{
+    vcpu->regs.rip += exit->length;
+    vcpu->regs.rflags &= ~RFLAGS_RF;
+    vmwrite(GUEST_INTERRUPTIBILITY,
+            vmread(GUEST_INTERRUPTIBILITY) & ~(uint64_t)(BLOCKED_BY_STI | BLOCKED_BY_MOV_SS));
+}
+
 /* An exception is intercepted only so that the CPU leaves the guest: it goes there after all. An
  * NMI is the host's. */
 static void decode_exception(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
@@ -59,6 +69,9 @@ static void decode_exception(struct hvm_vcpu *vcpu, struct hvm_exit *exit)
         __asm__ volatile("int $2"); /* its IRET lets the next one come */
     } else if (vector == EXCEPTION_DB) {
         set_debug_registers(exit);
+        if ((event >> 8 & 7) == EVENT_PRIVILEGED_SOFTWARE) {
+            pass_int1(vcpu, exit);
+        }
         hvm_inject(vcpu, HVM_EVENT_EXCEPTION(vector), 0);
     } else if (vector == EXCEPTION_AC) {
         hvm_inject(vcpu, HVM_EVENT_EXCEPTION(vector) | HVM_EVENT_ERROR,

@@ -5,6 +5,18 @@
 
 #define ATTRIBUTE_UNUSABLE 0x1000u
 
+/* A single step that is to be told at the next entry: in the record it is an event. Within a shadow
+ * it is found anew at each entry. */
+static void save_step(struct hvm_state *state)
+{
+    bool waits = (vmread(GUEST_PENDING_DEBUG) & PENDING_DEBUG_STEP) != 0;
+    if (waits && !(state->interruptibility & 1) && !(state->pending & HVM_EVENT_VALID)) {
+        state->dr6 |= DR6_BS;
+        state->pending = HVM_EVENT_EXCEPTION(EXCEPTION_DB);
+        state->pending_error = 0;
+    }
+}
+
 /* What the VMCS holds as hvm_state has it, all of 64 bits there. */
 static const struct {
     uint16_t offset;
@@ -96,6 +108,7 @@ void vmx_state_save(struct hvm_vcpu *vcpu, struct hvm_state *state)
     state->sfmask = vcpu->msrs.sfmask;
     state->kernel_gs_base = vcpu->msrs.kernel_gs_base;
     switch_save(vcpu, state);
+    save_step(state);
 }
 
 void vmx_state_restore(struct hvm_vcpu *vcpu, const struct hvm_state *state)

@@ -360,7 +360,7 @@ static void vmx_skip(struct hvm_vcpu *vcpu, const struct hvm_exit *exit)
     vcpu->regs.rflags &= ~RFLAGS_RF;
     borrow(vcpu);
     if (vcpu->regs.rflags & RFLAGS_TF) { /* the instruction was a single step */
-        vmwrite(GUEST_PENDING_DEBUG, PENDING_DEBUG_STEP);
+        vmwrite(GUEST_PENDING_DEBUG, vmread(GUEST_PENDING_DEBUG) | PENDING_DEBUG_STEP);
     }
     vmwrite(GUEST_INTERRUPTIBILITY,
             vmread(GUEST_INTERRUPTIBILITY) & ~(uint64_t)(BLOCKED_BY_STI | BLOCKED_BY_MOV_SS));

@@ -91,6 +91,7 @@ static void sleep_once(void) { __asm__ volatile("sti; hlt; cli" : : : "memory");
 
 static volatile uint64_t started[VCPUS], ids[VCPUS], times[VCPUS], called[VCPUS], nmis[VCPUS];
 static volatile uint64_t deep[VCPUS], answers, spins;
+static volatile uint64_t depth, worst, turns, again; /* of NMIs: how many at once, on vcpu 2 */
 static volatile uint64_t order[4], taken;
 static volatile uint64_t spin[VCPUS], stop[VCPUS]; /* what the next start, or call, is to do */
 
@@ -145,10 +146,18 @@ __attribute__((used)) static void on_answer(struct frame *frame)
     wrmsr(MSR_EOI, 0);
 }
 
+/* The first stays until it is told `again`, with an exit at each turn. No other may begin before
+ * its IRET is through. */
 __attribute__((used)) static void on_nmi(struct frame *frame)
 {
     (void)frame;
-    nmis[self()]++;
+    if (++depth > worst) {
+        worst = depth;
+    }
+    for (nmis[self()]++; nmis[self()] == 1 && !again; turns++) {
+        yield();
+    }
+    depth--;
 }
 
 /* Past RDMSR or WRMSR. */
@@ -194,10 +203,31 @@ static void load_idt(void)
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
+/* NMIs of vcpu 2 have a stack of their own, always from its top: one that comes while the frame of
+ * the last one is still there overwrites it. */
+static void load_tss(void)
+{
+    static uint64_t gdt[5];
+    static uint32_t tss[26];
+    static char stack[8192] __attribute__((aligned(16)));
+    const struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) pointer = {sizeof(gdt) - 1, (uint64_t)gdt};
+    uint64_t base = (uint64_t)tss;
+    gdt[1] = UINT64_C(0x00af9b000000ffff);
+    gdt[2] = UINT64_C(0x00cf93000000ffff);
+    gdt[3] = UINT64_C(0x0000890000000067) | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56;
+    gdt[4] = base >> 32;
+    tss[9] = (uint32_t)(uint64_t)(stack + sizeof(stack)); /* IST 1 */
+    __asm__ volatile("lgdt %0; ltr %w1" : : "m"(pointer), "r"(3 * 8) : "memory");
+}
+
 static void prepare(void)
 {
     __builtin_memcpy(idt, guest_idt, sizeof(guest_idt));
     set_gate(NMI, on_nmi_entry);
+    idt[NMI].flags |= 1; /* the stack of load_tss() */
     set_gate(GP, on_gp_entry);
     set_gate(LOW, on_low_entry);
     set_gate(HIGH, on_high_entry);
@@ -244,6 +274,9 @@ static void topology(void)
 static void other(uint64_t number)
 {
     load_idt();
+    if (number == 2) {
+        load_tss();
+    }
     wrmsr(MSR_SPURIOUS, 0x1ff);
     ids[number] = rdmsr(MSR_ID);
     times[number] = cycles();
@@ -255,8 +288,8 @@ static void other(uint64_t number)
     while (!stop[number]) {
         sleep_once();
     }
-    deep[number]++;
     for (;;) {
+        deep[number]++;
         __asm__ volatile("hlt"); /* with interrupts off: NMI and INIT alone end it */
     }
 }
@@ -377,9 +410,36 @@ static void restart(void)
     call_and_wait(TO(1), 1);
 }
 
-/* HLT with interrupts off is ended by NMI and INIT alone. */
+/* Until vcpu 2 has been in its NMI for a while, or does not come on. */
+static void take_turns(void)
+{
+    uint64_t before = turns;
+    for (unsigned i = 0; i < 5000 && turns < before + 20; i++) {
+        yield();
+    }
+}
+
+/* The second NMI comes, once, when the first one is through. */
+static void second_nmi(void)
+{
+    uint64_t slept = deep[2];
+    take_turns();
+    CHECK_EQ(worst, 1);
+    CHECK_EQ(nmis[2], 1);
+    again = 1;
+    for (unsigned i = 0; i < 5000 && (nmis[2] < 2 || deep[2] == slept); i++) {
+        yield();
+    }
+    CHECK_EQ(worst, 1);
+    CHECK_EQ(nmis[2], 2);
+    CHECK(deep[2] > slept); /* behind both it goes on where it was */
+}
+
+/* HLT with interrupts off is ended by NMI and INIT alone. A second NMI waits for the end of the
+ * first, in a child that is made meanwhile as well. */
 static void deep_sleep(void)
 {
+    uint32_t id;
     stop[2] = 1;
     call_and_wait(TO(2), 1);
     while (deep[2] == 0) {
@@ -388,10 +448,16 @@ static void deep_sleep(void)
     uint64_t answered = answers;
     wrmsr(MSR_COMMAND, TO(2) | CALL);
     wrmsr(MSR_COMMAND, TO(2) | COMMAND_NMI);
-    while (nmis[2] == 0) {
-        relax();
-    }
+    take_turns();
     CHECK_EQ(nmis[2], 1);
+    wrmsr(MSR_COMMAND, TO(2) | COMMAND_NMI);
+    if (fork_self(1, 0, &id) == 1) {
+        second_nmi();
+        leave(9);
+    }
+    second_nmi();
+    CHECK_EQ(wait_for(id, 9), id);
+    destroy(id);
     interrupts_on();
     CHECK_EQ(answers, answered);
     interrupts_off();
