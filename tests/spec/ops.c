@@ -425,6 +425,13 @@ static void op_map_device(struct world *w)
     }
 }
 
+/* The range of an unmap that was stopped holds nothing any more: only what went is being dropped.
+ */
+static bool range_is_gone(const struct space *space)
+{
+    return space->op == OP_NONE || (space->op == OP_UNMAP && space->op_phase == PHASE_BUILD);
+}
+
 static void op_unmap(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
@@ -441,6 +448,10 @@ static void op_unmap(struct world *w)
     do {
         ops_budget(w);
         got = space_unmap(w->ctx, w->space[s], gpa(range.at), range.size);
+        if (got == CLEAVE_AGAIN && expected == CLEAVE_OK && range_is_gone(w->space[s])) {
+            w->ref->commit = true; /* who maps one of its pages can tell */
+            (void)ref_unmap(w->ref, s, range.at, range.size);
+        }
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
