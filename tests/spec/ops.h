@@ -35,6 +35,9 @@ void ops_touch(struct world *w, const struct spec_range *range);
 enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page);
 /* After a write to a page, before the reference makes it: the subscriber was told. */
 void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status got);
+/* False while dirty grains of what is going are taken off step by step: nobody can foresee then who
+ * has to wait for room. */
+bool ops_dirty_agrees(struct world *w);
 /* Cuts a range after its first page where someone has to be asked before one of them is written. */
 struct spec_range ops_cut_where_asked(struct world *w, unsigned s, struct spec_range range);
 /* True when the tables have a page of the range that is still to be loaded. */

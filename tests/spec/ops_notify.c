@@ -273,6 +273,17 @@ static void op_verdict(struct world *w)
     }
 }
 
+bool ops_dirty_agrees(struct world *w)
+{
+    bool agrees = true;
+    for (unsigned i = 0; i < SPEC_CHANNELS && agrees; i++) {
+        struct spec_channel *c = &w->channel[i];
+        agrees =
+            !c->core || ref_dirty(w->ref, c->number, grain_of(c)) == channel_dirty(w->ctx, c->core);
+    }
+    return agrees;
+}
+
 static void op_dirty(struct world *w)
 {
     struct spec_channel *c = pick_channel(w);
