@@ -191,12 +191,14 @@ void ops_forget_space(struct world *w, unsigned s)
     }
 }
 
-/* A mapper of this space's pages is going away, and the maps with it: they may be there or not. */
+/* A mapper of this space's pages is going away or being reset, and the maps with it: they may be
+ * there or not. */
 bool ops_maps_uncertain(const struct world *w, unsigned s)
 {
     for (unsigned i = 0; i < REF_MAPS; i++) {
         const struct ref_map *map = &w->ref->map[i];
-        if (map->live && map->owner == s && w->ref->space[map->mapper].life == REF_DYING) {
+        if (map->live && map->owner == s &&
+            (w->ref->space[map->mapper].life == REF_DYING || w->changing[map->mapper])) {
             return true;
         }
     }

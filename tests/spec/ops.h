@@ -20,7 +20,8 @@ bool ops_past(const struct world *w, const struct spec_range *range);
 uint64_t ops_pages(const struct spec_range *range);
 /* Spaces that are not unused. */
 unsigned ops_alive(const struct world *w);
-/* A mapper of this space's pages is going away, and the maps with it: they may be there or not. */
+/* A mapper of this space's pages is going away or being reset, and the maps with it: they may be
+ * there or not. */
 bool ops_maps_uncertain(const struct world *w, unsigned s);
 /* Takes a vcpu out of whatever queue it waits in, and gives back what it was granted. */
 void ops_cancel_wait(struct world *w, struct spec_vcpu *vcpu);
