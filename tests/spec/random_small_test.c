@@ -27,6 +27,7 @@ static const struct {
 } episodes[] = {
     {"a foreign page of an unmap that is stopped", 5, UINT64_C(0xcd19deb5052c81fb), NULL},
     {"a limit raised while a refusal is undone", 4, UINT64_C(0x771c46e02d4fb96d), NULL},
+    {"a pin that ends while pages are armed", 5, UINT64_C(0x58a6c33a51579ac0), NULL},
     {"a write while dirty grains are taken off", 4, UINT64_C(0xa6ee0d490d506d2e),
      "create,channel,arm,unmap,access,write,ragged,fork,destroy,reset,verdict,dirty"},
     {"a write to a page of a dying owner", 4, UINT64_C(0x4c57f8aa342abb37),
