@@ -473,3 +473,15 @@ TEST(every_allocation_fails)
     }
     CHECK(k > 8);
 }
+
+/* Its first node may lie where that of the machine before it did. */
+TEST(next_machine_begins_with_nothing)
+{
+    for (unsigned machines = 0; machines < 2; machines++) {
+        rig_start(&rig);
+        CHECK_EQ(rig_audit(&rig), 1);
+        (void)rig_copy(&rig, rig_node(&rig, 4), CAP_MAY_ALL, CAP_SELF);
+        CHECK_EQ(rig_audit(&rig), 3);
+        host_stop();
+    }
+}

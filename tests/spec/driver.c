@@ -400,7 +400,7 @@ void spec_preempted(struct world *w, unsigned space)
     /* Of memory that is no longer shared throughout the reference knows nothing. */
     const struct space *stopped = w->space[space];
     bool parts = stopped->op == OP_REGION && stopped->op_phase == PHASE_CONVERT;
-    if (spec_chance(w, w->shard->ragged ? 2 : 4) && !w->nested && !parts) {
+    if (spec_chance(w, w->shard->ragged ? 2 : 4) && !w->nested && !parts && ops_dirty_agrees(w)) {
         bool injected = spec_injected(w);
         uint64_t free_before = w->free_before;
         /* Where nothing is to be seen of it, others go on in that space as if it had not begun, but

@@ -96,6 +96,9 @@ struct world {
 /* Runs a shard; failures are the test's. `whole` is the number of steps between two comparisons of
  * everything: 1, or more where only what a step touched is compared after it. In run.c. */
 void spec_run(const struct spec_shard *shard, unsigned whole);
+/* Runs one episode of a shard with the operations `only` (null: all), and compares everything after
+ * each step. */
+void spec_run_episode(const struct spec_shard *shard, uint64_t seed, const char *only);
 
 /* --- An episode ------------------------------------------------------------------------------- */
 

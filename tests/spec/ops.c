@@ -191,12 +191,14 @@ void ops_forget_space(struct world *w, unsigned s)
     }
 }
 
-/* A mapper of this space's pages is going away, and the maps with it: they may be there or not. */
+/* A mapper of this space's pages is going away or being reset, and the maps with it: they may be
+ * there or not. */
 bool ops_maps_uncertain(const struct world *w, unsigned s)
 {
     for (unsigned i = 0; i < REF_MAPS; i++) {
         const struct ref_map *map = &w->ref->map[i];
-        if (map->live && map->owner == s && w->ref->space[map->mapper].life == REF_DYING) {
+        if (map->live && map->owner == s &&
+            (w->ref->space[map->mapper].life == REF_DYING || w->changing[map->mapper])) {
             return true;
         }
     }
@@ -267,6 +269,10 @@ static void op_set_region(struct world *w)
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;
+    if (got != expected && expected == CLEAVE_BUSY) {
+        w->ref->commit = false; /* a pin or a map may have ended between two parts */
+        expected = ref_set_region(w->ref, s, range.at, range.size, &region);
+    }
     if (spec_agree(w, got, expected, w->space[s], 40 + 3 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_set_region(w->ref, s, range.at, range.size, &region);
@@ -425,6 +431,13 @@ static void op_map_device(struct world *w)
     }
 }
 
+/* The range of an unmap that was stopped holds nothing any more: only what went is being dropped.
+ */
+static bool range_is_gone(const struct space *space)
+{
+    return space->op == OP_NONE || (space->op == OP_UNMAP && space->op_phase == PHASE_BUILD);
+}
+
 static void op_unmap(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
@@ -441,6 +454,10 @@ static void op_unmap(struct world *w)
     do {
         ops_budget(w);
         got = space_unmap(w->ctx, w->space[s], gpa(range.at), range.size);
+        if (got == CLEAVE_AGAIN && expected == CLEAVE_OK && range_is_gone(w->space[s])) {
+            w->ref->commit = true; /* who maps one of its pages can tell */
+            (void)ref_unmap(w->ref, s, range.at, range.size);
+        }
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     w->promised[s] = false;

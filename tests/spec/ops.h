@@ -20,7 +20,8 @@ bool ops_past(const struct world *w, const struct spec_range *range);
 uint64_t ops_pages(const struct spec_range *range);
 /* Spaces that are not unused. */
 unsigned ops_alive(const struct world *w);
-/* A mapper of this space's pages is going away, and the maps with it: they may be there or not. */
+/* A mapper of this space's pages is going away or being reset, and the maps with it: they may be
+ * there or not. */
 bool ops_maps_uncertain(const struct world *w, unsigned s);
 /* Takes a vcpu out of whatever queue it waits in, and gives back what it was granted. */
 void ops_cancel_wait(struct world *w, struct spec_vcpu *vcpu);
@@ -35,6 +36,9 @@ void ops_touch(struct world *w, const struct spec_range *range);
 enum cleave_status ops_foresee_notice(struct world *w, unsigned s, uint64_t page);
 /* After a write to a page, before the reference makes it: the subscriber was told. */
 void ops_notice(struct world *w, unsigned s, uint64_t page, enum cleave_status got);
+/* False while dirty grains of what is going are taken off step by step: nobody can foresee then who
+ * has to wait for room. */
+bool ops_dirty_agrees(struct world *w);
 /* Cuts a range after its first page where someone has to be asked before one of them is written. */
 struct spec_range ops_cut_where_asked(struct world *w, unsigned s, struct spec_range range);
 /* True when the tables have a page of the range that is still to be loaded. */

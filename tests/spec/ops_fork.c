@@ -230,7 +230,8 @@ static void op_move(struct world *w)
 static void op_limit(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ALIVE);
-    if (s == REF_SPACES) {
+    /* A call that was refused and is being undone will say so by the limit that it met. */
+    if (s == REF_SPACES || (w->stopped == w->space[s] && w->stopped->op_phase == PHASE_UNDO)) {
         return;
     }
     uint64_t limit = spec_chance(w, 4) ? spec_below(w, 100) : UINT64_MAX;

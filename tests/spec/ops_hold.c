@@ -239,7 +239,8 @@ void ops_take_back(struct world *w, unsigned owner, bool all)
         if (!map->live || map->owner != owner) {
             continue;
         }
-        bool present = abs_walk(w->space[map->mapper], map->to).present;
+        struct abs_page found = abs_walk(w->space[map->mapper], map->to);
+        bool present = found.present;
         struct region region = region_get(w->space[map->mapper]->regions, gfn(map->to));
         if (present && all) {
             spec_fail(w, "space %u still maps page 0x%" PRIx64 " of a space that is gone",
@@ -247,6 +248,8 @@ void ops_take_back(struct world *w, unsigned owner, bool all)
         }
         if (!present) {
             ref_map_taken(w->ref, map, region.policy == REGION_FOREIGN);
+        } else {
+            map->written = pte_writable(found.entry); /* and stays so until it is taken */
         }
     }
 }

@@ -171,6 +171,19 @@ static void drop_disarmed(struct world *w, struct spec_channel *c, unsigned s)
     }
 }
 
+/* Arms, rearms or disarms in the reference. */
+static enum cleave_status change_reference(struct world *w, unsigned what, unsigned s,
+                                           const struct spec_range *range,
+                                           const struct spec_channel *c, bool commit)
+{
+    w->ref->commit = commit;
+    if (what < 2) {
+        return ref_arm(w->ref, s, range->at, range->size, c->number);
+    }
+    return what < 4 ? ref_rearm(w->ref, s, range->at, range->size, c->number, grain_of(c))
+                    : ref_disarm(w->ref, s, range->at, range->size, c->number);
+}
+
 static void op_arm(struct world *w)
 {
     unsigned s = spec_pick_space(w, SPEC_ANY);
@@ -183,35 +196,25 @@ static void op_arm(struct world *w)
     spec_say(w, "channel_%s %u space %u 0x%" PRIx64 "+0x%" PRIx64,
              (const char *[]){"arm", "arm", "rearm", "rearm", "disarm"}[what], c->number, s,
              range.at, range.size);
-    for (unsigned turn = 0; turn < 2; turn++) {
-        enum cleave_status expected;
-        w->ref->commit = turn == 1;
-        if (what < 2) {
-            expected = ref_arm(w->ref, s, range.at, range.size, c->number);
-        } else if (what < 4) {
-            expected = ref_rearm(w->ref, s, range.at, range.size, c->number, grain_of(c));
-        } else {
-            expected = ref_disarm(w->ref, s, range.at, range.size, c->number);
-        }
-        if (turn == 1) {
-            break;
-        }
-        w->promised[s] = false;
-        enum cleave_status got;
-        unsigned calls = 0;
-        ops_before(w);
-        do {
-            ops_budget(w);
-            got = what < 2 ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
-                  : what < 4
-                      ? channel_rearm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
-                      : channel_disarm(w->ctx, c->core, w->space[s], gpa(range.at), range.size);
-        } while (ops_again(w, got, s, &calls));
-        ops_touch(w, &range);
-        if (!spec_agree(w, got, expected, w->space[s], 60 + 2 * ops_pages(&range))) {
-            return;
-        }
+    enum cleave_status expected = change_reference(w, what, s, &range, c, false);
+    enum cleave_status got;
+    unsigned calls = 0;
+    w->promised[s] = false;
+    ops_before(w);
+    do {
+        ops_budget(w);
+        got = what < 2   ? channel_arm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
+              : what < 4 ? channel_rearm(w->ctx, c->core, w->space[s], gpa(range.at), range.size)
+                         : channel_disarm(w->ctx, c->core, w->space[s], gpa(range.at), range.size);
+    } while (ops_again(w, got, s, &calls));
+    ops_touch(w, &range);
+    if (got != expected && expected == CLEAVE_BUSY) { /* a pin may have ended between two parts */
+        expected = change_reference(w, what, s, &range, c, false);
     }
+    if (!spec_agree(w, got, expected, w->space[s], 60 + 2 * ops_pages(&range))) {
+        return;
+    }
+    (void)change_reference(w, what, s, &range, c, true);
     if (what == 4) {
         drop_disarmed(w, c, s);
     }
@@ -271,6 +274,17 @@ static void op_verdict(struct world *w)
             ref_allow(w->ref, s, event.range.start.v, event.range.end.v, c->number);
         }
     }
+}
+
+bool ops_dirty_agrees(struct world *w)
+{
+    bool agrees = true;
+    for (unsigned i = 0; i < SPEC_CHANNELS && agrees; i++) {
+        struct spec_channel *c = &w->channel[i];
+        agrees =
+            !c->core || ref_dirty(w->ref, c->number, grain_of(c)) == channel_dirty(w->ctx, c->core);
+    }
+    return agrees;
 }
 
 static void op_dirty(struct world *w)

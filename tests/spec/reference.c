@@ -407,7 +407,7 @@ enum cleave_status ref_access(const struct ref *ref, unsigned space, uint64_t pa
         if (access != REF_ACCESS_WRITE) {
             return CLEAVE_OK;
         }
-        if (map->detached) {
+        if (map->detached || ref->space[map->owner].life == REF_DYING) {
             return map->written ? CLEAVE_OK : CLEAVE_FAULT;
         }
         status = ref_access(ref, map->owner, map->at, access);

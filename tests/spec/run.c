@@ -206,13 +206,8 @@ static void choose_steps(unsigned steps)
 
 #define ALLOC_STEPS 600u /* each is run once for every allocation before it */
 
-void spec_run(const struct spec_shard *shard, unsigned whole)
+static struct spec_sum *begin(const struct spec_shard *shard)
 {
-    uint64_t steps =
-        alloc_running() ? ALLOC_STEPS : test_steps((uint64_t)shard->steps * 10 * share());
-    uint64_t seed = test_seed() ^ spec_hash(TEST_VARIANT) ^ spec_hash(shard->label);
-    const char *one = getenv("CLEAVE_EPISODE");
-    bool here = getenv("CLEAVE_TEST_NOFORK") != NULL;
     struct spec_sum *sum =
         mmap(NULL, sizeof(*sum), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(sum != MAP_FAILED);
@@ -222,24 +217,53 @@ void spec_run(const struct spec_shard *shard, unsigned whole)
     signal(SIGABRT, on_signal);
     signal(SIGSEGV, on_signal);
     signal(SIGBUS, on_signal);
+    return sum;
+}
+
+/* Runs an episode, which must end well. */
+static void require_episode(const struct spec_shard *shard, uint64_t seed, unsigned steps,
+                            unsigned whole, struct spec_sum *sum)
+{
+    int how = 0;
+    if (getenv("CLEAVE_TEST_NOFORK") != NULL) {
+        run_episode(shard, seed, steps, whole, sum);
+    } else {
+        how = outcome(shard, seed, steps, whole, false, sum);
+    }
+    if (how != 0 && !left_out) {
+        shrink(shard, seed, steps, whole, how, sum);
+    }
+    REQUIRE(how == 0);
+}
+
+void spec_run(const struct spec_shard *shard, unsigned whole)
+{
+    uint64_t steps =
+        alloc_running() ? ALLOC_STEPS : test_steps((uint64_t)shard->steps * 10 * share());
+    uint64_t seed = test_seed() ^ spec_hash(TEST_VARIANT) ^ spec_hash(shard->label);
+    const char *one = getenv("CLEAVE_EPISODE");
+    struct spec_sum *sum = begin(shard);
+
     for (uint64_t done = 0; done < steps;) {
         uint64_t episode = one ? strtoull(one, NULL, 0) : test_random(&seed);
         uint64_t left = one ? shard->episode : steps - done;
         unsigned now = left < shard->episode ? (unsigned)left : shard->episode;
         done = one ? steps : done + now;
-        int how = 0;
-        if (here) {
-            run_episode(shard, episode, now, whole, sum);
-        } else {
-            how = outcome(shard, episode, now, whole, false, sum);
-        }
-        if (how != 0 && !left_out) {
-            shrink(shard, episode, now, whole, how, sum);
-        }
-        REQUIRE(how == 0);
+        require_episode(shard, episode, now, whole, sum);
     }
     printf("  %" PRIu64 " steps: %" PRIu64 " calls succeeded, %" PRIu64 " were refused, %" PRIu64
            " ran out of memory\n",
            steps, sum->applied, sum->refused, sum->exhausted);
+    CHECK(sum->applied > 0);
+}
+
+void spec_run_episode(const struct spec_shard *shard, uint64_t seed, const char *only)
+{
+    unsigned steps = shard->episode;
+    struct spec_sum *sum = begin(shard);
+
+    spec_only = only;
+    steps = alloc_running() && steps > ALLOC_STEPS ? ALLOC_STEPS : steps;
+    require_episode(shard, seed, steps, 1, sum);
     CHECK(sum->applied > 0);
 }

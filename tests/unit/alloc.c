@@ -161,6 +161,7 @@ void call_by_hand(void)
 static void machine_ends(void)
 {
     alloc_finish();
+    alloc_forget_tree();
     by_hand = false;
 }
 

@@ -76,6 +76,9 @@ struct alloc_state {
     } pool[ALLOC_POOLS];
 };
 void alloc_observe(struct alloc_state *state);
+/* The machine goes. The core keeps the head of its capabilities, and the next machine may have its
+ * first node at the same address before its cap_boot() has succeeded. */
+void alloc_forget_tree(void);
 /* Is no preempted call to be continued? */
 bool alloc_settled(void);
 /* These return false with a text that says what is wrong. Is all well between two calls? */
