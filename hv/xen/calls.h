@@ -30,7 +30,8 @@ enum cleave_status xen_hypercall_page(struct mm_ctx *ctx, struct vcpu *vcpu,
 
 /* State of a domain: none yet; as that of `from`; given back. CLEAVE_NO_MEMORY, CLEAVE_QUOTA. */
 void xen_vcpu_init(struct vcpu *vcpu);
-/* It begins anew: no timer, no poll, nothing to be told; its ports stay bound. */
+/* It begins anew: no timer, no poll. Its ports stay bound, and what its vcpu_info has pending is
+ * still told, as that may have been placed for it by another vcpu. */
 void xen_vcpu_restart(struct vcpu *vcpu);
 enum cleave_status xen_fork(struct mm_ctx *ctx, struct domain *from, struct domain *to) MUST_CHECK;
 void xen_free(struct mm_ctx *ctx, struct domain *domain);

@@ -56,7 +56,7 @@ void xen_vcpu_restart(struct vcpu *vcpu)
 {
     struct xen_vcpu *xen = &vcpu->xen;
     xen->deadline = xen->poll_until = 0;
-    xen->polling = xen->upcall = 0;
+    xen->polling = 0;
     vcpu_timer(vcpu, 0);
 }
 

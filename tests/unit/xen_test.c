@@ -280,7 +280,7 @@ TEST(a_vcpu_that_starts_anew_waits_for_nothing)
     vcpu[0].xen.virq[VIRQ_TIMER] = 9;
     xen_vcpu_restart(&vcpu[0]);
     CHECK_EQ(vcpu[0].xen.polling, 0);
-    CHECK_EQ(vcpu[0].xen.upcall, 0);
+    CHECK_EQ(vcpu[0].xen.upcall, 1);
     CHECK_EQ(vcpu[0].xen.deadline, 0);
     CHECK_EQ(vcpu[0].xen.poll_until, 0);
     CHECK_EQ(vcpu[0].xen.virq[VIRQ_TIMER], 9);
