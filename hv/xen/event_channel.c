@@ -274,6 +274,17 @@ static int64_t clear_pending(struct xen_call *call, uint32_t port)
     return result == XEN_AGAIN || result == XEN_WAIT || result == XEN_QUOTA ? result : 0;
 }
 
+/* What is pending goes first; what is stored for it meanwhile goes when it is bound again. */
+static int64_t close_port(struct xen_call *call, uint32_t number)
+{
+    uint8_t kind = __atomic_load_n(&call->xen->port[number].kind, __ATOMIC_RELAXED);
+    if (kind == XEN_PORT_FREE || kind == XEN_PORT_CONSOLE) {
+        return -XEN_EINVAL;
+    }
+    int64_t result = clear_pending(call, number);
+    return result == 0 ? free_port(call, number) : result;
+}
+
 /* Tells the guest the port that was bound; where that fails, or is to be repeated, it is free. */
 static int64_t tell_port(struct xen_call *call, uint64_t at, uint32_t port)
 {
@@ -443,7 +454,7 @@ static int64_t with_port(struct xen_call *call)
     case EVTCHNOP_send:
         return send(call, bind.port);
     case EVTCHNOP_close:
-        return free_port(call, bind.port);
+        return close_port(call, bind.port);
     case EVTCHNOP_unmask:
         return unmask(call, bind.port);
     default:
