@@ -24,6 +24,7 @@
 #define FAR_START UINT64_C(0x100000000)
 #define INITRD_ALIGN UINT64_C(0x200000)
 #define START_MAGIC 0x336ec578u
+#define START_CONTROL 3u /* SIF_PRIVILEGED, SIF_INITDOMAIN */
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
 
 struct start_info {
@@ -98,6 +99,7 @@ static enum cleave_status put_start_info(struct mm_ctx *ctx, struct space *space
     uint64_t initrd[4] = {image->initrd, 0, 0, 0}; /* address, size, command line, reserved */
     struct start_info info = {.magic = START_MAGIC,
                               .version = 1,
+                              .flags = image->config->control ? START_CONTROL : 0,
                               .command_line = COMMAND_LINE,
                               .rsdp = ACPI_TABLES,
                               .memory_map = MEMORY_MAP};
@@ -231,7 +233,9 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
     if (wrong != NULL) {
         return complain(ctx, d->name, wrong);
     }
-    uint32_t id = domain_ids_take(1);
+    uint32_t id = !d->control                             ? domain_ids_take(1)
+                  : domain_id_take(CLEAVE_DOMAIN_CONTROL) ? CLEAVE_DOMAIN_CONTROL
+                                                          : 0;
     uint64_t limit = d->limit == UINT64_MAX ? UINT64_MAX : d->limit >> PAGE_SHIFT;
     if (id == 0 || space_create(ctx, tenant_pool(d->pool), limit, &space) != CLEAVE_OK) {
         return complain(ctx, d->name, "no space");
@@ -245,6 +249,7 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
     }
     domain->has_window = 1;
     domain->at_boot = 1;
+    domain->control = d->control;
     identity_make(domain);
     hvm_state_start(&state, image.kernel.entry, (uint32_t)START_INFO);
     state.tsc_offset = domain->tsc_offset;

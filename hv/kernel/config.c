@@ -135,8 +135,8 @@ static bool pair(struct line *line, char key[CONFIG_NAME_SIZE], char value[CONFI
 /* A key that the line does not have yet; one that nobody knows is not looked at here. */
 static bool once(struct line *line, const char *key)
 {
-    static const char *const keys[] = {"size",   "pool",    "kernel", "memory", "limit",
-                                       "paused", "command", "order",  "vcpus",  "initrd"};
+    static const char *const keys[] = {"size",    "pool",  "kernel", "memory", "limit",  "paused",
+                                       "command", "order", "vcpus",  "initrd", "control"};
     for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (same(key, keys[i])) {
             bool again = line->seen >> i & 1;
@@ -224,6 +224,10 @@ static bool domain_word(struct line *line, struct config_domain *domain, const c
         domain->paused = true;
         return value[0] == '\0' || wrong(line, "paused has no value", value);
     }
+    if (same(key, "control")) {
+        domain->control = true;
+        return value[0] == '\0' || wrong(line, "control has no value", value);
+    }
     if (same(key, "command")) {
         __builtin_memcpy(domain->command, value, CONFIG_TEXT_SIZE);
         return true;
@@ -265,6 +269,11 @@ static bool domain_line(struct line *line, struct config *config)
     }
     if (line->error->what[0] != '\0') {
         return false;
+    }
+    for (unsigned i = 0; i < config->domains && domain->control; i++) {
+        if (config->domain[i].control) {
+            return wrong(line, "there is a control domain already", config->domain[i].name);
+        }
     }
     for (unsigned i = 0; i < config->pools; i++) {
         pool |= same(config->pool[i].name, domain->pool);

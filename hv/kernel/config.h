@@ -36,7 +36,7 @@ struct config_domain {
     char command[CONFIG_TEXT_SIZE];
     uint64_t memory, limit; /* bytes; limit UINT64_MAX: none */
     unsigned order, vcpus;
-    bool paused;
+    bool paused, control;
 };
 struct config {
     struct config_pool pool[CONFIG_POOLS_MAX];

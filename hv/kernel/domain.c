@@ -17,7 +17,7 @@
 static struct {
     struct klock lock;
     struct ids ids;
-    struct domain *domain[DOMAIN_IDS];
+    struct domain *domain[DOMAIN_ID_MAX + 1];
     struct domain *named[NAME_BUCKETS]; /* by bucket_of(name), linked by next_named */
 } table;
 
@@ -59,7 +59,7 @@ static bool is_domain(const struct domain *entry) { return entry != NULL && entr
 struct domain *domain_get(uint32_t id)
 {
     struct domain *domain = NULL;
-    if (id == 0 || id >= DOMAIN_IDS) {
+    if (id == 0 || id > DOMAIN_ID_MAX) {
         return NULL;
     }
     klock_take(&table.lock);
@@ -128,6 +128,9 @@ void domain_put(struct mm_ctx *ctx, struct domain *domain)
 
 bool domain_commands(const struct domain *caller, const struct domain *domain)
 {
+    if (caller->control) {
+        return true;
+    }
     while (domain != NULL && domain != caller && domain->depth > caller->depth) {
         domain = domain->parent;
     }
@@ -175,6 +178,17 @@ uint32_t domain_ids_take(uint32_t count)
     }
     klock_release(&table.lock);
     return first;
+}
+
+bool domain_id_take(uint32_t id)
+{
+    klock_take(&table.lock);
+    bool taken = id != 0 && id <= DOMAIN_ID_MAX && ids_take_one(&table.ids, id);
+    if (taken) {
+        table.domain[id] = HELD;
+    }
+    klock_release(&table.lock);
+    return taken;
 }
 
 void domain_ids_drop(uint32_t first, uint32_t count)

@@ -5,8 +5,8 @@
  * of the domain's pool, charged to its space's account.
  *
  * A domain may act on itself and on what it made, and what that made: authority is the chain of
- * `parent`. The object of a domain that is gone stays as long as a call uses it or a child names
- * it.
+ * `parent`. The control domain may act on all. The object of a domain that is gone stays as long as
+ * a call uses it or a child names it.
  */
 #ifndef KERNEL_DOMAIN_H
 #define KERNEL_DOMAIN_H
@@ -82,6 +82,7 @@ struct vcpu {
     uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
     uint32_t end_code;
     uint64_t exits, hypercalls;
+    uint64_t ran; /* ticks of the TSC on a CPU */
     struct cleave_error error;
     struct hvm_vcpu hvm;
     struct lapic lapic; /* these three of a snapshot, too */
@@ -111,10 +112,12 @@ struct domain {
     uint32_t id;
     uint32_t references; /* atomic: table, calls, children */
     char name[CLEAVE_NAME_SIZE];
+    uint8_t handle[16];        /* Xen's: whatever its maker gave */
     struct domain *next_named; /* under the table's lock */
     struct domain *parent;     /* null: made at boot, or by the debug console */
     uint32_t origin; /* id of the domain or snapshot that it was forked from; 0: of none */
     uint8_t at_boot; /* the boot configuration has it */
+    uint8_t control; /* the control domain: it may act on all others; Xen's ABI calls it 0 */
     uint32_t depth;
     struct pool *pool;
     struct space *space; /* null once destroyed; see domain_use() */
@@ -164,12 +167,14 @@ struct space *domain_use(struct domain *domain);
 void domain_unuse(struct domain *domain);
 /* The next domain with an id above `id`, with a reference; null at the end. */
 struct domain *domain_next(uint32_t id);
-/* Is `domain` the caller or descended from it? */
+/* Is `domain` the caller or descended from it, or the caller the control domain? */
 bool domain_commands(const struct domain *caller, const struct domain *domain);
 /* Is the name legal (1 to 63 of letters, digits and - _ .) and not one that forks are given? */
 bool domain_name_legal(const char name[CLEAVE_NAME_SIZE]);
 /* Holds `count` ids in a row for domains about to be made; 0 when there are none. */
 uint32_t domain_ids_take(uint32_t count);
+/* Holds that id; false when it is taken, or none. */
+bool domain_id_take(uint32_t id);
 void domain_ids_drop(uint32_t first, uint32_t count);
 
 /* --- Making and ending ------------------------------------------------------------------------ */

@@ -52,11 +52,19 @@ uint32_t ids_take(struct ids *ids, uint32_t count)
     return 0;
 }
 
+bool ids_take_one(struct ids *ids, uint32_t id)
+{
+    uint64_t bit = UINT64_C(1) << id % 64;
+    bool taken = (ids->taken[id / 64] & bit) != 0;
+    ids->taken[id / 64] |= bit;
+    return !taken;
+}
+
 void ids_drop(struct ids *ids, uint32_t id) { ids->taken[id / 64] &= ~(UINT64_C(1) << id % 64); }
 
 uint32_t ids_next(const struct ids *ids, uint32_t id)
 {
-    for (uint32_t at = id + 1; at < DOMAIN_IDS; at = (at | 63) + 1) {
+    for (uint32_t at = id + 1; at <= DOMAIN_ID_MAX; at = (at | 63) + 1) {
         uint64_t bits = ids->taken[at / 64] & (~UINT64_C(0) << at % 64);
         if (bits != 0) {
             return at / 64 * 64 + (uint32_t)__builtin_ctzll(bits);

@@ -310,7 +310,9 @@ void sched_run(void)
             continue;
         }
         cpu->current = vcpu;
+        uint64_t began = read_tsc();
         vcpu_run(vcpu);
+        vcpu->ran += read_tsc() - began;
         cpu->current = NULL;
         put_down(vcpu);
     }

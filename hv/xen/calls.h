@@ -62,9 +62,20 @@ struct xen_call {
 #define XEN_WAIT (INT64_MIN + 1)
 #define XEN_QUOTA (INT64_MIN + 2) /* as a store of the guest's own: until its limit allows it */
 
+static inline bool xen_repeats(int64_t result)
+{
+    return result == XEN_AGAIN || result == XEN_WAIT || result == XEN_QUOTA;
+}
+
 typedef int64_t xen_op_t(struct xen_call *call);
-xen_op_t xen_memory_op, xen_version_op, xen_console_io, xen_vcpu_op, xen_sched_op,
-    xen_event_channel_op, xen_hvm_op;
+xen_op_t xen_memory_op, xen_multicall, xen_version_op, xen_console_io, xen_vcpu_op, xen_sched_op,
+    xen_event_channel_op, xen_hvm_op, xen_platform_op, xen_sysctl, xen_domctl;
+/* The operation of that number; what it changed in `argument` is where it goes on when it is to be
+ * executed again. */
+int64_t xen_operate(struct xen_call *call, uint64_t number);
+
+/* The domain's number in Xen's ABI: 0 for the control domain. */
+uint32_t xen_domid(const struct domain *domain);
 
 /* Copies between the guest's linear address `at` and the hypervisor: 0, -XEN_EFAULT, XEN_AGAIN or
  * XEN_WAIT. */
@@ -79,6 +90,9 @@ int64_t xen_status(enum cleave_status status);
 void xen_raise(struct vcpu *vcpu, uint32_t port);
 /* The same for the vcpu to which the port is bound. Nothing where it is free. */
 void xen_raise_port(struct domain *domain, uint32_t port);
+/* The same for the port to which the domain bound `virq`, one of those that are told to one vcpu.
+ */
+void xen_raise_virq(struct domain *domain, uint32_t virq);
 /* Each vcpu of the domain looks again at what it is to be told. */
 void xen_attend_all(struct domain *domain);
 /* Is any of the `count` ports pending in the guest's memory? */

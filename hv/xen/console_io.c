@@ -70,6 +70,15 @@ enum cleave_status xen_console_drain(struct mm_ctx *ctx, struct vcpu *vcpu)
     return status;
 }
 
+/* The first `count` typed characters were taken. The lock is held. */
+static void forget_typed(struct xen_domain *xen, uint32_t count)
+{
+    xen->input_size -= count;
+    for (uint32_t i = 0; i < xen->input_size; i++) {
+        xen->input[i] = xen->input[i + count];
+    }
+}
+
 static enum cleave_status type(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
     struct xen_domain *xen = vcpu->domain->xen;
@@ -94,10 +103,7 @@ static enum cleave_status type(struct mm_ctx *ctx, struct vcpu *vcpu)
         return status; /* a ring that is full: until the guest says that it has read */
     }
     klock_take(&xen->lock);
-    xen->input_size -= typed;
-    for (uint32_t i = 0; i < xen->input_size; i++) {
-        xen->input[i] = xen->input[i + typed];
-    }
+    forget_typed(xen, typed);
     klock_release(&xen->lock);
     xen_raise(vcpu, XEN_CONSOLE_PORT);
     return CLEAVE_OK;
@@ -129,37 +135,68 @@ uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count)
     }
     uint32_t number = xen->port[XEN_CONSOLE_PORT].vcpu;
     klock_release(&xen->lock);
-    if (taken != 0 && number < domain->vcpu_count) {
+    if (taken != 0 && domain->control) {
+        xen_raise_virq(domain, VIRQ_CONSOLE);
+    } else if (taken != 0 && number < domain->vcpu_count) {
         vcpu_attend(domain->vcpu[number]);
     }
     return taken;
 }
 
-int64_t xen_console_io(struct xen_call *call)
+/* Typed characters of a control domain, which has no ring. */
+static int64_t read_typed(struct xen_call *call)
+{
+    struct xen_domain *xen = call->xen;
+    uint32_t room = (uint32_t)call->argument[1];
+    uint8_t taken[XEN_INPUT_SIZE];
+
+    if (!call->domain->control) {
+        return 0;
+    }
+    klock_take(&xen->lock);
+    uint32_t count = xen->input_size < room ? xen->input_size : room;
+    __builtin_memcpy(taken, xen->input, count);
+    klock_release(&xen->lock);
+    /* Only this one takes characters away; a sibling's call at the same time gets the same. */
+    int64_t result = count != 0 ? xen_put(call, call->argument[2], taken, count) : 0;
+    if (result != 0) {
+        return result;
+    }
+    klock_take(&xen->lock);
+    forget_typed(xen, count < xen->input_size ? count : xen->input_size);
+    klock_release(&xen->lock);
+    return count;
+}
+
+/* The arguments say what is left, for when it is executed again. */
+static int64_t write_text(struct xen_call *call)
 {
     char text[256];
-    unsigned parts = 0;
-    uint64_t count = (uint32_t)call->argument[1], at = call->argument[2];
+    uint64_t *count = &call->argument[1], *at = &call->argument[2], part;
 
-    if (call->argument[0] == CONSOLEIO_read) {
-        return 0; /* what is typed goes to the ring */
-    }
-    if (call->argument[0] != CONSOLEIO_write) {
-        return xen_unknown(call);
-    }
-    /* Argument registers say what is left, for when it is executed again. */
-    for (uint64_t part = 0; count != 0; count -= part, at += part) {
-        call->vcpu->hvm.regs.rsi = count;
-        call->vcpu->hvm.regs.rdx = at;
+    *count = (uint32_t)*count;
+    for (unsigned parts = 0; *count != 0; *count -= part, *at += part) {
         if (parts++ == PARTS_MAX) {
             return XEN_AGAIN;
         }
-        part = count < sizeof(text) ? count : sizeof(text);
-        int64_t result = xen_get(call, at, text, part);
+        part = *count < sizeof(text) ? *count : sizeof(text);
+        int64_t result = xen_get(call, *at, text, part);
         if (result != 0) {
             return result;
         }
         terminal_write(call->ctx, call->domain, text, (uint32_t)part);
     }
     return 0;
+}
+
+int64_t xen_console_io(struct xen_call *call)
+{
+    switch (call->argument[0]) {
+    case CONSOLEIO_read:
+        return read_typed(call);
+    case CONSOLEIO_write:
+        return write_text(call);
+    default:
+        return xen_unknown(call);
+    }
 }

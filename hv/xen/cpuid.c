@@ -26,7 +26,7 @@ void xen_cpuid(const struct vcpu *vcpu, uint32_t leaf, struct cpuid *out)
     case 0x40000004:
         out->eax = XEN_HVM_CPUID_VCPU_ID_PRESENT | XEN_HVM_CPUID_DOMID_PRESENT;
         out->ebx = vcpu->number;
-        out->ecx = vcpu->domain->id;
+        out->ecx = xen_domid(vcpu->domain);
         break;
     default:
         break;

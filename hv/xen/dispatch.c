@@ -9,14 +9,21 @@
 #include "sched.h"
 
 static xen_op_t *const operations[] = {
+    [__HYPERVISOR_platform_op] = xen_platform_op,
     [__HYPERVISOR_memory_op] = xen_memory_op,
+    [__HYPERVISOR_multicall] = xen_multicall,
     [__HYPERVISOR_xen_version] = xen_version_op,
     [__HYPERVISOR_console_io] = xen_console_io,
     [__HYPERVISOR_vcpu_op] = xen_vcpu_op,
     [__HYPERVISOR_sched_op] = xen_sched_op,
     [__HYPERVISOR_event_channel_op] = xen_event_channel_op,
     [__HYPERVISOR_hvm_op] = xen_hvm_op,
+    [__HYPERVISOR_sysctl] = xen_sysctl,
+    [__HYPERVISOR_domctl] = xen_domctl,
 };
+#define OPERATIONS (sizeof(operations) / sizeof(operations[0]))
+
+uint32_t xen_domid(const struct domain *domain) { return domain->control ? 0 : domain->id; }
 
 int64_t xen_status(enum cleave_status status)
 {
@@ -168,6 +175,15 @@ void xen_refresh(struct domain *domain)
 
 /* --- A call ----------------------------------------------------------------------------------- */
 
+int64_t xen_operate(struct xen_call *call, uint64_t number)
+{
+    if (number < XEN_CALLS) {
+        __atomic_fetch_add(&call->xen->calls[number], 1, __ATOMIC_RELAXED);
+    }
+    xen_op_t *const op = number < OPERATIONS ? operations[number] : NULL;
+    return op != NULL ? op(call) : xen_unknown(call);
+}
+
 bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
 {
     struct hvm_registers *regs = &vcpu->hvm.regs;
@@ -176,11 +192,8 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         .vcpu = vcpu,
         .domain = vcpu->domain,
         .argument = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9}};
-    int64_t result;
 
-    xen_op_t *const op =
-        number < sizeof(operations) / sizeof(operations[0]) ? operations[number] : NULL;
-    if (op == NULL && vcpu->domain->xen == NULL) {
+    if ((number >= OPERATIONS || operations[number] == NULL) && vcpu->domain->xen == NULL) {
         regs->rax = (uint64_t)-XEN_ENOSYS; /* a guest that is not one of Xen's stays as it is */
         return true;
     }
@@ -190,17 +203,17 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         return true;
     }
     call.xen = vcpu->domain->xen;
-    if (number < XEN_CALLS) {
-        __atomic_fetch_add(&call.xen->calls[number], 1, __ATOMIC_RELAXED);
-    }
-    result = op != NULL ? op(&call) : xen_unknown(&call);
+    int64_t result = xen_operate(&call, number);
     if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
         vcpu->sleep = SLEEP_CORE;
     }
     if (result == XEN_QUOTA) {
         vcpu->sleep = SLEEP_QUOTA;
     }
-    if (result == XEN_WAIT || result == XEN_AGAIN || result == XEN_QUOTA) {
+    if (xen_repeats(result)) {
+        regs->rdi = call.argument[0];
+        regs->rsi = call.argument[1];
+        regs->rdx = call.argument[2];
         return false;
     }
     regs->rax = (uint64_t)result;

@@ -49,6 +49,14 @@ void xen_raise_port(struct domain *domain, uint32_t port)
     }
 }
 
+void xen_raise_virq(struct domain *domain, uint32_t virq)
+{
+    uint32_t port = domain->vcpu_count != 0 ? domain->vcpu[0]->xen.virq[virq] : 0;
+    if (port != 0) {
+        xen_raise_port(domain, port);
+    }
+}
+
 void xen_attend_all(struct domain *domain)
 {
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
@@ -195,7 +203,8 @@ enum cleave_status xen_attend(struct mm_ctx *ctx, struct vcpu *vcpu)
             return status;
         }
     }
-    if (xen->input_size != 0 && xen->port[XEN_CONSOLE_PORT].vcpu == vcpu->number) {
+    if (xen->input_size != 0 && !vcpu->domain->control &&
+        xen->port[XEN_CONSOLE_PORT].vcpu == vcpu->number) {
         status = xen_console_type(ctx, vcpu);
         if (vcpu_repeats(status)) {
             return status;
@@ -298,6 +307,38 @@ static int64_t tell_port(struct xen_call *call, uint64_t at, uint32_t port)
     return result;
 }
 
+/* Told to one vcpu of the domain, the first. */
+static bool is_global(uint32_t virq) { return virq != VIRQ_TIMER && virq != VIRQ_DEBUG; }
+
+/* Each vcpu has the timer and the debug key; what tells of the machine and of other domains is the
+ * control domain's. */
+static bool is_virq(const struct domain *domain, uint32_t virq)
+{
+    return virq == VIRQ_TIMER || virq == VIRQ_DEBUG ||
+           (domain->control &&
+            (virq == VIRQ_CONSOLE || virq == VIRQ_DOM_EXC || virq == VIRQ_PCPU_STATE));
+}
+
+/* A port that waits for another domain to bind to it. */
+static int64_t alloc_unbound(struct xen_call *call)
+{
+    struct evtchn_alloc_unbound alloc;
+    uint64_t at = call->argument[1];
+    int64_t result = xen_get(call, at, &alloc, sizeof(alloc));
+    if (result != 0) {
+        return result;
+    }
+    if (alloc.dom != DOMID_SELF && alloc.dom != xen_domid(call->domain)) {
+        return -XEN_ESRCH;
+    }
+    klock_take(&call->xen->lock);
+    uint32_t port =
+        take_port(call->xen, (struct xen_port){XEN_PORT_UNBOUND, 0, (uint16_t)alloc.remote_dom});
+    klock_release(&call->xen->lock);
+    return port == 0 ? -XEN_ENOSPC
+                     : tell_port(call, at + offsetof(struct evtchn_alloc_unbound, port), port);
+}
+
 static int64_t bind_virq(struct xen_call *call)
 {
     struct evtchn_bind_virq bind;
@@ -307,8 +348,7 @@ static int64_t bind_virq(struct xen_call *call)
     if (result != 0) {
         return result;
     }
-    /* Each of these is one vcpu's own. */
-    if (bind.virq != VIRQ_TIMER && bind.virq != VIRQ_DEBUG) {
+    if (!is_virq(call->domain, bind.virq) || (is_global(bind.virq) && bind.vcpu != 0)) {
         return -XEN_EINVAL;
     }
     if (bind.vcpu >= call->domain->vcpu_count) {
@@ -357,6 +397,8 @@ static int64_t send(struct xen_call *call, uint32_t port)
         return 0;
     case XEN_PORT_CONSOLE:
         return xen_status(xen_console_drain(call->ctx, call->vcpu));
+    case XEN_PORT_UNBOUND:
+        return 0; /* there is nobody to hear it */
     case XEN_PORT_FREE:
     case XEN_PORT_VIRQ:
         break;
@@ -427,6 +469,10 @@ static int64_t status_of(struct xen_call *call)
     case XEN_PORT_IPI:
         status.status = EVTCHNSTAT_ipi;
         break;
+    case XEN_PORT_UNBOUND:
+        status.status = EVTCHNSTAT_unbound;
+        status.u.unbound.dom = port.virq;
+        break;
     case XEN_PORT_CONSOLE:
         status.status = EVTCHNSTAT_interdomain;
         status.u.interdomain.dom = 0;
@@ -469,6 +515,8 @@ int64_t xen_event_channel_op(struct xen_call *call)
         return bind_virq(call);
     case EVTCHNOP_bind_ipi:
         return bind_ipi(call);
+    case EVTCHNOP_alloc_unbound:
+        return alloc_unbound(call);
     case EVTCHNOP_send:
     case EVTCHNOP_close:
     case EVTCHNOP_unmask:

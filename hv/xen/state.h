@@ -31,13 +31,14 @@ enum xen_port_kind {
     XEN_PORT_FREE = 0,
     XEN_PORT_VIRQ,
     XEN_PORT_IPI,
-    XEN_PORT_CONSOLE /* to the hypervisor */
+    XEN_PORT_UNBOUND, /* for the domain `virq` to bind to */
+    XEN_PORT_CONSOLE  /* to the hypervisor */
 };
 
 struct xen_port {
-    uint8_t kind; /* enum xen_port_kind */
-    uint8_t vcpu; /* which is told */
-    uint16_t virq;
+    uint8_t kind;  /* enum xen_port_kind */
+    uint8_t vcpu;  /* which is told */
+    uint16_t virq; /* or domain */
 };
 
 struct xen_domain {

@@ -40,7 +40,8 @@ int64_t xen_version_op(struct xen_call *call)
         struct xen_feature_info info;
         int64_t result = xen_get(call, at, &info, sizeof(info));
         if (result == 0) {
-            info.submap = info.submap_idx < XENFEAT_NR_SUBMAPS ? FEATURES : 0;
+            uint32_t features = FEATURES | (uint32_t)call->domain->control << XENFEAT_dom0;
+            info.submap = info.submap_idx < XENFEAT_NR_SUBMAPS ? features : 0;
             result = xen_put(call, at, &info, sizeof(info));
         }
         return result;

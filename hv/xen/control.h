@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the control domain's calls have in common: domains by Xen's numbers, and what is told of
+ * them. */
+#ifndef XEN_CONTROL_H
+#define XEN_CONTROL_H
+
+#define __XEN_TOOLS__ 1
+#include "calls.h"
+
+#include <xen/domctl.h>
+
+#include "hypercall.h"
+
+/* The domain of that number, with a reference; DOMID_SELF is the caller. Null when there is none.
+ */
+struct domain *xen_domain_get(struct xen_call *call, uint32_t domid);
+/* The first domain whose number is `domid` or above, with a reference; null at the end. */
+struct domain *xen_domain_from(uint32_t domid);
+/* What getdomaininfo tells of it. */
+void xen_domain_info(struct domain *domain, struct xen_domctl_getdomaininfo *info);
+/* Performs one of the kernel's operations on `domain` in the caller's name. 0, -XEN_E... or
+ * XEN_AGAIN, XEN_WAIT. */
+int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *operation, op_t *op);
+
+#endif

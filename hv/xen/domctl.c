@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* domctl (Xen's public/domctl.h): domains, by the control domain. */
+#include "control.h"
+
+#include <stddef.h>
+
+#include <xen/errno.h>
+#include <xen/sched.h>
+#include <xen/xen.h>
+
+#include "sched.h"
+
+/* --- Domains by number ------------------------------------------------------------------------ */
+
+struct domain *xen_domain_get(struct xen_call *call, uint32_t domid)
+{
+    uint32_t id = domid == DOMID_SELF ? call->domain->id
+                  : domid == 0        ? CLEAVE_DOMAIN_CONTROL
+                                      : domid;
+    return domid == CLEAVE_DOMAIN_CONTROL ? NULL : domain_get(id);
+}
+
+struct domain *xen_domain_from(uint32_t domid)
+{
+    struct domain *domain = domid == 0 ? domain_get(CLEAVE_DOMAIN_CONTROL) : NULL;
+    if (domain == NULL && domid <= DOMAIN_ID_MAX) {
+        domain = domain_next(domid == 0 ? 0 : domid - 1);
+    }
+    if (domid != 0 && domain != NULL && domain->id == CLEAVE_DOMAIN_CONTROL) {
+        domain_put(&this_cpu()->ctx, domain);
+        return NULL; /* that is number 0 */
+    }
+    return domain;
+}
+
+/* Xen's word for why it ended. */
+static uint32_t shutdown_reason(const struct domain *domain)
+{
+    switch (domain->reason) {
+    case CLEAVE_EXITED:
+    case CLEAVE_HALTED:
+    case CLEAVE_POWERED_OFF:
+        return SHUTDOWN_poweroff;
+    case CLEAVE_REBOOTED:
+        return SHUTDOWN_reboot;
+    case CLEAVE_SUSPENDED:
+        return SHUTDOWN_suspend;
+    default:
+        return SHUTDOWN_crash;
+    }
+}
+
+static uint32_t flags_of(struct domain *domain)
+{
+    uint32_t flags = XEN_DOMINF_hvm_guest | XEN_DOMINF_hap;
+    bool running = false, ready = false;
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        uint8_t state = __atomic_load_n(&domain->vcpu[i]->state, __ATOMIC_RELAXED);
+        running |= state == VCPU_RUNNING;
+        ready |= state == VCPU_READY;
+    }
+    flags |= running ? XEN_DOMINF_running : 0;
+    flags |= !running && !ready ? XEN_DOMINF_blocked : 0;
+    flags |= domain->asked_pauses != 0 ? XEN_DOMINF_paused : 0;
+    if (domain->state == CLEAVE_STATE_ENDED) {
+        flags |= domain->reason == CLEAVE_DESTROYED
+                     ? XEN_DOMINF_dying
+                     : XEN_DOMINF_shutdown | shutdown_reason(domain) << XEN_DOMINF_shutdownshift;
+    }
+    return flags;
+}
+
+void xen_domain_info(struct domain *domain, struct xen_domctl_getdomaininfo *info)
+{
+    *info = (struct xen_domctl_getdomaininfo){.domain = (domid_t)xen_domid(domain),
+                                              .shared_info_frame = ~UINT64_C(0),
+                                              .max_vcpu_id = XEN_INVALID_MAX_VCPU_ID,
+                                              .gpaddr_bits = GUEST_BITS,
+                                              .arch_config.emulation_flags = XEN_X86_EMU_LAPIC};
+    struct space *space = domain_use(domain);
+    if (space == NULL) {
+        info->flags = XEN_DOMINF_hvm_guest | XEN_DOMINF_hap | XEN_DOMINF_dying;
+        return;
+    }
+    const struct account *account = account_of(space->payer.pool, space->payer.account);
+    info->flags = flags_of(domain);
+    info->tot_pages = account->charged;
+    info->max_pages = account->limit;
+    for (unsigned i = 0; i < domain->vcpu_count; i++) {
+        info->nr_online_vcpus += domain->vcpu[i]->started;
+        info->cpu_time += tsc_to_ns(domain->vcpu[i]->ran);
+        info->max_vcpu_id = i;
+    }
+    if (domain->xen != NULL && domain->xen->shared_info != XEN_NOWHERE) {
+        info->shared_info_frame = domain->xen->shared_info >> PAGE_SHIFT;
+    }
+    __builtin_memcpy(info->handle, domain->handle, sizeof(info->handle));
+    domain_unuse(domain);
+}
+
+/* --- Operations ------------------------------------------------------------------------------- */
+
+/* Xen's word for what the core refused; -EINVAL for what is not in the table. */
+static int64_t error_of(enum cleave_status status)
+{
+    static const uint8_t errors[] = {
+        [CLEAVE_NO_MEMORY] = XEN_ENOMEM, [CLEAVE_QUOTA] = XEN_ENOMEM, [CLEAVE_RESERVE] = XEN_ENOMEM,
+        [CLEAVE_NO_CAP] = XEN_ESRCH,     [CLEAVE_DYING] = XEN_ESRCH,  [CLEAVE_BUSY] = XEN_EBUSY,
+        [CLEAVE_EXISTS] = XEN_EEXIST,    [CLEAVE_FAULT] = XEN_EFAULT};
+
+    if (status == CLEAVE_OK || status == CLEAVE_AGAIN || status == CLEAVE_WAIT) {
+        return status == CLEAVE_OK ? 0 : status == CLEAVE_AGAIN ? XEN_AGAIN : XEN_WAIT;
+    }
+    return status < sizeof(errors) && errors[status] != 0 ? -(int64_t)errors[status] : -XEN_EINVAL;
+}
+
+int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *operation, op_t *op)
+{
+    operation->ctx = call->ctx;
+    operation->vcpu = call->vcpu;
+    operation->caller = call->domain;
+    operation->domain = domain;
+    operation->space = domain_use(domain);
+    if (operation->space == NULL) {
+        return -XEN_ESRCH;
+    }
+    call->ctx->budget = HYPERCALL_BUDGET;
+    enum cleave_status status = op(operation);
+    call->ctx->budget = UINT64_MAX;
+    domain_unuse(domain);
+    return error_of(status);
+}
+
+static int64_t destroy(struct xen_call *call, struct domain *domain)
+{
+    call->ctx->budget = HYPERCALL_BUDGET;
+    enum cleave_status status = domain_destroy(call->ctx, domain, NULL);
+    call->ctx->budget = UINT64_MAX;
+    return error_of(status);
+}
+
+static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct domain *domain)
+{
+    struct call operation = {.ctx = call->ctx};
+    if (domain == call->domain && op->cmd != XEN_DOMCTL_getdomaininfo) {
+        return -XEN_EINVAL; /* it would not come back */
+    }
+    switch (op->cmd) {
+    case XEN_DOMCTL_getdomaininfo:
+        xen_domain_info(domain, &op->u.getdomaininfo);
+        op->domain = op->u.getdomaininfo.domain;
+        return 0;
+    case XEN_DOMCTL_pausedomain:
+        return xen_perform(call, domain, &operation, op_pause);
+    case XEN_DOMCTL_unpausedomain:
+        return xen_perform(call, domain, &operation, op_unpause);
+    case XEN_DOMCTL_destroydomain:
+        return destroy(call, domain);
+    default:
+        return xen_unknown(call);
+    }
+}
+
+int64_t xen_domctl(struct xen_call *call)
+{
+    struct xen_domctl op;
+    uint64_t at = call->argument[0];
+    if (!call->domain->control) {
+        return -XEN_EPERM;
+    }
+    int64_t result = xen_get(call, at, &op, sizeof(op));
+    if (result != 0) {
+        return result;
+    }
+    if (op.interface_version != XEN_DOMCTL_INTERFACE_VERSION) {
+        return -XEN_EACCES;
+    }
+    struct domain *domain = op.cmd == XEN_DOMCTL_getdomaininfo && op.domain != DOMID_SELF
+                                ? xen_domain_from(op.domain)
+                                : xen_domain_get(call, op.domain);
+    if (domain == NULL) {
+        return -XEN_ESRCH;
+    }
+    result = on_domain(call, &op, domain);
+    domain_put(call->ctx, domain);
+    return result == 0 ? xen_put(call, at, &op, sizeof(op)) : result;
+}
