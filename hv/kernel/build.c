@@ -250,6 +250,7 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
     domain->has_window = 1;
     domain->at_boot = 1;
     domain->control = d->control;
+    domain->pages = domain->pages_max = d->memory >> PAGE_SHIFT;
     identity_make(domain);
     hvm_state_start(&state, image.kernel.entry, (uint32_t)START_INFO);
     state.tsc_offset = domain->tsc_offset;

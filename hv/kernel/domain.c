@@ -101,14 +101,20 @@ void domain_unuse(struct domain *domain)
     klock_release(&table.lock);
 }
 
-/* No call uses the space from now on; false while one still does. */
-static bool close_space(struct domain *domain)
+bool domain_close(struct domain *domain)
 {
     klock_take(&table.lock);
     domain->going = 1;
     bool unused = domain->users == 0;
     klock_release(&table.lock);
     return unused;
+}
+
+void domain_reopen(struct domain *domain)
+{
+    klock_take(&table.lock);
+    domain->going = 0;
+    klock_release(&table.lock);
 }
 
 void domain_put(struct mm_ctx *ctx, struct domain *domain)
@@ -212,6 +218,17 @@ static struct domain **bucket_of(const char *name)
 }
 _Static_assert(NAME_BUCKETS == 1u << (32 - 20), "as many buckets as bits are taken");
 
+static void put_in_table(struct domain *domain)
+{
+    struct domain **bucket = bucket_of(domain->name);
+    table.domain[domain->id] = domain;
+    domain->next_named = *bucket;
+    *bucket = domain;
+    if (domain->parent != NULL) {
+        domain->parent->references++;
+    }
+}
+
 bool domain_enter(struct domain *domain, bool named)
 {
     struct domain **bucket = bucket_of(domain->name);
@@ -222,15 +239,19 @@ bool domain_enter(struct domain *domain, bool named)
     }
     if (free) {
         MM_CHECK(table.domain[domain->id] == HELD);
-        table.domain[domain->id] = domain;
-        domain->next_named = *bucket;
-        *bucket = domain;
-        if (domain->parent != NULL) {
-            domain->parent->references++;
-        }
+        put_in_table(domain);
     }
     klock_release(&table.lock);
     return free;
+}
+
+static void unlink_name(struct domain *domain)
+{
+    struct domain **at = bucket_of(domain->name);
+    while (*at != domain) {
+        at = &(*at)->next_named;
+    }
+    *at = domain->next_named;
 }
 
 /* --- Making ----------------------------------------------------------------------------------- */
@@ -373,6 +394,21 @@ void domain_discard(struct mm_ctx *ctx, struct domain *domain)
     ctx->error = error;
 }
 
+void domain_replace(struct mm_ctx *ctx, struct domain *domain, struct domain *old)
+{
+    struct space *space = old->space;
+    klock_take(&table.lock);
+    MM_CHECK(table.domain[old->id] == old && domain->id == old->id);
+    unlink_name(old);
+    put_in_table(domain);
+    klock_release(&table.lock);
+    vcpus_free(ctx, old);
+    frames_free(ctx, old);
+    old->space = NULL;
+    space_discard(ctx, space);
+    domain_put(ctx, old);
+}
+
 /* Takes it out of the table and drops the table's reference; a name and a place in the chain of
  * parents remain while a child or a call holds it. */
 static void leave(struct mm_ctx *ctx, struct domain *domain)
@@ -380,11 +416,7 @@ static void leave(struct mm_ctx *ctx, struct domain *domain)
     klock_take(&table.lock);
     bool there = table.domain[domain->id] == domain;
     if (there) {
-        struct domain **at = bucket_of(domain->name);
-        while (*at != domain) {
-            at = &(*at)->next_named;
-        }
-        *at = domain->next_named;
+        unlink_name(domain);
         forget_id(domain->id);
     }
     klock_release(&table.lock);
@@ -459,7 +491,7 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
     }
     domain_end(ctx, domain, self, CLEAVE_DESTROYED, 0);
     enum cleave_status status = CLEAVE_OK;
-    if (sched_runs(domain, NULL) || !close_space(domain)) {
+    if (sched_runs(domain, NULL) || !domain_close(domain)) {
         status =
             CLEAVE_AGAIN; /* a vcpu that ended it has not left its CPU yet, or a call is in it */
     }

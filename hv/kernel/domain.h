@@ -113,6 +113,8 @@ struct domain {
     uint32_t references; /* atomic: table, calls, children */
     char name[CLEAVE_NAME_SIZE];
     uint8_t handle[16];        /* Xen's: whatever its maker gave */
+    uint8_t blank;             /* made by Xen's ABI and still empty: a fork may take its place */
+    uint64_t pages, pages_max; /* in Xen's books: it has, and may have */
     struct domain *next_named; /* under the table's lock */
     struct domain *parent;     /* null: made at boot, or by the debug console */
     uint32_t origin; /* id of the domain or snapshot that it was forked from; 0: of none */
@@ -189,6 +191,13 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
 /* Puts it under its id: from now on others act on it, unless the caller holds its `busy`. False
  * when it is `named` and another domain of its pool has the name. */
 bool domain_enter(struct domain *domain, bool named) MUST_CHECK;
+/* No call begins to use the domain's space from now on; false while one still does. Undone by
+ * domain_reopen(). The caller holds its `busy`. */
+bool domain_close(struct domain *domain) MUST_CHECK;
+void domain_reopen(struct domain *domain);
+/* Puts `domain`, which was not entered, in the place of `old`, whose id and name it has and which
+ * is closed and has never run; `old` is taken away. */
+void domain_replace(struct mm_ctx *ctx, struct domain *domain, struct domain *old);
 /* Takes back a domain that was not entered, with its space. Keeps ctx->error. */
 void domain_discard(struct mm_ctx *ctx, struct domain *domain);
 /* Keeps `state` of a vcpu that does not run as what reset goes back to. */

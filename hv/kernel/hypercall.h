@@ -23,6 +23,8 @@ struct call {
     uint64_t results;      /* RDX afterwards; see CLEAVE_OP_FORK */
     bool set_results;
     struct stat_mark asked; /* of a fork: when it began */
+    struct domain *into;    /* of a fork of one: the empty domain whose place it takes; or null */
+    uint8_t reset_what;     /* of call_reset(): CALL_RESET_* */
     union {
         struct cleave_version version;
         struct cleave_console console;
@@ -56,6 +58,9 @@ op_t op_notify, op_event, op_verdict;                                         /*
 /* CLEAVE_OP_FORK for the debug console: call->args.fork.data is not read, `data` is a page with the
  * caller's data (null: none). Afterwards call->results is the first child's id. */
 enum cleave_status call_fork(struct call *call, const void *data) MUST_CHECK;
+/* CLEAVE_OP_RESET of memory, or vcpus and what belongs to them, or both: call->reset_what. */
+enum { CALL_RESET_STATE = 1, CALL_RESET_MEMORY = 2 };
+enum cleave_status call_reset(struct call *call) MUST_CHECK;
 /* Frames that a domain made by this call may be charged for, from the `limit` in bytes of the
  * arguments: not more than the caller itself may (for the debug console: than the domain that it
  * is made from), and with UINT64_MAX as much. CLEAVE_QUOTA. */

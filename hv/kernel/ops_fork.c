@@ -96,6 +96,11 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     }
     (*out)->origin = from->id;
     (*out)->has_window = from->has_window;
+    (*out)->pages = from->pages;
+    (*out)->pages_max = from->pages_max;
+    if (call->into != NULL) {
+        __builtin_memcpy((*out)->handle, call->into->handle, sizeof((*out)->handle));
+    }
     for (unsigned i = 0; i < from->vcpu_count && status == CLEAVE_OK; i++) {
         status = copy_vcpu(call, from->vcpu[i], (*out)->vcpu[i], index);
     }
@@ -120,11 +125,15 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
 }
 
 /* Others find it and its vcpus run, both or neither. */
-static void start_child(struct domain *child, bool paused)
+static void start_child(struct call *call, struct domain *child, bool paused)
 {
     (void)klock_try(&child->busy); /* nobody has it yet */
-    bool entered = domain_enter(child, false);
-    MM_CHECK(entered);
+    if (call->into != NULL) {
+        domain_replace(call->ctx, child, call->into);
+    } else {
+        bool entered = domain_enter(child, false);
+        MM_CHECK(entered);
+    }
     sched_pause(child); /* no vcpu runs before all are what they are to be */
     for (unsigned i = 0; i < child->vcpu_count; i++) {
         sched_resume(child->vcpu[i]);
@@ -148,7 +157,11 @@ static enum cleave_status make_children(struct call *call, struct space **space,
 
     while (made < fork->count && status == CLEAVE_OK) {
         char name[CLEAVE_NAME_SIZE];
-        (void)format_text(name, sizeof(name), "fork-%u", first + made);
+        if (call->into != NULL) {
+            __builtin_memcpy(name, call->into->name, sizeof(name));
+        } else {
+            (void)format_text(name, sizeof(name), "fork-%u", first + made);
+        }
         status = make_child(call, call->domain, space[made], first + made, made + 1, name, false,
                             data, &child[made]);
         made++;
@@ -187,7 +200,7 @@ static enum cleave_status fork_stopped(struct call *call, uint32_t first, uint64
         stat_fork(read_tsc() - began);
         stat_stood_still(call->domain->space->stats.stood_still);
         for (uint32_t i = 0; i < fork->count; i++) {
-            start_child(child[i], (fork->flags & CLEAVE_FORK_PAUSED) != 0);
+            start_child(call, child[i], (fork->flags & CLEAVE_FORK_PAUSED) != 0);
         }
     }
     return status;
@@ -243,6 +256,20 @@ static enum cleave_status read_data(struct call *call, pfn_t *frame)
                       "data");
 }
 
+/* Nobody uses the domain whose place a fork is to take, nor begins to. */
+static bool take_place(struct domain *old)
+{
+    if (!klock_try(&old->busy)) {
+        return false;
+    }
+    if (domain_close(old) && old->blank) {
+        return true;
+    }
+    domain_reopen(old);
+    klock_release(&old->busy);
+    return false;
+}
+
 static enum cleave_status fork_domain(struct call *call, uint64_t limit, const void *data)
 {
     const struct cleave_fork *fork = &call->args.fork;
@@ -251,7 +278,11 @@ static enum cleave_status fork_domain(struct call *call, uint64_t limit, const v
     if (!klock_try(&domain->busy)) {
         return CLEAVE_AGAIN;
     }
-    uint32_t first = domain_ids_take(fork->count);
+    if (call->into != NULL && !take_place(call->into)) {
+        klock_release(&domain->busy);
+        return CLEAVE_AGAIN;
+    }
+    uint32_t first = call->into != NULL ? call->into->id : domain_ids_take(fork->count);
     enum cleave_status status =
         first != 0 ? tell_ids(call, first)
                    : mm_fail(call->ctx, CLEAVE_COUNT, "count", fork->count, 1, DOMAIN_IDS - 1);
@@ -264,7 +295,10 @@ static enum cleave_status fork_domain(struct call *call, uint64_t limit, const v
         domain_resume(domain);
         call->results = first;
     }
-    if (status != CLEAVE_OK && first != 0) {
+    if (status != CLEAVE_OK && call->into != NULL) {
+        domain_reopen(call->into);
+        klock_release(&call->into->busy);
+    } else if (status != CLEAVE_OK && first != 0) {
         domain_ids_drop(first, fork->count);
     }
     klock_release(&domain->busy);
@@ -397,11 +431,17 @@ static void reset_vcpus(struct call *call)
 
 enum cleave_status op_reset(struct call *call)
 {
+    if (call->domain == call->caller) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "domain", call->domain->id, 1, 0);
+    }
+    call->reset_what = CALL_RESET_STATE | CALL_RESET_MEMORY;
+    return call_reset(call);
+}
+
+enum cleave_status call_reset(struct call *call)
+{
     struct domain *domain = call->domain;
 
-    if (domain == call->caller) {
-        return mm_fail(call->ctx, CLEAVE_INVALID, "domain", domain->id, 1, 0);
-    }
     if (domain->snapshot || !domain->has_base) {
         return mm_fail(call->ctx, CLEAVE_NO_BASE, "domain", domain->id, 1, 0);
     }
@@ -412,10 +452,13 @@ enum cleave_status op_reset(struct call *call)
         domain->resetting = 1;
         domain_stop(call->ctx, domain, call->vcpu);
     }
-    enum cleave_status status = domain->state == CLEAVE_STATE_ENDED
-                                    ? mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0)
-                                    : space_reset(call->ctx, domain->space, NULL, 0);
-    if (status == CLEAVE_OK) {
+    enum cleave_status status = CLEAVE_OK;
+    if (domain->state == CLEAVE_STATE_ENDED) {
+        status = mm_fail(call->ctx, CLEAVE_DYING, "domain", domain->id, 1, 0);
+    } else if (call->reset_what & CALL_RESET_MEMORY) {
+        status = space_reset(call->ctx, domain->space, NULL, 0);
+    }
+    if (status == CLEAVE_OK && call->reset_what & CALL_RESET_STATE) {
         reset_vcpus(call);
     }
     if (status != CLEAVE_AGAIN) {

@@ -18,6 +18,12 @@ struct domain *xen_domain_get(struct xen_call *call, uint32_t domid);
 struct domain *xen_domain_from(uint32_t domid);
 /* What getdomaininfo tells of it. */
 void xen_domain_info(struct domain *domain, struct xen_domctl_getdomaininfo *info);
+/* The domain that a call is to change: its number, DOMID_SELF, or an error in `result`; with its
+ * space in use until xen_target_put(). */
+struct domain *xen_target(struct xen_call *call, uint32_t domid, int64_t *result);
+void xen_target_put(struct xen_call *call, struct domain *domain);
+/* Xen's word for what the core refused; XEN_AGAIN and XEN_WAIT. */
+int64_t xen_error(enum cleave_status status);
 /* Performs one of the kernel's operations on `domain` in the caller's name. 0, -XEN_E... or
  * XEN_AGAIN, XEN_WAIT. */
 int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *operation, op_t *op);

@@ -8,6 +8,7 @@
 #include <xen/sched.h>
 #include <xen/xen.h>
 
+#include "guest_clock.h"
 #include "sched.h"
 
 /* --- Domains by number ------------------------------------------------------------------------ */
@@ -31,6 +32,23 @@ struct domain *xen_domain_from(uint32_t domid)
         return NULL; /* that is number 0 */
     }
     return domain;
+}
+
+struct domain *xen_target(struct xen_call *call, uint32_t domid, int64_t *result)
+{
+    struct domain *domain = xen_domain_get(call, domid);
+    if (domain != NULL && domain_use(domain) != NULL) {
+        return domain;
+    }
+    domain_put(call->ctx, domain);
+    *result = -XEN_ESRCH;
+    return NULL;
+}
+
+void xen_target_put(struct xen_call *call, struct domain *domain)
+{
+    domain_unuse(domain);
+    domain_put(call->ctx, domain);
 }
 
 /* Xen's word for why it ended. */
@@ -82,10 +100,9 @@ void xen_domain_info(struct domain *domain, struct xen_domctl_getdomaininfo *inf
         info->flags = XEN_DOMINF_hvm_guest | XEN_DOMINF_hap | XEN_DOMINF_dying;
         return;
     }
-    const struct account *account = account_of(space->payer.pool, space->payer.account);
     info->flags = flags_of(domain);
-    info->tot_pages = account->charged;
-    info->max_pages = account->limit;
+    info->tot_pages = domain->pages;
+    info->max_pages = domain->pages_max;
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         info->nr_online_vcpus += domain->vcpu[i]->started;
         info->cpu_time += tsc_to_ns(domain->vcpu[i]->ran);
@@ -101,7 +118,7 @@ void xen_domain_info(struct domain *domain, struct xen_domctl_getdomaininfo *inf
 /* --- Operations ------------------------------------------------------------------------------- */
 
 /* Xen's word for what the core refused; -EINVAL for what is not in the table. */
-static int64_t error_of(enum cleave_status status)
+int64_t xen_error(enum cleave_status status)
 {
     static const uint8_t errors[] = {
         [CLEAVE_NO_MEMORY] = XEN_ENOMEM, [CLEAVE_QUOTA] = XEN_ENOMEM, [CLEAVE_RESERVE] = XEN_ENOMEM,
@@ -128,7 +145,88 @@ int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *o
     enum cleave_status status = op(operation);
     call->ctx->budget = UINT64_MAX;
     domain_unuse(domain);
-    return error_of(status);
+    return xen_error(status);
+}
+
+/* An empty domain, paused once, with the number that is asked for; 0: any. */
+static int64_t create(struct xen_call *call, struct xen_domctl *op)
+{
+    const struct xen_domctl_createdomain *create = &op->u.createdomain;
+    const uint32_t flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap;
+    struct domain *domain;
+    struct space *space;
+    char name[CLEAVE_NAME_SIZE];
+
+    if ((create->flags & flags) != flags ||
+        (create->flags & ~(flags | XEN_DOMCTL_CDF_oos_off)) != 0 || create->max_vcpus == 0 ||
+        create->max_vcpus > CLEAVE_VCPUS_MAX) {
+        return -XEN_EINVAL;
+    }
+    uint32_t id = op->domain;
+    if (id == 0 || id >= DOMID_FIRST_RESERVED) {
+        id = domain_ids_take(1);
+        if (id == 0) {
+            return -XEN_ENOMEM;
+        }
+    } else if (!domain_id_take(id)) {
+        return -XEN_EEXIST;
+    }
+    (void)format_text(name, sizeof(name), "domain-%u", id);
+    enum cleave_status status = space_create(call->ctx, call->domain->pool, UINT64_MAX, &space);
+    if (status == CLEAVE_OK) {
+        status = domain_make(call->ctx, id, name, call->domain, space, create->max_vcpus, false,
+                             &domain);
+    }
+    if (status != CLEAVE_OK) {
+        domain_ids_drop(id, 1);
+        return xen_error(status);
+    }
+    __builtin_memcpy(domain->handle, create->handle, sizeof(domain->handle));
+    domain->blank = 1;
+    domain->asked_pauses = 1;
+    clock_stop(domain);
+    sched_pause(domain);
+    if (!domain_enter(domain, true)) {
+        domain_discard(call->ctx, domain);
+        domain_ids_drop(id, 1);
+        return -XEN_EEXIST;
+    }
+    op->domain = (domid_t)id;
+    return 0;
+}
+
+/* What it may have, in Xen's books, and with its tables and objects. */
+static int64_t set_max_mem(struct xen_call *call, struct domain *domain, uint64_t kib)
+{
+    uint64_t pages = kib / (PAGE_SIZE / 1024);
+    struct space *space = domain_use(domain);
+    if (space == NULL) {
+        return -XEN_ESRCH;
+    }
+    uint64_t limit = pages + pages / 256 + 64 + 8u * domain->vcpu_count;
+    enum cleave_status status =
+        kib > UINT64_MAX / 2048
+            ? CLEAVE_RANGE
+            : account_set_limit(call->ctx, space->payer.pool, space->payer.account, limit);
+    if (status == CLEAVE_OK) {
+        domain->pages_max = pages;
+    }
+    domain_unuse(domain);
+    return xen_error(status);
+}
+
+static int64_t vcpu_info(struct domain *domain, struct xen_domctl_getvcpuinfo *info)
+{
+    if (info->vcpu >= domain->vcpu_count) {
+        return -XEN_ESRCH;
+    }
+    const struct vcpu *vcpu = domain->vcpu[info->vcpu];
+    info->online = vcpu->started;
+    info->blocked = vcpu->state == VCPU_BLOCKED;
+    info->running = vcpu->state == VCPU_RUNNING;
+    info->cpu_time = tsc_to_ns(vcpu->ran);
+    info->cpu = vcpu->cpu;
+    return 0;
 }
 
 static int64_t destroy(struct xen_call *call, struct domain *domain)
@@ -136,7 +234,7 @@ static int64_t destroy(struct xen_call *call, struct domain *domain)
     call->ctx->budget = HYPERCALL_BUDGET;
     enum cleave_status status = domain_destroy(call->ctx, domain, NULL);
     call->ctx->budget = UINT64_MAX;
-    return error_of(status);
+    return xen_error(status);
 }
 
 static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct domain *domain)
@@ -156,6 +254,17 @@ static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct do
         return xen_perform(call, domain, &operation, op_unpause);
     case XEN_DOMCTL_destroydomain:
         return destroy(call, domain);
+    case XEN_DOMCTL_max_vcpus:
+        return op->u.max_vcpus.max == domain->vcpu_count ? 0 : -XEN_EINVAL;
+    case XEN_DOMCTL_max_mem:
+        return set_max_mem(call, domain, op->u.max_mem.max_memkb);
+    case XEN_DOMCTL_getvcpuinfo:
+        return vcpu_info(domain, &op->u.getvcpuinfo);
+    case XEN_DOMCTL_set_paging_mempool_size:
+    case XEN_DOMCTL_settscinfo:
+        return 0; /* tables are charged as they are made; the TSC is the guest's own */
+    case XEN_DOMCTL_mem_sharing_op:
+        return op->u.mem_sharing_op.op == XEN_DOMCTL_MEM_SHARING_CONTROL ? 0 : -XEN_EINVAL;
     default:
         return xen_unknown(call);
     }
@@ -174,6 +283,10 @@ int64_t xen_domctl(struct xen_call *call)
     }
     if (op.interface_version != XEN_DOMCTL_INTERFACE_VERSION) {
         return -XEN_EACCES;
+    }
+    if (op.cmd == XEN_DOMCTL_createdomain) {
+        result = create(call, &op);
+        return result == 0 ? xen_put(call, at, &op, sizeof(op)) : result;
     }
     struct domain *domain = op.cmd == XEN_DOMCTL_getdomaininfo && op.domain != DOMID_SELF
                                 ? xen_domain_from(op.domain)

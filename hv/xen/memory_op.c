@@ -44,7 +44,7 @@ int64_t xen_memory_op(struct xen_call *call)
 {
     struct xen_add_to_physmap add;
     if (call->argument[0] != XENMEM_add_to_physmap) {
-        return xen_unknown(call);
+        return xen_physmap_op(call);
     }
     int64_t result = xen_get(call, call->argument[1], &add, sizeof(add));
     if (result != 0) {

@@ -14,6 +14,7 @@ mount -t xenfs xenfs /proc/xen
 echo "control: $(uname -r), $(cat /proc/xen/capabilities)"
 for program in /tests/*; do
     [ -x "$program" ] && { echo "--- $program"; $program; echo "--- $program: status $?"; }
+    dmesg | tail -n 6
 done
 setsid cttyhack sh </dev/console >/dev/console 2>&1
 poweroff -f
