@@ -60,6 +60,21 @@ TEST(counts_up_and_comes_round)
     check_next();
 }
 
+/* The last number is nobody's who does not ask for it. */
+TEST(one_that_is_asked_for)
+{
+    CHECK(ids_take_one(&ids, 7));
+    CHECK(!ids_take_one(&ids, 7));
+    CHECK(ids_take_one(&ids, DOMAIN_ID_MAX));
+    CHECK(!ids_take_one(&ids, DOMAIN_ID_MAX));
+    CHECK_EQ(ids_take(&ids, 7), 8);
+    CHECK_EQ(ids_next(&ids, 7), 8);
+    CHECK_EQ(ids_next(&ids, 14), DOMAIN_ID_MAX);
+    CHECK_EQ(ids_next(&ids, DOMAIN_ID_MAX), 0);
+    ids_drop(&ids, 7);
+    CHECK(ids_take_one(&ids, 7));
+}
+
 /* A row is found whenever there is one, and never one that is not. */
 TEST(finds_each_row)
 {

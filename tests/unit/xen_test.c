@@ -115,6 +115,11 @@ enum cleave_status guest_write(struct mm_ctx *ctx, struct vcpu *which, uint64_t 
     return space_write(ctx, which->domain->space, gpa(linear), from, size, &which->wait, &done);
 }
 
+/* What only a control domain gets done. */
+int64_t xen_physmap_op(struct xen_call *which) { return xen_unknown(which); }
+int64_t xen_sysctl(struct xen_call *which) { return xen_unknown(which); }
+int64_t xen_domctl(struct xen_call *which) { return xen_unknown(which); }
+
 /* --- A domain --------------------------------------------------------------------------------- */
 
 static void put(uint64_t at, const void *from, uint64_t size)

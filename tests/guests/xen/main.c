@@ -285,7 +285,9 @@ static void unknown_calls(void)
                                     __HYPERVISOR_sched_op,   __HYPERVISOR_event_channel_op,
                                     __HYPERVISOR_hvm_op};
     for (uint64_t number = 0; number < 80; number++) {
-        bool is_known = number == CLEAVE_HYPERCALL;
+        bool is_known = number == CLEAVE_HYPERCALL || /* and those of guests/multicall */
+                        number == __HYPERVISOR_multicall || number == __HYPERVISOR_platform_op ||
+                        number == __HYPERVISOR_sysctl || number == __HYPERVISOR_domctl;
         for (unsigned i = 0; i < sizeof(known); i++) {
             is_known |= number == known[i];
         }
