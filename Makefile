@@ -114,6 +114,8 @@ NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-re
                build/guests/hello.elf
 NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cleave.elf
 NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
+NEEDS_control := $(NEEDS_linux) build/gcc-debug/cleave.elf build/linux/vmlinux-control \
+                 build/linux/initrd-control.cpio
 NEEDS_linux-boot := $(NEEDS_linux) build/$(SHIPPED)/cleave.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
@@ -138,6 +140,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
           $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
+          $(foreach m,$(shell tests/control.sh --list),"control.$m: tests/control.sh $m") \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -374,6 +377,26 @@ build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/s
 	echo "  INITRD $@"
 	configs/initrd.sh -k build/debian/linux-image-cloud-amd64 -m xen-privcmd \
 		$(if $(findstring redis,$@),-l build/debian) $@ $(INITRD) $(if $(findstring redis,$@),$(REDIS))
+
+# The control domain: the distribution's full kernel, and programs that use its libxenctrl.
+build/linux/vmlinux-control: build/debian/linux-image-amd64.version configs/vmlinux.sh | linux-tools
+	echo "  LINUX $@"
+	configs/vmlinux.sh build/debian/linux-image-amd64/boot/vmlinuz-* $@
+
+XC := $(filter-out xc,$(notdir $(patsubst %.c,%,$(wildcard tests/system/xc/*.c))))
+XC_LIBRARIES := -lxenctrl -lxencall -lxenforeignmemory -lxenevtchn -lxengnttab -lxendevicemodel -lxenhypfs \
+                -lxentoollog -lxentoolcore -lz
+build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
+
+build/linux/initrd-control.cpio: configs/initrd.sh tests/system/control/init.sh $(XC:%=build/linux/xc/%) \
+		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
+		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
+		bin/busybox=build/debian/busybox-static/bin/busybox $(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \

@@ -5,9 +5,10 @@
  *
  *   pool NAME size=SIZE                         K, M, G; "all": what is left
  *   domain NAME pool=NAME kernel=MODULE memory=SIZE [initrd=MODULE] [order=0|1|2] [vcpus=N]
- *          [limit=SIZE] [command="..."] [paused]   on one line
+ *          [limit=SIZE] [command="..."] [paused] [control]   on one line
  *          order: the largest leaf, 4 KiB, 2 MiB (without: this) or 1 GiB; those of 1 GiB, wherever
  *          the pool has a block for one, are made and zeroed before the domain starts
+ *          control: the one that may act on all others
  *   option stop                                 ends the machine when all domains have ended
  *   option console=NAME|all                     whose terminal is shown from the start
  *   option top=SECONDS                          a table of all domains each so many seconds, 1 to

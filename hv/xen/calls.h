@@ -68,8 +68,8 @@ static inline bool xen_repeats(int64_t result)
 }
 
 typedef int64_t xen_op_t(struct xen_call *call);
-xen_op_t xen_memory_op, xen_physmap_op, xen_multicall, xen_version_op, xen_console_io, xen_vcpu_op, xen_sched_op,
-    xen_event_channel_op, xen_hvm_op, xen_platform_op, xen_sysctl, xen_domctl;
+xen_op_t xen_memory_op, xen_physmap_op, xen_multicall, xen_version_op, xen_console_io, xen_vcpu_op,
+    xen_sched_op, xen_event_channel_op, xen_hvm_op, xen_platform_op, xen_sysctl, xen_domctl;
 /* The operation of that number; what it changed in `argument` is where it goes on when it is to be
  * executed again. */
 int64_t xen_operate(struct xen_call *call, uint64_t number);

@@ -28,8 +28,8 @@
 
 #define CLEAVE_DOMAIN_SELF UINT32_C(0x7ff0) /* DOMID_SELF */
 #define CLEAVE_DOMAIN_CONTROL                                                                      \
-    UINT32_C(0x7fef) /* the control domain, where there is one; Xen's ABI calls it 0 */
-#define CLEAVE_NAME_SIZE 64u                /* with the zero byte that ends a name */
+    UINT32_C(0x7fef)         /* the control domain, where there is one; Xen's ABI calls it 0 */
+#define CLEAVE_NAME_SIZE 64u /* with the zero byte that ends a name */
 #define CLEAVE_VCPUS_MAX 8u
 #define CLEAVE_FORKS_MAX 64u /* in one call */
 #define CLEAVE_TEXT_MAX 4096u

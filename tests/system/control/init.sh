@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=dash
-# init.sh: the first process of the control domain.
+# init.sh: the first process of the control domain. It runs the programs in /tests, if there are any, and ends the
+# machine; else it leaves its user at a prompt.
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t devtmpfs none /dev
@@ -11,10 +12,15 @@ while read -r module; do
     insmod "/modules/$module" || echo "module $module refused"
 done </modules/order
 mount -t xenfs xenfs /proc/xen
-echo "control: $(uname -r), $(cat /proc/xen/capabilities)"
+echo "control domain: $(uname -r), $(cat /proc/xen/capabilities)"
+sleep 2 # until the others are up
 for program in /tests/*; do
-    [ -x "$program" ] && { echo "--- $program"; $program; echo "--- $program: status $?"; }
-    dmesg | tail -n 6
+    [ -x "$program" ] || continue
+    name=$(basename "$program")
+    "$program"
+    echo "--- $name: status $?"
 done
-setsid cttyhack sh </dev/console >/dev/console 2>&1
+if [ ! -d /tests ]; then
+    setsid cttyhack sh </dev/console >/dev/console 2>&1
+fi
 poweroff -f

@@ -9,7 +9,8 @@
 #   workload=redis  fills a redis server, and writes to it; initrd-redis.cpio has what that takes
 #   workload=fork   forks itself once and says what that took and what the child took, idle
 #   workload=busy   a program computes on each CPU meanwhile
-#   workload=idle   nothing does
+#   workload=idle   nothing does, and a fork does what its data say
+#   workload=rest   nothing does, for ever, in forks too
 #   size=MIB        of data (256)
 #   seconds=N       that it is written to, before the fork and by the parent after it (2); that busy computes
 #   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
@@ -275,6 +276,10 @@ case $workload in
 redis) run_redis ;;
 fork) run_fork ;;
 busy) run_busy ;;
+rest)
+    say "workload: rests"
+    sleep 1000000
+    ;;
 idle)
     since=$(cleave-guest info)
     say "workload: forked from here on"

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Version, the machine, and lists of domains. */
+#include "xc.h"
+
+static void machine(void)
+{
+    xc_physinfo_t info;
+    xen_extraversion_t extra;
+    xen_capabilities_info_t capabilities;
+    CHECK_EQ(xc_version(xc, XENVER_version, NULL), 4 << 16 | 17);
+    CHECK_EQ(xc_version(xc, XENVER_extraversion, &extra), 0);
+    CHECK_EQ(strcmp(extra, "-cleave"), 0);
+    CHECK_EQ(xc_version(xc, XENVER_capabilities, &capabilities), 0);
+    CHECK(strstr(capabilities, "hvm-3.0-x86_64") != NULL);
+    CHECK_EQ(xc_physinfo(xc, &info), 0);
+    CHECK(info.nr_cpus >= 1 && info.max_cpu_id + 1 == info.nr_cpus);
+    CHECK(info.cpu_khz > 1000);
+    CHECK(info.free_pages < info.total_pages);
+    CHECK_EQ(info.capabilities, XEN_SYSCTL_PHYSCAP_hvm | XEN_SYSCTL_PHYSCAP_hap);
+    printf("%u CPUs of %u kHz, %lu MiB, %lu MiB free\n", info.nr_cpus, info.cpu_khz,
+           (unsigned long)(info.total_pages >> 8), (unsigned long)(info.free_pages >> 8));
+}
+
+/* With 0, 1, 3 and 7 alive these are listed, from wherever one begins. */
+static void lists(void)
+{
+    xc_domaininfo_t all[8];
+    xc_dominfo_t some[8];
+    create(7, 2);
+    create(3, 1);
+    CHECK_EQ(xc_domain_getinfolist(xc, 0, 8, all), 4);
+    CHECK(all[0].domain == 0 && all[1].domain == 1 && all[2].domain == 3 && all[3].domain == 7);
+    CHECK_EQ(xc_domain_getinfolist(xc, 2, 8, all), 2);
+    CHECK(all[0].domain == 3 && all[1].domain == 7);
+    CHECK_EQ(xc_domain_getinfolist(xc, 0, 2, all), 2);
+    CHECK_EQ(xc_domain_getinfolist(xc, 8, 8, all), 0);
+    CHECK_EQ(xc_domain_getinfo(xc, 0, 8, some), 4);
+    CHECK(some[0].domid == 0 && some[1].domid == 1 && some[2].domid == 3 && some[3].domid == 7);
+    CHECK_EQ(xc_domain_getinfo(xc, 4, 8, some), 1);
+    CHECK_EQ(some[0].domid, 7);
+    CHECK(some[0].hvm && some[0].hap && some[0].paused && !some[0].dying && !some[0].shutdown);
+    CHECK_EQ(some[0].max_vcpu_id, 1);
+    CHECK_EQ(some[0].nr_online_vcpus, 0);
+    CHECK_EQ(some[0].nr_pages, 0);
+    CHECK_ERRNO(xc_domain_getinfo(xc, 8, 8, some), ESRCH);
+    destroy(3);
+    destroy(7);
+}
+
+static void vcpus(void)
+{
+    xc_vcpuinfo_t vcpu;
+    xc_dominfo_t own = info_of(0), other = info_of(TEMPLATE);
+    CHECK(own.running && own.nr_pages > 0 && own.cpu_time > 0);
+    CHECK(other.cpu_time > 0 && other.nr_pages == (128 << 20) / PAGE);
+    CHECK_EQ(xc_vcpu_getinfo(xc, TEMPLATE, 0, &vcpu), 0);
+    CHECK(vcpu.online && vcpu.cpu_time > 0);
+    CHECK_ERRNO(xc_vcpu_getinfo(xc, TEMPLATE, 1, &vcpu), ESRCH);
+    CHECK_ERRNO(xc_vcpu_getinfo(xc, 99, 0, &vcpu), ESRCH);
+}
+
+void test(void)
+{
+    machine();
+    lists();
+    vcpus();
+}

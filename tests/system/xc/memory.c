@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Memory for domains, up to what they may have; and their pages, mapped here. */
+#include "xc.h"
+
+#define PAGES 2048u
+
+static void quotas(void)
+{
+    static xen_pfn_t list[PAGES];
+    xen_pfn_t last = 0;
+    uint32_t id = create(0, 1);
+    CHECK_EQ(xc_domain_setmaxmem(xc, id, PAGES * 4), 0);
+    for (unsigned i = 0; i < PAGES; i++) {
+        list[i] = i;
+    }
+    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, PAGES, 0, 0, list), 0);
+    CHECK_EQ(info_of(id).nr_pages, PAGES);
+    CHECK_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
+    CHECK_EQ(last, PAGES - 1);
+    list[0] = 5000;
+    CHECK(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list) != 0);
+    CHECK_EQ(xc_domain_populate_physmap(xc, id, 1, 0, 0, list), 0); /* none of them */
+    CHECK_EQ(xc_domain_decrease_reservation_exact(xc, id, 1, 0, list + 1), 0);
+    CHECK_EQ(info_of(id).nr_pages, PAGES - 1);
+    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list), 0);
+    CHECK_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
+    CHECK_EQ(last, 5000);
+    CHECK_EQ(info_of(id).nr_pages, PAGES);
+    destroy(id);
+
+    id = create(0, 1);
+    CHECK_EQ(xc_domain_setmaxmem(xc, id, 64 << 10), 0);
+    list[0] = 0;
+    list[1] = 512;
+    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 2, 9, 0, list), 0);
+    CHECK_EQ(info_of(id).nr_pages, 1024);
+    list[0] = 1025; /* not on a boundary */
+    CHECK(xc_domain_populate_physmap_exact(xc, id, 1, 9, 0, list) != 0);
+    destroy(id);
+}
+
+/* The child's page, as it is; writing there changes the child alone. */
+static void foreign_pages(void)
+{
+    uint32_t child = fork_template(0);
+    volatile uint8_t *own = xc_map_foreign_range(xc, child, PAGE, PROT_READ | PROT_WRITE, 0x1000);
+    volatile uint8_t *parents = xc_map_foreign_range(xc, TEMPLATE, PAGE, PROT_READ, 0x1000);
+    CHECK(own != NULL && parents != NULL);
+    if (own != NULL && parents != NULL) {
+        CHECK_EQ(memcmp((const void *)own, (const void *)parents, PAGE), 0);
+        uint8_t before = own[100];
+        own[100] = (uint8_t)~before;
+        CHECK_EQ(own[100], (uint8_t)~before);
+        CHECK_EQ(parents[100], before);
+        munmap((void *)own, PAGE);
+        munmap((void *)parents, PAGE);
+    }
+    CHECK(xc_map_foreign_range(xc, child, PAGE, PROT_READ, 0x9000) == NULL); /* behind its memory */
+    CHECK(xc_map_foreign_range(xc, 99, PAGE, PROT_READ, 0x1000) == NULL);
+    destroy(child);
+}
+
+/* A domain goes while its page is mapped here; the map keeps what it shows. */
+static void destroyed_while_mapped(void)
+{
+    uint32_t child = fork_template(0);
+    volatile uint8_t *page = xc_map_foreign_range(xc, child, PAGE, PROT_READ, 0x1000);
+    CHECK(page != NULL);
+    if (page != NULL) {
+        CHECK_EQ(xc_domain_destroy(xc, child), 0);
+        munmap((void *)page, PAGE);
+    }
+    CHECK_EQ(info_of(child).domid, DOMID_INVALID);
+}
+
+void test(void)
+{
+    quotas();
+    foreign_pages();
+    destroyed_while_mapped();
+}

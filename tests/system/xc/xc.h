@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Small programs that ask the hypervisor through libxenctrl, in the control domain. Domain 1 is a
+ * Linux that is forked and does nothing (tests/control.sh). A program's status is 0 when all its
+ * checks held; it leaves domain 1 as it was, and no other.
+ */
+#ifndef XC_H
+#define XC_H
+
+#define XC_WANT_COMPAT_MAP_FOREIGN_API 1
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xenctrl.h>
+
+#define PAGE 4096u
+#define TEMPLATE 1u
+
+extern xc_interface *xc;
+extern unsigned failed;
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            printf("FAILED %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #condition, errno);        \
+            failed++;                                                                              \
+        }                                                                                          \
+    } while (0)
+#define CHECK_EQ(a, b)                                                                             \
+    do {                                                                                           \
+        long long check_a = (long long)(a), check_b = (long long)(b);                              \
+        if (check_a != check_b) {                                                                  \
+            printf("FAILED %s:%d: %s == %s (%lld, %lld; errno %d)\n", __FILE__, __LINE__, #a, #b,  \
+                   check_a, check_b, errno);                                                       \
+            failed++;                                                                              \
+        }                                                                                          \
+    } while (0)
+/* The call fails with that errno. */
+#define CHECK_ERRNO(call, number)                                                                  \
+    do {                                                                                           \
+        errno = 0;                                                                                 \
+        CHECK((call) < 0);                                                                         \
+        CHECK_EQ(errno, number);                                                                   \
+    } while (0)
+
+/* What the program does. */
+void test(void);
+
+/* getdomaininfo of exactly that domain; domain DOMID_INVALID: there is none. */
+xc_dominfo_t info_of(uint32_t domid);
+/* An empty domain, with the number that is asked for (0: any). */
+uint32_t create(uint32_t domid, unsigned vcpus);
+/* A paused fork of domain 1, whose number may be asked for. */
+uint32_t fork_template(uint32_t domid);
+void destroy(uint32_t domid);
+
+#endif
