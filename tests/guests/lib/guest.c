@@ -251,17 +251,17 @@ struct gate guest_idt[32];
 extern char guest_exceptions[];
 extern char try_load_fault[], try_store_fault[], try_end[];
 
-__attribute__((weak)) void guest_nmi(void)
+__attribute__((weak)) void guest_upcall(void)
 {
-    say("an NMI");
+    say("an upcall");
     leave(2);
 }
 
 void guest_exception(uint64_t number, uint64_t error, uint64_t *frame);
 void guest_exception(uint64_t number, uint64_t error, uint64_t *frame)
 {
-    if (number == 2) {
-        guest_nmi();
+    if (number == 28) {
+        guest_upcall();
         return;
     }
     if (frame[0] == (uint64_t)try_load_fault || frame[0] == (uint64_t)try_store_fault) {

@@ -85,8 +85,8 @@ void start_vcpu(uint32_t vcpu, void (*function)(uint64_t argument), uint64_t arg
 bool try_load(const volatile void *at, uint8_t *value);
 bool try_store(volatile void *at, uint8_t value);
 
-/* An NMI: fails the story where it has none of its own. */
-void guest_nmi(void);
+/* Vector 28, for a callback of Xen's ABI: fails the story where it has none of its own. */
+void guest_upcall(void);
 
 uint64_t cycles(void);
 uint64_t random_next(uint64_t *seed);
