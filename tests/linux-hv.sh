@@ -3,7 +3,8 @@
 # linux-hv.sh CASE: Linux guests on the hypervisor, forked while they run by lines for its debug console
 # (option script= of the boot configuration). What the children of a fork do is told by the fork's data, which
 # they execute (tests/system/linux/init.sh).
-# linux-hv.sh --list: the cases. linux-hv.sh template STORY...: of the template, busy and these stories only.
+# linux-hv.sh --list: the cases. linux-hv.sh template STORY...: of the template, busy and these stories only. A long
+# check plays each story also from a boot of its own (fresh.STORY).
 #
 # CLEAVE_LONG takes longer forms of them. CLEAVE_IMAGE names another image than that of a case. The console is
 # printed when a case fails, or with V=1, each line behind the second at which it came.
@@ -449,8 +450,12 @@ case_thousand() { many 1000 1200 3072; }
 
 if [ "${1:-}" = --list ]; then
     sed -n 's/^case_\([a-z_]*\)().*/\1/p' "$0" | grep -v "^${CLEAVE_LONG:-thousand}\$"
+    [ -z "${CLEAVE_LONG:-}" ] || stories | grep -v '^busy$' | sed 's/^/fresh./'
     exit 0
 fi
+case ${1:-} in
+fresh.*) set -- template "${1#fresh.}" ;;
+esac
 name=case_${1:-}
 declare -F "$name" >/dev/null || exit 2
 shift

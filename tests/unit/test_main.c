@@ -303,7 +303,7 @@ static unsigned long milliseconds(void)
 
 #define ALLOC_SECONDS 600u /* for all runs of a test without an allocation */
 #define ALLOC_MOST 32u     /* of these */
-#define ALLOC_LONG 200u    /* in a long check */
+#define ALLOC_LONG 64u     /* in a long check */
 #define ALLOC_ALL 4000u    /* where all are wanted: of a test that has no more */
 #define ALLOC_REAL 200u    /* there of one that has more, in the real geometry */
 
