@@ -243,3 +243,67 @@ enum cleave_status op_stat(struct call *call)
     klock_release(&domain->busy);
     return status;
 }
+
+#define LIST_LOOKS 64u /* domains that one call looks at: to look at one takes up to its depth */
+
+static void describe(struct domain *domain, struct cleave_list *list)
+{
+    *list = (struct cleave_list){.domain = domain->id,
+                                 .state = CLEAVE_STATE_ENDED,
+                                 .parent = domain->parent != NULL ? domain->parent->id : 0,
+                                 .origin = domain->origin,
+                                 .vcpus = domain->vcpu_count,
+                                 .pauses = domain->asked_pauses,
+                                 .reason = domain->reason,
+                                 .code = domain->code};
+    list->flags = (domain->snapshot ? CLEAVE_LIST_SNAPSHOT : 0) |
+                  (domain->has_base && !domain->snapshot ? CLEAVE_LIST_BASE : 0);
+    __builtin_memcpy(list->name, domain->name, sizeof(list->name));
+    if (domain_use(domain) != NULL) { /* else it is being destroyed */
+        list->state = stat_state(domain);
+        domain_unuse(domain);
+    }
+}
+
+enum cleave_status op_list(struct call *call)
+{
+    struct cleave_list *list = &call->args.list;
+    uint32_t id = list->domain;
+    struct domain *domain;
+
+    if (id > CLEAVE_DOMAIN_CONTROL) {
+        return mm_fail(call->ctx, CLEAVE_RANGE, "domain", id, 0, CLEAVE_DOMAIN_CONTROL);
+    }
+    for (unsigned looks = 0; looks < LIST_LOOKS; looks++) {
+        domain = domain_next(id);
+        if (domain == NULL) {
+            *list = (struct cleave_list){.domain = 0};
+            return CLEAVE_OK;
+        }
+        id = domain->id;
+        bool found = domain_commands(call->caller, domain);
+        if (found) {
+            describe(domain, list);
+        }
+        domain_put(call->ctx, domain);
+        if (found) {
+            return CLEAVE_OK;
+        }
+    }
+    *list = (struct cleave_list){.domain = id}; /* as far as it has looked */
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_rename(struct call *call)
+{
+    struct domain *domain = call->domain;
+    if (!domain_name_legal(call->args.rename.name)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
+    }
+    if (!klock_try(&domain->busy)) { /* a fork takes its place, and has its name */
+        return CLEAVE_AGAIN;
+    }
+    bool renamed = domain_rename(domain, call->args.rename.name);
+    klock_release(&domain->busy);
+    return renamed ? CLEAVE_OK : mm_fail(call->ctx, CLEAVE_EXISTS, "name", domain->id, 1, 0);
+}
