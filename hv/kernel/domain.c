@@ -503,6 +503,11 @@ void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, ui
     if (domain->parent != NULL) {
         sched_wake_sleepers(domain->parent, SLEEP_CHILD);
     }
+    struct domain *control = domain_get(CLEAVE_DOMAIN_CONTROL);
+    if (control != NULL && control != domain->parent && control != domain) {
+        sched_wake_sleepers(control, SLEEP_CHILD);
+    }
+    domain_put(ctx, control);
     stat_ended(domain);
 }
 

@@ -167,8 +167,14 @@ enum cleave_status op_destroy(struct call *call)
     return domain_destroy(call->ctx, call->domain, NULL);
 }
 
+/* Is the caller the one who is told of its end, so that nobody else need be? */
+static bool reports_to(const struct domain *domain, const struct domain *caller)
+{
+    return domain->parent == caller || (caller->control && domain->parent == NULL);
+}
+
 /* A child of the caller that has ended: `id`, or for 0 one that was not reported. It is reported
- * then. */
+ * then. The control domain may name any domain, whose maker is told all the same. */
 static enum cleave_status ended_child(struct call *call, uint32_t id, struct domain **found)
 {
     bool children = false;
@@ -177,9 +183,12 @@ static enum cleave_status ended_child(struct call *call, uint32_t id, struct dom
     *found = NULL;
     while (domain != NULL) {
         uint32_t at = domain->id;
-        bool child = domain->parent == call->caller && !domain->snapshot;
+        bool own = reports_to(domain, call->caller);
+        bool child = (own || (call->caller->control && id != 0)) && !domain->snapshot &&
+                     domain != call->caller;
         bool ended = child && domain->state == CLEAVE_STATE_ENDED;
-        if (ended && (!__atomic_exchange_n(&domain->reported, 1, __ATOMIC_RELAXED) || id != 0)) {
+        if (ended &&
+            (!own || !__atomic_exchange_n(&domain->reported, 1, __ATOMIC_RELAXED) || id != 0)) {
             *found = domain;
             return CLEAVE_OK;
         }
@@ -226,7 +235,7 @@ enum cleave_status op_wait(struct call *call)
         wait->reason = domain->reason;
         wait->code = domain->code;
         wait->size = domain->result_size;
-    } else {
+    } else if (reports_to(domain, call->caller)) {
         __atomic_store_n(&domain->reported, 0, __ATOMIC_RELAXED); /* it was not told */
     }
     domain_put(call->ctx, domain);

@@ -167,9 +167,9 @@ struct cleave_snapshot {
     char name[CLEAVE_NAME_SIZE];
 };
 
-/* WAIT: until a domain that the caller made has ended, and how. */
+/* WAIT: until a domain that the caller made has ended, and how. The control domain: any domain. */
 struct cleave_wait {
-    uint32_t domain; /* 0: any child */
+    uint32_t domain; /* 0: any child; the control domain's: also those that nobody made */
     uint32_t which;  /* out: which one */
     uint32_t reason; /* out: enum cleave_reason */
     uint32_t code;   /* out */
