@@ -229,14 +229,20 @@ static void put_in_table(struct domain *domain)
     }
 }
 
+/* No other domain of its pool has the name. */
+static bool name_free(const struct domain *domain, const char *name)
+{
+    const struct domain *at = *bucket_of(name);
+    while (at != NULL && (at == domain || at->pool != domain->pool || !same_name(at->name, name))) {
+        at = at->next_named;
+    }
+    return at == NULL;
+}
+
 bool domain_enter(struct domain *domain, bool named)
 {
-    struct domain **bucket = bucket_of(domain->name);
-    bool free = true;
     klock_take(&table.lock);
-    for (const struct domain *at = *bucket; at != NULL && free && named; at = at->next_named) {
-        free = at->pool != domain->pool || !same_name(at->name, domain->name);
-    }
+    bool free = !named || name_free(domain, domain->name);
     if (free) {
         MM_CHECK(table.domain[domain->id] == HELD);
         put_in_table(domain);
@@ -252,6 +258,22 @@ static void unlink_name(struct domain *domain)
         at = &(*at)->next_named;
     }
     *at = domain->next_named;
+}
+
+bool domain_rename(struct domain *domain, const char *name)
+{
+    klock_take(&table.lock);
+    bool free = name_free(domain, name);
+    if (free && table.domain[domain->id] == domain) {
+        struct domain **bucket = bucket_of(name);
+        unlink_name(domain);
+        __builtin_memcpy(domain->name, name, CLEAVE_NAME_SIZE);
+        domain->name[CLEAVE_NAME_SIZE - 1] = '\0';
+        domain->next_named = *bucket;
+        *bucket = domain;
+    }
+    klock_release(&table.lock);
+    return free;
 }
 
 /* --- Making ----------------------------------------------------------------------------------- */
@@ -481,6 +503,11 @@ void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, ui
     if (domain->parent != NULL) {
         sched_wake_sleepers(domain->parent, SLEEP_CHILD);
     }
+    struct domain *control = domain_get(CLEAVE_DOMAIN_CONTROL);
+    if (control != NULL && control != domain->parent && control != domain) {
+        sched_wake_sleepers(control, SLEEP_CHILD);
+    }
+    domain_put(ctx, control);
     stat_ended(domain);
 }
 

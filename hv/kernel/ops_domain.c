@@ -167,8 +167,14 @@ enum cleave_status op_destroy(struct call *call)
     return domain_destroy(call->ctx, call->domain, NULL);
 }
 
+/* Is the caller the one who is told of its end, so that nobody else need be? */
+static bool reports_to(const struct domain *domain, const struct domain *caller)
+{
+    return domain->parent == caller || (caller->control && domain->parent == NULL);
+}
+
 /* A child of the caller that has ended: `id`, or for 0 one that was not reported. It is reported
- * then. */
+ * then. The control domain may name any domain, whose maker is told all the same. */
 static enum cleave_status ended_child(struct call *call, uint32_t id, struct domain **found)
 {
     bool children = false;
@@ -177,9 +183,12 @@ static enum cleave_status ended_child(struct call *call, uint32_t id, struct dom
     *found = NULL;
     while (domain != NULL) {
         uint32_t at = domain->id;
-        bool child = domain->parent == call->caller && !domain->snapshot;
+        bool own = reports_to(domain, call->caller);
+        bool child = (own || (call->caller->control && id != 0)) && !domain->snapshot &&
+                     domain != call->caller;
         bool ended = child && domain->state == CLEAVE_STATE_ENDED;
-        if (ended && (!__atomic_exchange_n(&domain->reported, 1, __ATOMIC_RELAXED) || id != 0)) {
+        if (ended &&
+            (!own || !__atomic_exchange_n(&domain->reported, 1, __ATOMIC_RELAXED) || id != 0)) {
             *found = domain;
             return CLEAVE_OK;
         }
@@ -226,7 +235,7 @@ enum cleave_status op_wait(struct call *call)
         wait->reason = domain->reason;
         wait->code = domain->code;
         wait->size = domain->result_size;
-    } else {
+    } else if (reports_to(domain, call->caller)) {
         __atomic_store_n(&domain->reported, 0, __ATOMIC_RELAXED); /* it was not told */
     }
     domain_put(call->ctx, domain);
@@ -242,4 +251,68 @@ enum cleave_status op_stat(struct call *call)
     enum cleave_status status = stat_domain(call->ctx, domain, &call->vcpu->walk, &call->args.stat);
     klock_release(&domain->busy);
     return status;
+}
+
+#define LIST_LOOKS 64u /* domains that one call looks at: to look at one takes up to its depth */
+
+static void describe(struct domain *domain, struct cleave_list *list)
+{
+    *list = (struct cleave_list){.domain = domain->id,
+                                 .state = CLEAVE_STATE_ENDED,
+                                 .parent = domain->parent != NULL ? domain->parent->id : 0,
+                                 .origin = domain->origin,
+                                 .vcpus = domain->vcpu_count,
+                                 .pauses = domain->asked_pauses,
+                                 .reason = domain->reason,
+                                 .code = domain->code};
+    list->flags = (domain->snapshot ? CLEAVE_LIST_SNAPSHOT : 0) |
+                  (domain->has_base && !domain->snapshot ? CLEAVE_LIST_BASE : 0);
+    __builtin_memcpy(list->name, domain->name, sizeof(list->name));
+    if (domain_use(domain) != NULL) { /* else it is being destroyed */
+        list->state = stat_state(domain);
+        domain_unuse(domain);
+    }
+}
+
+enum cleave_status op_list(struct call *call)
+{
+    struct cleave_list *list = &call->args.list;
+    uint32_t id = list->domain;
+    struct domain *domain;
+
+    if (id > CLEAVE_DOMAIN_CONTROL) {
+        return mm_fail(call->ctx, CLEAVE_RANGE, "domain", id, 0, CLEAVE_DOMAIN_CONTROL);
+    }
+    for (unsigned looks = 0; looks < LIST_LOOKS; looks++) {
+        domain = domain_next(id);
+        if (domain == NULL) {
+            *list = (struct cleave_list){.domain = 0};
+            return CLEAVE_OK;
+        }
+        id = domain->id;
+        bool found = domain_commands(call->caller, domain);
+        if (found) {
+            describe(domain, list);
+        }
+        domain_put(call->ctx, domain);
+        if (found) {
+            return CLEAVE_OK;
+        }
+    }
+    *list = (struct cleave_list){.domain = id}; /* as far as it has looked */
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_rename(struct call *call)
+{
+    struct domain *domain = call->domain;
+    if (!domain_name_legal(call->args.rename.name)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
+    }
+    if (!klock_try(&domain->busy)) { /* a fork takes its place, and has its name */
+        return CLEAVE_AGAIN;
+    }
+    bool renamed = domain_rename(domain, call->args.rename.name);
+    klock_release(&domain->busy);
+    return renamed ? CLEAVE_OK : mm_fail(call->ctx, CLEAVE_EXISTS, "name", domain->id, 1, 0);
 }

@@ -70,7 +70,7 @@ unsigned stat_ended_at_boot(void) { return __atomic_load_n(&ended, __ATOMIC_ACQU
 
 uint32_t stat_worst(void) { return __atomic_load_n(&worst, __ATOMIC_RELAXED); }
 
-static uint32_t state_of(const struct domain *domain)
+uint32_t stat_state(const struct domain *domain)
 {
     if (domain->state != CLEAVE_STATE_RUNNING) {
         return domain->state;
@@ -129,7 +129,7 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
     struct pool *pool = domain->pool;
 
     *stat = (struct cleave_stat){.domain = domain->id,
-                                 .state = state_of(domain),
+                                 .state = stat_state(domain),
                                  .parent = domain->parent != NULL ? domain->parent->id : 0,
                                  .vcpus = domain->vcpu_count};
     __builtin_memcpy(stat->name, domain->name, sizeof(stat->name));

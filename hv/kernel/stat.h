@@ -24,6 +24,8 @@ void stat_ended(const struct domain *domain);
 uint32_t stat_worst(void);
 /* How many domains that were made at boot have ended. */
 unsigned stat_ended_at_boot(void);
+/* Runs, is paused, starves, ...: its vcpus stay meanwhile. */
+uint32_t stat_state(const struct domain *domain);
 const char *stat_reason(uint32_t reason);
 
 /* Fills what CLEAVE_OP_STAT reports of `domain`. CLEAVE_AGAIN: out of budget; called again with the

@@ -62,6 +62,8 @@ enum cleave_op {
     CLEAVE_OP_EVENT = 22,
     CLEAVE_OP_VERDICT = 23,
     CLEAVE_OP_YIELD = 24,
+    CLEAVE_OP_LIST = 25,
+    CLEAVE_OP_RENAME = 26,
     CLEAVE_OPS
 };
 
@@ -165,9 +167,9 @@ struct cleave_snapshot {
     char name[CLEAVE_NAME_SIZE];
 };
 
-/* WAIT: until a domain that the caller made has ended, and how. */
+/* WAIT: until a domain that the caller made has ended, and how. The control domain: any domain. */
 struct cleave_wait {
-    uint32_t domain; /* 0: any child */
+    uint32_t domain; /* 0: any child; the control domain's: also those that nobody made */
     uint32_t which;  /* out: which one */
     uint32_t reason; /* out: enum cleave_reason */
     uint32_t code;   /* out */
@@ -273,6 +275,31 @@ struct cleave_verdict {
     uint32_t reserved;
 };
 
+/* LIST: the next domain that the caller may command. Begin with 0 and hand `domain` back as it is
+ * until it is 0; where `state` is 0 the call only looked on, and tells of no domain. */
+struct cleave_list {
+    uint32_t domain; /* in: above which id, at most CLEAVE_DOMAIN_CONTROL; out: 0 at the end */
+    uint32_t state;  /* out: enum cleave_state; 0: none */
+    uint32_t parent; /* out: who made it; 0: the boot configuration, or the debug console */
+    uint32_t origin; /* out: what it was forked from; 0: nothing. Both may be gone */
+    uint32_t vcpus;  /* out */
+    uint32_t pauses; /* out: of CLEAVE_OP_PAUSE, that were not taken back */
+    uint32_t reason; /* out: enum cleave_reason */
+    uint32_t code;   /* out */
+    uint32_t flags;  /* out: CLEAVE_LIST_* */
+    uint32_t reserved;
+    char name[CLEAVE_NAME_SIZE]; /* out */
+};
+#define CLEAVE_LIST_SNAPSHOT 1u
+#define CLEAVE_LIST_BASE 2u /* it can be reset */
+
+/* RENAME: another name, unique as that of CREATE. */
+struct cleave_rename {
+    uint32_t domain;
+    uint32_t reserved;
+    char name[CLEAVE_NAME_SIZE];
+};
+
 #define CLEAVE_ABI_SIZE(type, size)                                                                \
     _Static_assert(sizeof(struct type) == (size), #type " has the size that the ABI says")
 #define CLEAVE_ABI_AT(type, field, offset)                                                         \
@@ -318,5 +345,10 @@ CLEAVE_ABI_SIZE(cleave_collapse, 16);
 CLEAVE_ABI_SIZE(cleave_notify, 32);
 CLEAVE_ABI_SIZE(cleave_event, 40);
 CLEAVE_ABI_SIZE(cleave_verdict, 16);
+CLEAVE_ABI_SIZE(cleave_list, 104);
+CLEAVE_ABI_AT(cleave_list, reserved, 36);
+CLEAVE_ABI_AT(cleave_list, name, 40);
+CLEAVE_ABI_SIZE(cleave_rename, 72);
+CLEAVE_ABI_AT(cleave_rename, name, 8);
 
 #endif

@@ -165,6 +165,7 @@ static void reserved(void)
         FIELD(CONSOLE, console), FIELD(MAP, map),        FIELD(UNMAP, map),
         FIELD(PROTECT, map),     FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
         FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
+        FIELD(LIST, list),       FIELD(RENAME, rename),
     };
     static unsigned char bytes[sizeof(struct cleave_stat)];
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -176,6 +177,92 @@ static void reserved(void)
             bytes[ends[e]] = 0;
         }
     }
+}
+
+static void put_name(char name[CLEAVE_NAME_SIZE], const char *text)
+{
+    unsigned i = 0;
+    for (; text[i] != '\0'; i++) {
+        name[i] = text[i];
+    }
+    name[i] = '\0';
+}
+
+/* The domain of this name among those that may be commanded; 0: none has it. */
+static uint32_t find(const char *name, struct cleave_list *list)
+{
+    *list = (struct cleave_list){.domain = 0};
+    do {
+        CHECK_EQ(CLEAVE(CLEAVE_OP_LIST, list), CLEAVE_OK);
+    } while (list->domain != 0 && (list->state == 0 || !same(list->name, name)));
+    return list->domain;
+}
+
+static void lists(void)
+{
+    struct cleave_create create = {.name = "listed", .limit = UINT64_MAX, .vcpus = 2};
+    struct cleave_list list = {.domain = CLEAVE_DOMAIN_CONTROL + 1};
+    named(CLEAVE(CLEAVE_OP_LIST, &list), CLEAVE_RANGE, "domain");
+    CHECK_EQ(last_error().high, CLEAVE_DOMAIN_CONTROL);
+    list.domain = UINT32_MAX;
+    named(CLEAVE(CLEAVE_OP_LIST, &list), CLEAVE_RANGE, "domain");
+    list.domain = CLEAVE_DOMAIN_CONTROL;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_LIST, &list), CLEAVE_OK);
+    CHECK_EQ(list.domain, 0);
+    uint32_t self = find("arguments", &list);
+    CHECK(self != 0 && list.state == CLEAVE_STATE_RUNNING && list.parent == 0 && list.flags == 0);
+    CHECK_EQ(find("listed", &list), 0);
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    CHECK_EQ(find("listed", &list), create.domain);
+    CHECK(list.parent == self && list.origin == 0 && list.vcpus == 2 && list.pauses == 0);
+    on_domain(CLEAVE_OP_PAUSE, create.domain);
+    CHECK_EQ(find("listed", &list), create.domain);
+    CHECK(list.state == CLEAVE_STATE_PAUSED && list.pauses == 1);
+
+    struct cleave_rename rename = {.domain = create.domain};
+    named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_INVALID, "name");
+    put_name(rename.name, "two words");
+    named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_INVALID, "name");
+    put_name(rename.name, "fork-1");
+    named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_INVALID, "name");
+    put_name(rename.name, "arguments");
+    named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_EXISTS, "name");
+    rename.domain = 4711;
+    named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_NO_CAP, "domain");
+    rename.domain = create.domain;
+    put_name(rename.name, "listed");
+    CHECK_EQ(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_OK); /* its own */
+    put_name(rename.name, "renamed");
+    CHECK_EQ(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_OK);
+    CHECK_EQ(find("listed", &list), 0);
+    CHECK_EQ(find("renamed", &list), create.domain);
+    put_name(create.name, "renamed");
+    named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_EXISTS, "name");
+    put_name(create.name, "listed"); /* which is free now */
+    uint32_t first = create.domain;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    destroy(create.domain);
+    destroy(first);
+    CHECK_EQ(find("renamed", &list), 0);
+
+    struct cleave_snapshot snapshot = {.domain = CLEAVE_DOMAIN_SELF, .name = "kept"};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_OK);
+    CHECK_EQ(find("kept", &list), snapshot.snapshot);
+    CHECK(list.flags == CLEAVE_LIST_SNAPSHOT && list.state == CLEAVE_STATE_FROZEN);
+    CHECK(list.origin == self && list.parent == self);
+    destroy(snapshot.snapshot);
+    uint32_t id, index = fork_self(1, CLEAVE_FORK_BASE, &id);
+    if (index != 0) {
+        CHECK_EQ(find("arguments", &list), 0); /* its parent's maker is not its to command */
+        leave(5);
+    }
+    wait_for(id, 5);
+    CHECK(find("arguments", &list) == self && list.state == CLEAVE_STATE_RUNNING);
+    list.domain = id - 1;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_LIST, &list), CLEAVE_OK);
+    CHECK(list.domain == id && list.state == CLEAVE_STATE_ENDED && list.origin == self);
+    CHECK(list.reason == CLEAVE_EXITED && list.code == 5 && list.flags == CLEAVE_LIST_BASE);
+    destroy(id);
 }
 
 /* What one may be charged for bounds what one may give to others. */
@@ -226,6 +313,7 @@ void guest_story(void)
     CHECK_EQ(before.mapped[0] + before.mapped[1], after.mapped[0] + after.mapped[1]);
     domains();
     snapshots();
+    lists();
     limits();
     audit_clean();
 }

@@ -34,19 +34,33 @@ static uint64_t number(void)
 
 static _Noreturn void child(void)
 {
-    static const uint16_t sizes[CLEAVE_OPS] = {
-        sizeof(struct cleave_version),  sizeof(struct cleave_console),
-        sizeof(struct cleave_exit),     sizeof(struct cleave_error),
-        sizeof(struct cleave_create),   sizeof(struct cleave_map),
-        sizeof(struct cleave_map),      sizeof(struct cleave_map),
-        sizeof(struct cleave_copy),     sizeof(struct cleave_start),
-        sizeof(struct cleave_domain),   sizeof(struct cleave_domain),
-        sizeof(struct cleave_fork),     sizeof(struct cleave_snapshot),
-        sizeof(struct cleave_domain),   sizeof(struct cleave_domain),
-        sizeof(struct cleave_wait),     sizeof(struct cleave_stat),
-        sizeof(struct cleave_audit),    sizeof(struct cleave_lookup),
-        sizeof(struct cleave_collapse), sizeof(struct cleave_notify),
-        sizeof(struct cleave_event),    sizeof(struct cleave_verdict)};
+    static const uint16_t sizes[CLEAVE_OPS] = {sizeof(struct cleave_version),
+                                               sizeof(struct cleave_console),
+                                               sizeof(struct cleave_exit),
+                                               sizeof(struct cleave_error),
+                                               sizeof(struct cleave_create),
+                                               sizeof(struct cleave_map),
+                                               sizeof(struct cleave_map),
+                                               sizeof(struct cleave_map),
+                                               sizeof(struct cleave_copy),
+                                               sizeof(struct cleave_start),
+                                               sizeof(struct cleave_domain),
+                                               sizeof(struct cleave_domain),
+                                               sizeof(struct cleave_fork),
+                                               sizeof(struct cleave_snapshot),
+                                               sizeof(struct cleave_domain),
+                                               sizeof(struct cleave_domain),
+                                               sizeof(struct cleave_wait),
+                                               sizeof(struct cleave_stat),
+                                               sizeof(struct cleave_audit),
+                                               sizeof(struct cleave_lookup),
+                                               sizeof(struct cleave_collapse),
+                                               sizeof(struct cleave_notify),
+                                               sizeof(struct cleave_event),
+                                               sizeof(struct cleave_verdict),
+                                               0,
+                                               sizeof(struct cleave_list),
+                                               sizeof(struct cleave_rename)};
     static uint64_t arguments[256];
     volatile uint64_t *count = word(64 * MIB);
 
