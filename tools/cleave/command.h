@@ -85,11 +85,12 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
-/* domain.c, fork.c, show.c */
+/* domain.c, fork.c, show.c, memory.c */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
     run_reset(struct run *run), run_rename(struct run *run), run_wait(struct run *run);
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
+void run_map(struct run *run), run_diff(struct run *run);
 
 #endif

@@ -66,6 +66,11 @@ const struct command commands[] = {
      "ends domains and gives their memory back",
      CHILDREN_HELP "      --dry-run     says what would be destroyed, and destroys nothing\n"
                    "\nTheir forks live on.\n"},
+    {"map", run_map, 0, 1, 1, "TARGET", "shows how a domain's memory is mapped",
+     "Ranges with the size of leaves, what they allow now (writing is missing until the first\n"
+     "write), and whether the domain holds them alone.\n"},
+    {"diff", run_diff, 0, 2, 2, "TARGET TARGET", "shows in which pages two domains differ",
+     "What was never touched counts as zeros. Pause what runs, or it changes meanwhile.\n"},
     {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
      "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
     {.name = NULL}};

@@ -189,6 +189,21 @@ int cleave_write(struct cleave_handle *cleave, uint32_t domain, uint64_t at, con
 int cleave_lookup(struct cleave_handle *cleave, uint32_t domain, uint64_t at,
                   struct cleave_lookup *out);
 
+/* The first leaf, or what stands for one (`out->kind` is not 0), that ends above `at`: `out->at` is
+ * where it begins, or `at` inside it; it ends at the next multiple of its size, 4 KiB << 9 times
+ * `out->order`. `out->kind` is 0 when there is none up to `end`. Holes are passed in large steps.
+ */
+int cleave_next_leaf(struct cleave_handle *cleave, uint32_t domain, uint64_t at, uint64_t end,
+                     struct cleave_lookup *out);
+
+/* Compares the memory of two domains in [`at`, `end`), multiples of 4 KiB up to 2^48, and calls
+ * `differs` for each 4 KiB page whose contents are not the same, until it returns another value
+ * than 0, which is then returned. What is shared is not read, what was never touched counts as
+ * zeros. Pause what runs, or the answer is of several moments. -EINVAL: the range. */
+int cleave_diff(struct cleave_handle *cleave, uint32_t first, uint32_t second, uint64_t at,
+                uint64_t end, int (*differs)(void *context, uint64_t at), void *context);
+#define CLEAVE_MEMORY_END (UINT64_C(1) << 48) /* no memory lies there, or above */
+
 #ifdef __cplusplus
 }
 #endif

@@ -42,7 +42,7 @@ value() {
     cleave "$@" --json 2>/dev/null | check-json "$path"
 }
 
-commands="list info version stat fork wait reset snapshot restore pause unpause rename destroy audit"
+commands="list info version stat fork wait reset snapshot restore pause unpause rename destroy map diff audit"
 
 usage() {
     expect 2 'cleave COMMAND'
@@ -208,6 +208,31 @@ data() {
     json 0 domains 3 info
 }
 
+# A fork has what its parent had, and differs in what it wrote.
+memory() {
+    snapshot=$(value id snapshot template still)
+    child=$(value domains.0.id fork --paused still)
+    json 0 bytes 0 diff still "$child"
+    json 0 ranges.0.exclusive false map still
+    [ "$(check-json bytes <$out)" -gt 67108864 ] || fail "little is mapped"
+    grep -q '"leaves": "2M"' $out || fail "no large leaves"
+    expect 0 unpaused unpause "$child"
+    sleep 1
+    expect 0 ': paused' pause "$child"
+    bytes=$(value bytes diff still "$child")
+    [ "$bytes" -gt 0 ] || fail "it ran, and nothing differs"
+    [ "$bytes" -lt 33554432 ] || fail "it differs in $bytes bytes"
+    expect 0 'exclusive' map "$child"
+    expect 0 ': reset' reset "$child"
+    json 0 bytes 0 diff "$snapshot" "$child"
+    expect 3 'no domain "nobody"' diff still nobody
+    expect 3 'no domain "nobody"' diff nobody still
+    expect 3 'no domain "nobody"' map nobody
+    expect 2 'it takes' diff still
+    expect 2 'it takes' map
+    expect 0 destroyed destroy "$child" still
+}
+
 snapshots() {
     expect 0 ' kept$' snapshot template kept
     expect 1 'EXISTS' snapshot template kept
@@ -236,6 +261,7 @@ waits
 pauses
 forks
 data
+memory
 snapshots
 json 0 violated '' audit
 exit $((failures != 0))
