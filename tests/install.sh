@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # install.sh: installs libcleave and the command below a folder, builds programs in C and C++ against what is there,
-# and looks whether help, man page and completion know the same commands and options. Needs no hypervisor.
+# looks what the command says where the hypervisor does not fit, and whether help, man page and completion know the
+# same commands and options. Needs no hypervisor.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 folder=$(mktemp -d)
@@ -59,6 +60,32 @@ if [ ! -e /dev/xen/privcmd ]; then
     [ $? = 4 ] || fail "status of cleave list without a hypervisor"
     grep -q /dev/xen/privcmd "$folder/list" || fail "cleave list without a hypervisor"
 fi
+
+# With hypervisors that do not fit: fake_xencall.c says which there are.
+gcc -I hv/include -Wall -Wextra -Werror -o "$folder/fake" build/tools/objects/cleave/*.o build/tools/libcleave.a \
+    tests/tools/fake_xencall.c -ljansson || fail "fake"
+fake() { # fake WHICH STATUS TEXT ARGUMENT...
+    local which=$1 status=$2 text=$3
+    shift 3
+    FAKE=$which "$folder/fake" "$@" >"$folder/said" 2>&1
+    local found=$?
+    [ $found = "$status" ] || fail "$which: cleave $*: status $found, not $status"
+    grep -q -e "$text" "$folder/said" || fail "$which: cleave $*: no \"$text\" in: $(cat "$folder/said")"
+}
+fake revision 4 'speaks revision 3, this program revision 2: use the tools' list
+fake revision 4 'hypervisor: revision 3' version
+fake revision 4 '"revision": 3' version --json
+fake revision 4 '"ok": false' list --json
+fake again 0 'hypervisor: revision 2' version
+fake xen 4 'this is not Cleave' list
+fake xen 4 'this is not Cleave' version
+fake old 1 'list: the hypervisor does not know this operation' list
+fake none 1 'audit: the right to do it is missing (DENIED: nothing is 5, allowed are 0 to 24)' audit
+fake none 1 '"argument": "nothing"' audit --json
+fake stranger 1 'audit: the right to do it is missing (DENIED)' audit # nothing of another call's argument
+fake memory 4 'no memory' list
+fake open 4 '/dev/xen/privcmd: Permission denied' list
+
 man=tools/cleave/cleave.1
 commands=$(cleave --help | sed -n 's/^  \([a-z]*\) .*/\1/p')
 [ "$(echo "$commands" | wc -l)" -ge 14 ] || fail "few commands: $commands"

@@ -70,6 +70,13 @@ static int fail_refused(struct cleave_handle *cleave, enum cleave_op op, unsigne
     } else { /* of another process, which this vcpu ran in between */
         *error = (struct cleave_error){.status = status, .operation = (uint32_t)op, .low = 1};
     }
+    if (status == CLEAVE_INVALID && strcmp(error->argument, "operation") == 0) {
+        snprintf(cleave->message, sizeof(cleave->message),
+                 "%s: the hypervisor does not know this operation (INVALID): it is older than this "
+                 "program; use the tools that were built with it",
+                 op_name((unsigned)op));
+        return (int)status;
+    }
     snprintf(cleave->message, sizeof(cleave->message), "%s: %s (%s", op_name((unsigned)op),
              status_text(status), cleave_status_name(status));
     size_t used = strlen(cleave->message), room = sizeof(cleave->message) - used;
