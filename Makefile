@@ -12,6 +12,7 @@
 #   build/gcc-release/cleave.elf, .../cleave.iso  the hypervisor, and a disc that boots it
 #   build/gcc-debug/boottest.elf                  the platform alone, with tests/boot/ as its kernel
 #   build/linux/vmlinux, .../initrd.cpio          Debian's kernel as a guest, and what it starts
+#   build/tools/cleave, libcleave.*               the command and the library for the control domain
 #   build/gcc-debug/trace.elf, trace/hosted       the randomized run on the machine, and in a process
 
 VARIANTS := clang-asan gcc-debug gcc-release clang-debug clang-release
@@ -78,7 +79,8 @@ TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/
               -iquote hv/x86 -iquote hv/kernel -iquote hv/xen
 TRACE_FLAGS := -I tests/trace/include $(filter-out -Wconversion,$(X86_FLAGS)) -I hv/host -I tests/spec \
                -I tests/unit -I tests/trace
-export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS TRACE_FLAGS
+TOOL_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -I hv/include -I tools/libcleave
+export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS TRACE_FLAGS TOOL_FLAGS
 
 # flags(source): by the folder it lies in
 flags = $(if $(filter hv/host/%,$1),$(HOSTED_FLAGS),$(if $(filter hv/mm/%,$1),$(CORE_FLAGS),\
@@ -116,6 +118,9 @@ NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cle
 NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
 NEEDS_control := $(NEEDS_linux) build/gcc-debug/cleave.elf build/linux/vmlinux-control \
                  build/linux/initrd-control.cpio
+SONAME := libcleave.so.0
+TOOLS := $(addprefix build/tools/,libcleave.a $(SONAME) cleave)
+NEEDS_tools := $(TOOLS)
 NEEDS_linux-boot := $(NEEDS_linux) build/$(SHIPPED)/cleave.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
@@ -141,6 +146,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
           $(foreach m,$(shell tests/control.sh --list),"control.$m: tests/control.sh $m") \
+          "tools.install: tests/install.sh" \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
 
@@ -149,7 +155,9 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 
-.PHONY: all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
+PREFIX := /usr/local
+LIBDIR = $(PREFIX)/lib
+.PHONY: tools install all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -182,7 +190,7 @@ check:
 	configs/install.sh check
 ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
-		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) $(NEEDS_spec) guests $(NEEDS_linux) || \
+		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) $(NEEDS_spec) guests $(NEEDS_control) $(TOOLS) || \
 		broken='build.all: echo see the messages of the compilers; false'; \
 	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(ALLOC_JOBS) $(CHECKS)
 else
@@ -217,6 +225,25 @@ bench:
 	configs/install.sh bench
 	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures) build/linux/vmlinux build/linux/initrd.cpio
 	build/$(SHIPPED)/bench
+
+#: make tools            libcleave and the command cleave, for the control domain: build/tools/
+tools:
+	configs/install.sh tools
+	$(MAKE) $(TOOLS)
+
+#: make install          installs them below DESTDIR and PREFIX (/usr/local), with headers and man page
+install: tools
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include/cleave share/man/man1 \
+		share/bash-completion/completions) $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 755 build/tools/cleave $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 build/tools/libcleave.a build/tools/$(SONAME) $(DESTDIR)$(LIBDIR)/
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libcleave.so
+	install -m 644 tools/libcleave/cleave.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 hv/include/cleave/*.h $(DESTDIR)$(PREFIX)/include/cleave/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' tools/libcleave/libcleave.pc.in \
+		>$(DESTDIR)$(LIBDIR)/pkgconfig/libcleave.pc
+	install -m 644 tools/cleave/cleave.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 tools/cleave/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cleave
 
 SOURCES = $(shell find hv tests guest-agent tools -name '*.[ch]')
 
@@ -358,6 +385,11 @@ build/linux/vmlinux: build/debian/linux-image-cloud-amd64.version configs/vmlinu
 # The programs of tests/system/linux/ that run in the guest.
 build/linux/cleave-guest: $(addprefix tests/system/linux/,cleave_guest.c causes.c hypercall.c)
 build/linux/cleave-load: $(addprefix tests/system/linux/,cleave_load.c content.c redis.c sha1.c)
+build/linux/check-json: tests/system/control/check_json.c Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -O2 -static -o $@ $< -ljansson
+
 build/linux/cleave-%: tests/system/linux/identity.c $(wildcard tests/system/linux/*.h) \
                       $(wildcard hv/include/cleave/*.h) Makefile
 	mkdir -p $(@D)
@@ -378,6 +410,30 @@ build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/s
 	configs/initrd.sh -k build/debian/linux-image-cloud-amd64 -m xen-privcmd \
 		$(if $(findstring redis,$@),-l build/debian) $@ $(INITRD) $(if $(findstring redis,$@),$(REDIS))
 
+# libcleave and the command. (The libcleave.a of build/VARIANT/ is the core with its hosted port.)
+TOOL_LIBRARIES := -lxencall -lxentoollog -lxentoolcore -ljansson
+build/tools/objects/%.o: tools/%.c Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(TOOL_FLAGS) -O2 -g -fPIC -MMD -MP -c -o $@ $<
+
+LIBCLEAVE := $(patsubst tools/%.c,build/tools/objects/%.o,$(wildcard tools/libcleave/*.c))
+COMMAND := $(patsubst tools/%.c,build/tools/objects/%.o,$(wildcard tools/cleave/*.c))
+build/tools/libcleave.a: $(LIBCLEAVE)
+	rm -f $@
+	ar rcsD $@ $^
+
+build/tools/$(SONAME): $(LIBCLEAVE) tools/libcleave/libcleave.map
+	gcc -shared -Wl,-soname,$(SONAME) -Wl,--version-script,tools/libcleave/libcleave.map -Wl,-z,defs -o $@ \
+		$(LIBCLEAVE) -lxencall -lxentoollog
+
+build/tools/cleave: $(COMMAND) build/tools/$(SONAME)
+	gcc -o $@ $^ -ljansson
+
+build/linux/cleave: $(COMMAND) build/tools/libcleave.a
+	mkdir -p $(@D)
+	gcc -static -o $@ $^ $(TOOL_LIBRARIES)
+
 # The control domain: the distribution's full kernel, and programs that use its libxenctrl.
 build/linux/vmlinux-control: build/debian/linux-image-amd64.version configs/vmlinux.sh | linux-tools
 	echo "  LINUX $@"
@@ -391,16 +447,19 @@ build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h 
 	echo "  CC  $@"
 	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
 
-build/linux/initrd-control.cpio: configs/initrd.sh tests/system/control/init.sh $(XC:%=build/linux/xc/%) \
+build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/control/*) $(XC:%=build/linux/xc/%) \
+		build/linux/cleave build/linux/check-json \
 		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
 	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
-		bin/busybox=build/debian/busybox-static/bin/busybox $(foreach x,$(XC),tests/$x=build/linux/xc/$x)
+		bin/busybox=build/debian/busybox-static/bin/busybox bin/cleave=build/linux/cleave \
+		bin/check-json=build/linux/check-json tests/cleave=tests/system/control/cleave.sh \
+		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \
 	$(foreach g,real small,build/gcc-debug/$g/libcleave.a build/gcc-debug/$g/libtest.a)
 	:
 
--include $(shell find $(VARIANTS:%=build/%) -name '*.d' 2>/dev/null)
+-include $(shell find $(VARIANTS:%=build/%) build/tools -name '*.d' 2>/dev/null)

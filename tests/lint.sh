@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 c_files() { find hv guest-agent tools tests -name '*.[ch]' | sort; }
 assembly_files() { find hv tests -name '*.S' -o -name '*.inc' -o -name '*.lds' | sort; }
-shell_files() { find configs hv tests .ci/run -name '*.sh' -o -path .ci/run | sort; }
+shell_files() { find configs hv tests tools .ci/run -name '*.sh' -o -name '*.bash' -o -path .ci/run | sort; }
 
 # Prints what stands on its standard input after a heading; fails when there is anything.
 objections() {
@@ -42,6 +42,7 @@ check_tidy() {
     find hv/x86 hv/kernel tests/boot -name '*.c' | tidy "$X86_FLAGS" || status=1
     find hv/host -name '*.c' | tidy "$HOSTED_FLAGS" || status=1
     find tests/guests -name '*.c' | tidy "$GUEST_FLAGS" || status=1
+    find tools -name '*.c' | tidy "$TOOL_FLAGS" || status=1
     find tests/trace -name '*.c' | tidy "$TRACE_FLAGS" || status=1
     find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' -not -path 'tests/guests/*' \
         -not -path 'tests/trace/*' |

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Small programs that ask the hypervisor through libxenctrl, in the control domain. Domain 1 is a
- * Linux that is forked and does nothing (tests/control.sh). A program's status is 0 when all its
- * checks held; it leaves domain 1 as it was, and no other.
+ * Linux that is forked and does nothing, domain 2 one that nobody here touches (tests/control.sh).
+ * A program's status is 0 when all its checks held; it leaves these two as they were, and no other.
  */
 #ifndef XC_H
 #define XC_H

@@ -1,0 +1,112 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# install.sh: installs libcleave and the command below a folder, builds programs in C and C++ against what is there,
+# looks what the command says where the hypervisor does not fit, and whether help, man page and completion know the
+# same commands and options. Needs no hypervisor.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failed=0
+fail() {
+    echo "FAIL  $*"
+    failed=1
+}
+
+make --no-print-directory -s install DESTDIR="$folder" PREFIX=/usr || exit 1
+for file in bin/cleave lib/libcleave.a lib/libcleave.so lib/libcleave.so.0 lib/pkgconfig/libcleave.pc \
+    include/cleave.h include/cleave/abi.h include/cleave/status.h include/cleave/identity.h \
+    share/man/man1/cleave.1 share/bash-completion/completions/cleave; do
+    [ -s "$folder/usr/$file" ] || fail "no $file"
+done
+grep -q '^libdir=/usr/lib$' "$folder/usr/lib/pkgconfig/libcleave.pc" || fail "libcleave.pc names another folder"
+! grep -q '@' "$folder/usr/lib/pkgconfig/libcleave.pc" || fail "libcleave.pc is not filled in"
+readelf -d "$folder/usr/lib/libcleave.so.0" | grep -q 'SONAME.*\[libcleave\.so\.0\]' || fail "soname"
+nm -D --defined-only "$folder/usr/lib/libcleave.so.0" | grep -v ' A LIBCLEAVE_0$' | grep -v ' T cleave_' &&
+    fail "it exports what is not in cleave.h"
+for name in $(nm -D --defined-only "$folder/usr/lib/libcleave.so.0" | sed -n 's/.* T //; s/@@.*//p'); do
+    grep -q "\b$name(" tools/libcleave/cleave.h || fail "$name is not in cleave.h"
+done
+
+# Without a hypervisor it says what is missing.
+cat >"$folder/program.c" <<'END'
+#include <cleave.h>
+#include <stdio.h>
+int main(void)
+{
+    char why[CLEAVE_MESSAGE_SIZE] = "";
+    struct cleave_handle *cleave = cleave_open(0, why);
+    puts(cleave != NULL ? "open" : why);
+    cleave_close(cleave);
+    return cleave == NULL && why[0] == '\0';
+}
+END
+cp "$folder/program.c" "$folder/program.cc"
+flags="-Wall -Wextra -Werror -I $folder/usr/include"
+# shellcheck disable=SC2086  # words are meant
+{
+    gcc $flags -o "$folder/shared" "$folder/program.c" -L "$folder/usr/lib" -lcleave || fail "link with libcleave.so"
+    gcc $flags -static -o "$folder/static" "$folder/program.c" "$folder/usr/lib/libcleave.a" -lxencall -lxentoollog \
+        -lxentoolcore || fail "link with libcleave.a"
+    LD_LIBRARY_PATH="$folder/usr/lib" "$folder/shared" >"$folder/said" || fail "a program with libcleave.so"
+    "$folder/static" >"$folder/said.static" || fail "a program with libcleave.a"
+    clang -x c++ -fsyntax-only $flags "$folder/program.cc" || fail "cleave.h in C++"
+}
+cmp -s "$folder/said" "$folder/said.static" || fail "the two say different things"
+
+cleave() { LD_LIBRARY_PATH="$folder/usr/lib" "$folder/usr/bin/cleave" "$@"; }
+if [ ! -e /dev/xen/privcmd ]; then
+    cleave list >"$folder/list" 2>&1
+    [ $? = 4 ] || fail "status of cleave list without a hypervisor"
+    grep -q /dev/xen/privcmd "$folder/list" || fail "cleave list without a hypervisor"
+fi
+
+# With hypervisors that do not fit: fake_xencall.c says which there are.
+gcc -I hv/include -Wall -Wextra -Werror -o "$folder/fake" build/tools/objects/cleave/*.o build/tools/libcleave.a \
+    tests/tools/fake_xencall.c -ljansson || fail "fake"
+fake() { # fake WHICH STATUS TEXT ARGUMENT...
+    local which=$1 status=$2 text=$3
+    shift 3
+    FAKE=$which "$folder/fake" "$@" >"$folder/said" 2>&1
+    local found=$?
+    [ $found = "$status" ] || fail "$which: cleave $*: status $found, not $status"
+    grep -q -e "$text" "$folder/said" || fail "$which: cleave $*: no \"$text\" in: $(cat "$folder/said")"
+}
+fake revision 4 'speaks revision 3, this program revision 2: use the tools' list
+fake revision 4 'hypervisor: revision 3' version
+fake revision 4 '"revision": 3' version --json
+fake revision 4 '"ok": false' list --json
+fake again 0 'hypervisor: revision 2' version
+fake xen 4 'this is not Cleave' list
+fake xen 4 'this is not Cleave' version
+fake old 1 'list: the hypervisor does not know this operation' list
+fake none 1 'audit: the right to do it is missing (DENIED: nothing is 5, allowed are 0 to 24)' audit
+fake none 1 '"argument": "nothing"' audit --json
+fake stranger 1 'audit: the right to do it is missing (DENIED)' audit # nothing of another call's argument
+fake memory 4 'no memory' list
+fake open 4 '/dev/xen/privcmd: Permission denied' list
+
+man=tools/cleave/cleave.1
+commands=$(cleave --help | sed -n 's/^  \([a-z]*\) .*/\1/p')
+[ "$(echo "$commands" | wc -l)" -ge 14 ] || fail "few commands: $commands"
+for command in $commands; do
+    grep -q "^\.It Cm.* $command\b" "$man" || fail "cleave.1 does not know $command"
+    for option in $(cleave help "$command" | sed -n 's/^ *\(-[a-z], \)\{0,1\}--\([a-z-]*\).*/\2/p'); do
+        grep -q -e "Fl -$option" "$man" || fail "cleave.1 does not know --$option"
+    done
+done
+# shellcheck source=tools/cleave/completion.bash
+. "$folder/usr/share/bash-completion/completions/cleave"
+complete_words() {
+    COMP_WORDS=("$@")
+    COMP_CWORD=$(($# - 1))
+    _cleave
+    echo "${COMPREPLY[*]}"
+}
+[ "$(complete_words cleave re | tr ' ' '\n' | sort | paste -sd ' ')" = "rename reset restore" ] ||
+    fail "completion of a command: $(complete_words cleave re)"
+[ "$(complete_words cleave fork --da | tr ' ' '\n' | sort | paste -sd ' ')" = "--data --data-dir" ] ||
+    fail "completion of an option: $(complete_words cleave fork --da)"
+[ "$(complete_words cleave fork --c | tr ' ' '\n' | sort | paste -sd ' ')" = "--clock --count" ] ||
+    fail "completion of an option: $(complete_words cleave fork --c)"
+exit $failed

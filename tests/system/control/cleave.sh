@@ -1,0 +1,267 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# cleave.sh: drives the command cleave in the control domain, and checks what it prints and its exit codes. Domain 1,
+# template, is a Linux that does nothing; 2, worker, one whose forks do what their data say; 3, short, has ended by
+# itself. It leaves 1 and 2 as they were, and no other.
+failures=0
+out=/tmp/out
+
+fail() {
+    echo "FAILED $*"
+    sed 's/^/    /' $out
+    failures=$((failures + 1))
+}
+
+# expect STATUS TEXT ARGUMENT...: the command ends with STATUS, and prints a line with TEXT (a pattern).
+expect() {
+    status=$1
+    text=$2
+    shift 2
+    cleave "$@" >$out 2>&1
+    found=$?
+    [ $found = "$status" ] || fail "cleave $*: status $found, not $status"
+    grep -q -e "$text" $out || fail "cleave $*: no line with \"$text\""
+}
+
+# json STATUS PATH VALUE ARGUMENT...: with --json it prints one object, in which PATH has VALUE.
+json() {
+    status=$1
+    path=$2
+    value=$3
+    shift 3
+    cleave "$@" --json >$out 2>/dev/null
+    found=$?
+    [ $found = "$status" ] || fail "cleave $* --json: status $found, not $status"
+    why=$(check-json "$path" "$value" <$out) || fail "cleave $* --json: $path: $why"
+}
+
+# value PATH ARGUMENT...: prints what stands there.
+value() {
+    path=$1
+    shift
+    cleave "$@" --json 2>/dev/null | check-json "$path"
+}
+
+commands="list info version stat fork wait reset snapshot restore pause unpause rename destroy map diff audit"
+
+usage() {
+    expect 2 'cleave COMMAND'
+    expect 0 'cleave COMMAND' --help
+    expect 2 'no command "frok"' frok template
+    expect 2 'no command "frok"' help frok
+    for command in $commands; do
+        expect 0 "^cleave $command" "$command" --help
+        expect 0 "^cleave $command" help "$command"
+        expect 2 'no option --wrong' "$command" --wrong
+        expect 2 'no option -x' "$command" -x
+    done
+    for command in stat fork wait reset snapshot restore pause unpause rename destroy; do
+        expect 2 'it takes' "$command"
+        [ "$command" = snapshot ] || [ "$command" = rename ] || expect 3 'no domain "nobody"' "$command" nobody
+        [ "$command" = snapshot ] || [ "$command" = rename ] || expect 3 'no domain 99' "$command" 99
+        [ "$command" = snapshot ] || [ "$command" = rename ] || expect 2 'no number' "$command" id=9x
+        [ "$command" = snapshot ] || [ "$command" = rename ] || expect 2 "no domain's number" "$command" 0
+    done
+    expect 2 'it takes' snapshot template
+    expect 2 'too many: template' list template
+    expect 2 'too many: b' fork a b
+    for count in 0 65 -1 1x x 99999999999999999999 ''; do
+        expect 2 'from 1 to 64' fork "--count=$count" template
+    done
+    expect 2 'value is missing for' fork template --count
+    expect 2 'number of bytes' fork --limit=1x template
+    expect 2 'number of bytes' fork --limit=0 template
+    expect 2 'number of bytes' fork --limit=99999999999G template
+    expect 2 'goes with --paused' fork --clock template
+    expect 2 'without --data and' fork --data-dir=/tmp --count=2 template
+    expect 2 'not take --count' wait --count=2 template
+    expect 2 'not take --timeout' pause --timeout=2 template
+    expect 2 'not take --dry-run' fork --dry-run template
+    for timeout in -1 x 1x nan inf ''; do
+        expect 2 'number of seconds' wait "--timeout=$timeout" template
+    done
+    long=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa # 64
+    expect 2 '1 to 63 characters' stat $long
+    expect 2 '1 to 63 characters' rename template $long
+    expect 2 '1 to 63 characters' stat ''
+}
+
+shows() {
+    json 0 hypervisor.revision 2 version
+    json 0 tool.revision 2 version
+    json 0 schema 1 list
+    json 0 command list list
+    json 0 domains.0.name template list
+    json 0 domains.0.state running list
+    json 0 domains.1.name worker list
+    json 0 domains.2.name short list
+    json 0 domains.3.id 32751 list
+    json 0 domains.3.name control list
+    json 0 self 32751 info
+    json 0 domains 4 info
+    expect 0 '^ *1 template  *running  *1  *-  *- ' list
+    json 0 domains.0.vcpus 1 stat template
+    json 0 domains.0.name template stat 1
+    json 0 domains.1.name worker stat template id=2
+    [ "$(value domains.0.mapped_2m_bytes stat template)" -gt 67108864 ] || fail "few large leaves"
+    json 0 violated '' audit
+    expect 0 '^clean: ' audit
+    json 3 errors.0.target nobody stat nobody
+    json 3 ok false stat nobody
+}
+
+# Of a domain that it has not made, too.
+waits() {
+    json 0 domains.0.reason exited wait short --timeout=20
+    json 0 domains.0.code 0 wait 3
+    expect 0 '^3 short: exited, code 0' wait --any template short
+    expect 5 'still running' wait --timeout=0 template
+    expect 5 'still running' wait --timeout=0.2 short template
+    expect 3 'no such domain' wait control
+    expect 0 '^3 short: would be destroyed' destroy --dry-run short
+    json 0 dry_run true destroy --dry-run short
+    json 0 domains.2.state ended list
+    json 0 domains.2.reason exited list
+    expect 1 'FROZEN\|DYING' pause short
+    expect 0 '^3 short: destroyed' destroy short
+    expect 3 'no domain "short"' wait short
+}
+
+pauses() {
+    expect 0 '^1 template: paused' pause template
+    json 0 domains.0.pauses 1 list
+    json 0 domains.0.state paused stat template
+    expect 0 '^1 template: unpaused' unpause template
+    expect 1 'INVALID: domain is 1' unpause template
+    json 1 errors.0.status INVALID unpause template
+    json 1 errors.0.argument domain unpause template
+    expect 2 'does not come back' pause control
+    expect 1 INVALID destroy control
+    json 0 domains.0.name template list
+}
+
+forks() {
+    first=$(value domains.0.id fork -n 3 --paused template)
+    json 0 domains.1.forked_from 1 stat worker "$first" # in the order of the targets
+    json 0 domains.0.can_reset true stat "$first"
+    json 0 domains.0.state paused stat "fork-$first"
+    json 0 domains.2.name "fork-$((first + 2))" pause --all-children template
+    json 0 domains.2.name "fork-$((first + 2))" unpause --all-children template
+    json 0 domains.2.id $((first + 2)) unpause --all-children template
+    expect 0 ': reset' reset --all-children template
+    expect 0 'would be reset' reset --dry-run "$first"
+    json 0 domains.1.name "fork-$((first + 1))" destroy --dry-run --all-children template
+    expect 0 "renamed first" rename "$first" first
+    expect 1 'is there already (EXISTS)' rename first template
+    expect 1 'is no name (INVALID)' rename first 'two words'
+    expect 1 'is no name (INVALID)' rename first fork-7
+    expect 1 'is no name (INVALID)' rename first ''
+    expect 0 'renamed 123' rename first 123
+    expect 3 'no domain 123' stat 123
+    json 0 domains.0.id "$first" stat name=123
+    expect 0 ': destroyed' destroy --all-children template
+    json 0 domains 3 info
+    first=$(value domains.0.id fork --no-base --reserve --limit=256M template)
+    expect 1 NO_BASE reset "$first"
+    expect 0 ': destroyed' destroy "$first" "$first"
+    expect 1 'RESERVE\|NO_MEMORY\|QUOTA' fork -n 64 --reserve template
+    expect 1 'QUOTA' fork --limit=4K template
+    json 0 domains 3 info
+}
+
+# What the child does by its data; the worker may not have got as far as to be forked, so it is tried again.
+data() {
+    echo 'code=7; note="from outside"' >/tmp/data
+    tries=0
+    while [ $tries -lt 6 ]; do
+        tries=$((tries + 1))
+        child=$(value domains.0.id fork --data=/tmp/data worker)
+        cleave wait --timeout=5 "$child" >$out 2>&1 && break
+        cleave destroy "$child" >/dev/null
+        sleep 2
+    done
+    expect 0 "^$child fork-$child: exited, code 7: child 1: code 7, from outside\$" wait --timeout=5 "$child"
+    json 0 domains.0.code 7 wait "$child"
+    json 0 domains.0.reason exited wait "$child"
+    expect 1 DYING reset "$child"
+    expect 1 DYING fork "$child"
+    expect 0 destroyed destroy "$child"
+    mkdir /tmp/folder
+    for code in 4 5; do
+        echo "code=$code" >/tmp/folder/$code
+    done
+    json 0 domains.1.file /tmp/folder/5 fork --data-dir=/tmp/folder worker
+    json 0 domains.1.reason exited wait --all-children worker --timeout=20
+    cleave wait --all-children worker --json | grep code | sort | tr -d ' \n' >$out
+    grep -q '"code":4,*"code":5' $out || fail "two children, two codes"
+    expect 0 destroyed destroy --all-children worker
+    head -c 4097 /dev/zero >/tmp/data
+    expect 2 'more than the 4096' fork --data=/tmp/data worker
+    head -c 4096 /dev/zero >/tmp/data
+    child=$(value domains.0.id fork --paused --data=/tmp/data worker)
+    expect 0 destroyed destroy "$child"
+    expect 1 'No such file' fork --data=/tmp/nothing worker
+    expect 1 'No such file' fork --data-dir=/tmp/nothing worker
+    mkdir /tmp/empty
+    expect 2 'no file' fork --data-dir=/tmp/empty worker
+    json 0 domains.1.pauses 0 list
+    json 0 domains 3 info
+}
+
+# A fork has what its parent had, and differs in what it wrote.
+memory() {
+    snapshot=$(value id snapshot template still)
+    child=$(value domains.0.id fork --paused still)
+    json 0 bytes 0 diff still "$child"
+    json 0 ranges.0.exclusive false map still
+    [ "$(check-json bytes <$out)" -gt 67108864 ] || fail "little is mapped"
+    grep -q '"leaves": "2M"' $out || fail "no large leaves"
+    expect 0 unpaused unpause "$child"
+    sleep 1
+    expect 0 ': paused' pause "$child"
+    bytes=$(value bytes diff still "$child")
+    [ "$bytes" -gt 0 ] || fail "it ran, and nothing differs"
+    [ "$bytes" -lt 33554432 ] || fail "it differs in $bytes bytes"
+    expect 0 'exclusive' map "$child"
+    expect 0 ': reset' reset "$child"
+    json 0 bytes 0 diff "$snapshot" "$child"
+    expect 3 'no domain "nobody"' diff still nobody
+    expect 3 'no domain "nobody"' diff nobody still
+    expect 3 'no domain "nobody"' map nobody
+    expect 2 'it takes' diff still
+    expect 2 'it takes' map
+    expect 0 destroyed destroy "$child" still
+}
+
+snapshots() {
+    expect 0 ' kept$' snapshot template kept
+    expect 1 'EXISTS' snapshot template kept
+    expect 1 'INVALID' snapshot template 'not good'
+    json 0 domains.0.state frozen stat kept
+    json 0 domains.0.snapshot true stat kept
+    expect 1 FROZEN pause kept
+    expect 1 NO_BASE reset kept
+    expect 3 'NO_CAP' wait kept
+    expect 1 'it is no snapshot' restore template
+    child=$(value domains.1.id restore -n 2 --paused kept)
+    json 0 from.name kept restore kept
+    json 0 domains.0.state paused stat "$child"
+    expect 0 unpaused unpause "$child"
+    expect 0 ': reset' reset "$child"
+    json 0 domains.2.state running stat template worker "$child"
+    expect 0 destroyed destroy --all-children kept
+    expect 0 destroyed destroy kept
+    expect 3 'no domain "kept"' restore kept
+    json 0 domains 3 info
+}
+
+usage
+shows
+waits
+pauses
+forks
+data
+memory
+snapshots
+json 0 violated '' audit
+exit $((failures != 0))

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A hypervisor for the command in the place of libxencall, to see what it says where a real one
+ * does not fit. The variable FAKE says which: "revision" speaks another revision, "old" does not
+ * know LIST, "xen" does not know Cleave's call, "again" has to be called three times, "stranger"
+ * tells of another call's error, "memory" and "open" refuse to begin. Without, VERSION is answered
+ * and every other operation refused.
+ */
+#include "cleave/abi.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xencall.h>
+#include <xentoollog.h>
+
+static struct cleave_error last;
+
+static bool is(const char *what)
+{
+    const char *fake = getenv("FAKE");
+    return fake != NULL && strcmp(fake, what) == 0;
+}
+
+xentoollog_logger_stdiostream *xtl_createlogger_stdiostream(FILE *f, xentoollog_level level,
+                                                            unsigned flags)
+{
+    (void)f;
+    (void)level;
+    (void)flags;
+    return NULL;
+}
+
+void xtl_logger_destroy(struct xentoollog_logger *logger) { (void)logger; }
+
+xencall_handle *xencall_open(struct xentoollog_logger *logger, unsigned flags)
+{
+    (void)logger;
+    (void)flags;
+    errno = EACCES;
+    return is("open") ? NULL : (xencall_handle *)&last;
+}
+
+int xencall_close(xencall_handle *handle)
+{
+    (void)handle;
+    return 0;
+}
+
+void *xencall_alloc_buffer_pages(xencall_handle *handle, size_t pages)
+{
+    (void)handle;
+    errno = ENOMEM;
+    return is("memory") ? NULL : calloc(pages, 4096);
+}
+
+void xencall_free_buffer_pages(xencall_handle *handle, void *memory, size_t pages)
+{
+    (void)handle;
+    (void)pages;
+    free(memory);
+}
+
+static int refuse(uint64_t op, enum cleave_status status, const char *argument, uint64_t value)
+{
+    last = (struct cleave_error){
+        .status = status, .operation = (uint32_t)op, .value = value, .high = CLEAVE_OP_LIST - 1};
+    snprintf(last.argument, sizeof(last.argument), "%s", argument);
+    return (int)status;
+}
+
+int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, uint64_t size)
+{
+    static unsigned calls;
+    void *arguments = (void *)(uintptr_t)at;
+    (void)handle;
+    errno = ENOSYS;
+    if (call != CLEAVE_HYPERCALL || is("xen")) {
+        return -1;
+    }
+    if (is("again") && ++calls % 3 != 0) {
+        return CLEAVE_AGAIN;
+    }
+    if (op == CLEAVE_OP_VERSION && size == sizeof(struct cleave_version)) {
+        struct cleave_version *version = arguments;
+        *version = (struct cleave_version){.revision = CLEAVE_ABI_REVISION + is("revision"),
+                                           .operations = CLEAVE_OPS,
+                                           .domain = 7,
+                                           .machine = "fake"};
+        return CLEAVE_OK;
+    }
+    if (op == CLEAVE_OP_ERROR && size == sizeof(last)) {
+        last.operation += is("stranger");
+        memcpy(arguments, &last, sizeof(last));
+        return CLEAVE_OK;
+    }
+    return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)
+                     : refuse(op, CLEAVE_DENIED, "nothing", 5);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the files of the command share: its options, what a run has found so far, and how it tells.
+ * A command prints text as it goes, or with --json collects all in one object that is printed at
+ * the end. cleave.1 describes both.
+ */
+#ifndef COMMAND_H
+#define COMMAND_H
+
+#include "cleave.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#define TOOL_VERSION "0.1"
+#define JSON_SCHEMA 1 /* raised when a field goes or changes its meaning, not when one is added */
+
+/* Exit codes. */
+enum {
+    DONE = 0,
+    REFUSED = 1,     /* by the hypervisor, or the system */
+    USAGE = 2,       /* the command line makes no sense */
+    NO_DOMAIN = 3,   /* a target that is not there */
+    UNREACHABLE = 4, /* no Cleave, no right to call it, or another revision */
+    TIMED_OUT = 5,   /* of wait */
+    VIOLATED = 6     /* audit found a violation */
+};
+
+/* Options, as bits, so that a command says which are its own. */
+enum {
+    OPT_COUNT = 1,
+    OPT_FORK = 2, /* --reserve, --no-base, --paused, --clock, --limit, --data, --data-dir */
+    OPT_WAIT = 4, /* --any, --all, --timeout */
+    OPT_CHILDREN = 8,
+    OPT_DRY_RUN = 16
+};
+
+struct options {
+    bool json, any, children, dry_run, no_base;
+    uint32_t count, flags; /* of a fork; count 0: not given */
+    uint64_t limit;
+    int64_t timeout; /* milliseconds; -1: none */
+    const char *data, *data_dir;
+};
+
+struct run {
+    const struct command *command;
+    struct options options;
+    char **targets; /* what follows the options */
+    int target_count;
+    struct cleave_handle *cleave;
+    json_t *result; /* the object that --json prints */
+    json_t *errors;
+    int exit; /* of the first failure */
+};
+
+struct command {
+    const char *name;
+    void (*perform)(struct run *run);
+    unsigned options;
+    int least, most; /* arguments; most -1: any number */
+    const char *usage, *purpose, *help;
+};
+
+/* Parses the command line up to run->targets; false: run->exit, all is said. */
+bool options_parse(struct run *run, int argc, char **argv);
+void usage_print(FILE *to, const struct command *command);
+/* In the order of --help, ended by one without a name. */
+extern const struct command commands[];
+
+/* Text for people, not with --json. */
+void tell(const struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A failure of the library's, of `target` (null: of none). */
+void failed(struct run *run, int status, const char *target);
+/* A failure that is found here. */
+void failed_here(struct run *run, int exit, const char *target, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Adds a value, whose reference it takes, to an object or an array. */
+void put(json_t *to, const char *key, json_t *value);
+void append(json_t *to, json_t *value);
+
+/* The domains that the targets, or with --all-children their children, name: an array to be given
+ * back by free(). False when one is not there: said, and nothing is to be done. */
+bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
+/* An object with what is known of a domain. */
+json_t *domain_json(const struct cleave_list *domain);
+
+/* domain.c, fork.c, show.c, memory.c */
+void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
+    run_stat(struct run *run), run_audit(struct run *run);
+void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
+    run_reset(struct run *run), run_rename(struct run *run), run_wait(struct run *run);
+void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
+void run_map(struct run *run), run_diff(struct run *run);
+
+#endif

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=bash
+# Completion of cleave(1) for bash: commands, their options, and the names of the domains there are.
+_cleave() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words
+    case $before in
+    --data | --data-dir)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    -n | --count | --limit | --timeout) return ;;
+    esac
+    if [ "$COMP_CWORD" = 1 ] || { [ "$COMP_CWORD" = 2 ] && [ "$command" = help ]; }; then
+        words="$(cleave --help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p') help"
+    elif [ "${word#-}" != "$word" ]; then
+        words="$(cleave help "$command" 2>/dev/null |
+            sed -n 's/^ *\(-[a-z], \)\{0,1\}\(--[a-z-]*\).*/\2/p') --json --help"
+    else
+        words=$(cleave list 2>/dev/null | awk 'NR > 1 { print $2 }')
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+complete -F _cleave cleave

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The commands, their help, and the parsing of options. */
+#include "command.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FORK_HELP                                                                                  \
+    "  -n, --count=N     so many children, 1 to 64 (1), all of one instant, or none\n"             \
+    "      --reserve     sets aside all the memory that they can need: their writes cannot fail\n" \
+    "      --no-base     keeps nothing to go back to: saves memory, but \"cleave reset\" "         \
+    "refuses\n"                                                                                    \
+    "      --paused      they stand still, and so do their clocks, until \"cleave unpause\"\n"     \
+    "      --clock       with --paused: their clocks go on\n"                                      \
+    "      --limit=SIZE  of memory that each may be charged for (K, M, G; without: as much as\n"   \
+    "                    this domain)\n"                                                           \
+    "      --data=FILE   each finds these bytes, at most 4096, behind its identity page\n"         \
+    "      --data-dir=DIR  a child for each file of DIR, in the order of their names, with its\n"  \
+    "                    bytes; the parent is paused meanwhile\n"
+
+#define CHILDREN_HELP                                                                              \
+    "      --all-children  the domains that were forked from the targets, instead of these\n"
+
+const struct command commands[] = {
+    {"list", run_list, 0, 0, 0, "", "shows the domains there are",
+     "FORKED is the domain or snapshot that it was forked from, MADE the one that asked for it.\n"},
+    {"info", run_info, 0, 0, 0, "", "shows machine, memory and how many domains there are", ""},
+    {"version", run_version, 0, 0, 0, "", "shows the revisions of this tool and the hypervisor",
+     "Exit code 4 when they differ: then other commands refuse to run.\n"},
+    {"stat", run_stat, OPT_CHILDREN, 1, -1, "TARGET...", "shows memory and counts of domains",
+     CHILDREN_HELP "\nMemory is in bytes. \"exclusive\" is what it alone holds, \"shared\" what it "
+                   "holds with others;\nmapped_* is its memory by the size of leaves.\n"},
+    {"fork", run_fork, OPT_COUNT | OPT_FORK, 1, 1, "TARGET",
+     "makes children of a running domain, which share its memory",
+     FORK_HELP "\nExamples:\n"
+               "  cleave fork template                    one child, named fork-<number>\n"
+               "  cleave fork -n 8 --paused template      eight that wait for \"cleave unpause "
+               "--all-children template\"\n"},
+    {"wait", run_wait, OPT_WAIT | OPT_CHILDREN, 1, -1, "TARGET...",
+     "waits until domains have ended, and says how",
+     "      --all         until all have ended (this is so without an option)\n"
+     "      --any         until one has\n"
+     "      --timeout=SECONDS  and no longer: then exit code 5; 0 only looks\n" CHILDREN_HELP
+     "\nEnds are kept until a domain is destroyed.\n"},
+    {"reset", run_reset, OPT_CHILDREN | OPT_DRY_RUN, 1, -1, "TARGET...",
+     "takes children back to the moment of their fork",
+     CHILDREN_HELP "      --dry-run     says what would be reset, and resets nothing\n"
+                   "\nA child of \"cleave fork --no-base\" cannot be reset, nor one that has "
+                   "ended.\n"},
+    {"snapshot", run_snapshot, 0, 2, 2, "TARGET NAME", "keeps a frozen copy of a domain",
+     "\"cleave restore NAME\" makes domains of it, \"cleave destroy NAME\" gives it up.\n"},
+    {"restore", run_restore, OPT_COUNT | OPT_FORK, 1, 1, "SNAPSHOT",
+     "makes running domains of a snapshot", FORK_HELP},
+    {"pause", run_pause, OPT_CHILDREN, 1, -1, "TARGET...", "stops domains until unpause",
+     CHILDREN_HELP "\nPauses are counted: each takes an unpause.\n"},
+    {"unpause", run_unpause, OPT_CHILDREN, 1, -1, "TARGET...", "lets paused domains go on",
+     CHILDREN_HELP},
+    {"rename", run_rename, 0, 2, 2, "TARGET NAME", "gives a domain another name",
+     "A name has 1 to 63 letters, digits, '-', '_' and '.', does not begin with \"fork-\", and is "
+     "unique.\n"},
+    {"destroy", run_destroy, OPT_CHILDREN | OPT_DRY_RUN, 1, -1, "TARGET...",
+     "ends domains and gives their memory back",
+     CHILDREN_HELP "      --dry-run     says what would be destroyed, and destroys nothing\n"
+                   "\nTheir forks live on.\n"},
+    {"map", run_map, 0, 1, 1, "TARGET", "shows how a domain's memory is mapped",
+     "Ranges with the size of leaves, what they allow now (writing is missing until the first\n"
+     "write), and whether the domain holds them alone.\n"},
+    {"diff", run_diff, 0, 2, 2, "TARGET TARGET", "shows in which pages two domains differ",
+     "What was never touched counts as zeros. Pause what runs, or it changes meanwhile.\n"},
+    {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
+     "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
+    {.name = NULL}};
+
+enum {
+    LONG = 256,
+    RESERVE,
+    NO_BASE,
+    PAUSED,
+    CLOCK,
+    LIMIT,
+    DATA,
+    DATA_DIR,
+    ANY,
+    ALL,
+    TIMEOUT,
+    CHILDREN,
+    DRY_RUN,
+    JSON
+};
+
+static const struct option table[] = {{"count", required_argument, NULL, 'n'},
+                                      {"reserve", no_argument, NULL, RESERVE},
+                                      {"no-base", no_argument, NULL, NO_BASE},
+                                      {"paused", no_argument, NULL, PAUSED},
+                                      {"clock", no_argument, NULL, CLOCK},
+                                      {"limit", required_argument, NULL, LIMIT},
+                                      {"data", required_argument, NULL, DATA},
+                                      {"data-dir", required_argument, NULL, DATA_DIR},
+                                      {"any", no_argument, NULL, ANY},
+                                      {"all", no_argument, NULL, ALL},
+                                      {"timeout", required_argument, NULL, TIMEOUT},
+                                      {"all-children", no_argument, NULL, CHILDREN},
+                                      {"dry-run", no_argument, NULL, DRY_RUN},
+                                      {"json", no_argument, NULL, JSON},
+                                      {"help", no_argument, NULL, 'h'},
+                                      {NULL, 0, NULL, 0}};
+
+static unsigned group_of(int option)
+{
+    switch (option) {
+    case 'n':
+        return OPT_COUNT;
+    case ANY:
+    case ALL:
+    case TIMEOUT:
+        return OPT_WAIT;
+    case CHILDREN:
+        return OPT_CHILDREN;
+    case DRY_RUN:
+        return OPT_DRY_RUN;
+    default:
+        return OPT_FORK;
+    }
+}
+
+void usage_print(FILE *to, const struct command *command)
+{
+    fprintf(to, "cleave %s [--json]%s%s%s: %s\n", command->name,
+            command->options != 0 ? " [OPTION]..." : "", command->usage[0] != '\0' ? " " : "",
+            command->usage, command->purpose);
+    if (command->help[0] != '\0') {
+        fprintf(to, "\n%s", command->help);
+    }
+}
+
+static bool refuse(struct run *run, const char *what, const char *value)
+{
+    fprintf(stderr, "cleave %s: %s%s: see \"cleave %s --help\"\n", run->command->name, what, value,
+            run->command->name);
+    run->exit = USAGE;
+    return false;
+}
+
+/* A number of decimal digits and nothing else. */
+static bool parse_number(const char *text, uint64_t *out, const char **rest)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    *rest = end;
+    return text[0] >= '0' && text[0] <= '9' && errno == 0;
+}
+
+static bool parse_count(struct run *run, const char *text)
+{
+    uint64_t count;
+    const char *rest;
+    if (!parse_number(text, &count, &rest) || *rest != '\0' || count == 0 ||
+        count > CLEAVE_FORKS_MAX) {
+        return refuse(run, "--count is a number from 1 to 64, not ", text);
+    }
+    run->options.count = (uint32_t)count;
+    return true;
+}
+
+static bool parse_limit(struct run *run, const char *text)
+{
+    uint64_t size;
+    const char *rest;
+    bool good = parse_number(text, &size, &rest) && size != 0;
+    if (good && *rest != '\0') {
+        const char *unit = strchr("KMGT", *rest);
+        unsigned shift = unit != NULL ? 10 * (unsigned)(unit - "KMGT" + 1) : 64;
+        good = unit != NULL && rest[1] == '\0' && size <= UINT64_MAX >> shift;
+        size = good ? size << shift : 0;
+    }
+    run->options.limit = size;
+    return good || refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+}
+
+static bool parse_timeout(struct run *run, const char *text)
+{
+    char *end;
+    double seconds = strtod(text, &end);
+    bool digits = text[0] == '.' || (text[0] >= '0' && text[0] <= '9');
+    if (!digits || *end != '\0' || !isfinite(seconds) || seconds > 1e9) {
+        return refuse(run, "--timeout is a number of seconds, not ", text);
+    }
+    run->options.timeout = (int64_t)(seconds * 1000);
+    return true;
+}
+
+static bool take(struct run *run, int option)
+{
+    struct options *o = &run->options;
+    switch (option) {
+    case 'n':
+        return parse_count(run, optarg);
+    case RESERVE:
+        o->flags |= CLEAVE_FORK_RESERVE;
+        return true;
+    case NO_BASE:
+        o->no_base = true;
+        return true;
+    case PAUSED:
+        o->flags |= CLEAVE_FORK_PAUSED;
+        return true;
+    case CLOCK:
+        o->flags |= CLEAVE_FORK_CLOCK;
+        return true;
+    case LIMIT:
+        return parse_limit(run, optarg);
+    case DATA:
+        o->data = optarg;
+        return true;
+    case DATA_DIR:
+        o->data_dir = optarg;
+        return true;
+    case ANY:
+        o->any = true;
+        return true;
+    case ALL:
+        o->any = false;
+        return true;
+    case TIMEOUT:
+        return parse_timeout(run, optarg);
+    case CHILDREN:
+        o->children = true;
+        return true;
+    case DRY_RUN:
+        o->dry_run = true;
+        return true;
+    default:
+        return refuse(run, "an option that it does not have", "");
+    }
+}
+
+static bool check_arguments(struct run *run)
+{
+    const struct command *command = run->command;
+    const struct options *o = &run->options;
+    if (run->target_count < command->least) {
+        return refuse(run, "it takes ", command->usage);
+    }
+    if (command->most >= 0 && run->target_count > command->most) {
+        return refuse(run, "one argument too many: ", run->targets[command->most]);
+    }
+    if (o->data_dir != NULL && (o->data != NULL || o->count != 0)) {
+        return refuse(run, "--data-dir goes without --data and --count", "");
+    }
+    if ((o->flags & CLEAVE_FORK_CLOCK) && !(o->flags & CLEAVE_FORK_PAUSED)) {
+        return refuse(run, "--clock goes with --paused", "");
+    }
+    return true;
+}
+
+bool options_parse(struct run *run, int argc, char **argv)
+{
+    int option, index = 0;
+    run->options.timeout = -1;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":n:h", table, &index)) != -1) {
+        if (option == 'h') {
+            usage_print(stdout, run->command);
+            return false;
+        }
+        if (option == ':') {
+            return refuse(run, "a value is missing for ", argv[optind - 1]);
+        }
+        if (option == '?') {
+            return refuse(run, "there is no option ", argv[optind - 1]);
+        }
+        if (option == JSON) {
+            run->options.json = true;
+        } else if (!(run->command->options & group_of(option))) {
+            return refuse(run, "it does not take --", option == 'n' ? "count" : table[index].name);
+        } else if (!take(run, option)) {
+            return false;
+        }
+    }
+    run->targets = argv + optind;
+    run->target_count = argc - optind;
+    return check_arguments(run);
+}
