@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "attachment.h"
+#include "foreign.h"
 #include "host.h"
 #include "table.h"
 #include "test.h"
@@ -455,10 +455,17 @@ static pte_t *map_foreign(struct attachment **record)
     struct space *mapper;
     REQUIRE_OK(space_create(ctx, pool, UINT64_MAX, &mapper));
     set_region(mapper, 5, 1, &region);
-    *record = pin(ATTACH_FOREIGN, PAGES, 0, 1);
-    (*record)->mapper = mapper;
-    (*record)->mapper_at = gfn(5);
-    one->foreign_count = 1;
+    struct attachment a = {.kind = ATTACH_FOREIGN,
+                           .id = attachment_new_id(),
+                           .frame = pte_pfn(*seen_at(one, PAGES, 0)),
+                           .pages = 1,
+                           .at = gfn(PAGES),
+                           .mapper = mapper,
+                           .mapper_at = gfn(5)};
+    REQUIRE_OK(foreign_record_make_room(ctx, one, &a));
+    REQUIRE_OK(attachment_get(ctx, &a));
+    foreign_record_add(one, &a);
+    *record = &foreign_record_find(mapper, gfn(5))->a;
     put_leaf(mapper, 5, 0, (*record)->frame, RIGHT_READ, PTE_FOREIGN);
     return seen_at(mapper, 5, 0);
 }
@@ -472,7 +479,7 @@ static void foreign_written(void)
     struct attachment *record;
     pte_t *e = map_foreign(&record);
     *e = pte_with_write(*e);
-    record->written = 1;
+    foreign_record_set(foreign_record_first(one, gfn(PAGES)), true, false);
 }
 static void foreign_writable(void)
 {
