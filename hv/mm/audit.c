@@ -113,6 +113,10 @@ static bool visit_space(struct audit *audit, struct space *space)
     if (!check_space(audit)) {
         return false;
     }
+    /* First, since what is writable depends on what they say. */
+    if (!audit_attachments(audit)) {
+        return false;
+    }
     if (space->root.v != 0 && !audit_root(audit, space->root)) {
         return false;
     }
@@ -125,10 +129,7 @@ static bool visit_space(struct audit *audit, struct space *space)
             return false;
         }
     }
-    if (!visit_regions(audit, space->regions) || !visit_regions(audit, space->op_regions)) {
-        return false;
-    }
-    return audit_attachments(audit);
+    return visit_regions(audit, space->regions) && visit_regions(audit, space->op_regions);
 }
 
 /* First each space is found once, then each is held by those that have it as their base. */

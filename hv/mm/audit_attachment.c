@@ -215,11 +215,13 @@ static bool visit_page(struct tree_audit *tree, const struct foreign_record *fir
             return audit_violation(audit, 6, "a foreign map that is not in its place", at.v,
                                    r->a.at.v);
         }
+        tree->records++;
+        tree->written += attachment_pins(&r->a);
+    }
+    for (const struct foreign_record *r = first; r != NULL; r = r->next) {
         if (!visit_attachment(audit, &r->a)) {
             return false;
         }
-        tree->records++;
-        tree->written += attachment_pins(&r->a);
     }
     return true;
 }

@@ -508,6 +508,83 @@ static void foreign_detached(void)
     record->detached = 1;
 }
 
+/* Maps of a page, twice, and of one far away, so that both trees have a node. */
+static struct space *many_maps(void)
+{
+    const uint64_t page[] = {PAGES, PAGES, GIANT}, to[] = {5, 6, 100};
+    struct space *mapper;
+    REQUIRE_OK(space_create(ctx, pool, UINT64_MAX, &mapper));
+    for (unsigned i = 0; i < 3; i++) {
+        gpa_t from = gfn_to_gpa(gfn(page[i]));
+        REQUIRE_OK(foreign_map(ctx, one, from, mapper, gfn_to_gpa(gfn(to[i]))));
+    }
+    REQUIRE(one->foreign_pages.root->level > 0 && mapper->foreign_maps.root->level > 0);
+    return mapper;
+}
+static struct foreign_record *first_map(void)
+{
+    (void)many_maps();
+    return foreign_record_first(one, gfn(PAGES));
+}
+static void maps(void) { (void)many_maps(); }
+static void maps_number(void)
+{
+    maps();
+    one->foreign_count++;
+    one->attachment_count++;
+}
+static void maps_of_a_leaf(void)
+{
+    maps();
+    radix_next(&one->foreign_pages, 0)->used++;
+}
+static void maps_of_the_mapper(void) { radix_next(&many_maps()->foreign_maps, 0)->used--; }
+static void maps_written(void)
+{
+    maps();
+    one->foreign_written++;
+}
+static void maps_written_in_leaf(void)
+{
+    maps();
+    radix_next(&one->foreign_pages, 0)->count++;
+}
+static void maps_children(void)
+{
+    maps();
+    one->foreign_pages.root->used++;
+}
+static void maps_misplaced(void)
+{
+    maps();
+    struct radix_node *leaf = radix_next(&one->foreign_pages, 1);
+    leaf->key++;
+}
+static void maps_frames(void) { many_maps()->foreign_maps.frames++; }
+static void map_of_another(void) { first_map()->owner = left; }
+static void map_elsewhere(void) { first_map()->a.mapper_at.v++; }
+static void map_unlinked_back(void) { first_map()->next->previous = NULL; }
+static void map_forgotten(void)
+{
+    struct foreign_record *record = first_map();
+    record->next = NULL;
+    radix_next(&one->foreign_pages, 0)->used--;
+    one->foreign_count--;
+    one->attachment_count--;
+    frame_put(ctx, record->a.frame, 0);
+}
+static void map_in_a_ring(void)
+{
+    struct foreign_record *record = first_map();
+    record->next->next = record;
+    record->previous = record->next;
+}
+static void map_among_pins(void)
+{
+    pin_page();
+    one->attachments->kind = ATTACH_FOREIGN;
+}
+
 /* --- What is parked --------------------------------------------------------------------------- */
 
 static void park(struct space *space, uint64_t at, unsigned level)
@@ -663,6 +740,20 @@ static const struct breakage {
     {"foreign map writable too early", foreign_writable, 1},
     {"foreign map of another frame", foreign_elsewhere, 2},
     {"foreign map of an old frame", foreign_left_behind, 2},
+    {"foreign maps of a space", maps_number, 3},
+    {"foreign maps in a leaf of the owner", maps_of_a_leaf, 3},
+    {"foreign maps in a leaf of the mapper", maps_of_the_mapper, 3},
+    {"maps written through", maps_written, 3},
+    {"maps written through in a leaf", maps_written_in_leaf, 3},
+    {"children of a node of maps", maps_children, 6},
+    {"leaf of maps in the wrong place", maps_misplaced, 6},
+    {"frames of maps", maps_frames, 3},
+    {"foreign map of another owner", map_of_another, 6},
+    {"foreign map in the wrong place", map_elsewhere, 6},
+    {"foreign map not linked back", map_unlinked_back, 6},
+    {"foreign map that its owner forgot", map_forgotten, 6},
+    {"foreign maps in a ring", map_in_a_ring, 6},
+    {"foreign map among the pins", map_among_pins, 6},
     {"table locked", table_locked, 10},
     {"pool locked", pool_locked, 10},
     {"space locked", space_locked, 10},
@@ -762,6 +853,7 @@ static const struct breakage legal[] = {
     {"pinned page", pin_page, 0},
     {"pinned part of a block", pin_block, 0},
     {"foreign map", foreign, 0},
+    {"foreign maps", maps, 0},
     {"foreign map that was written through", foreign_written, 0},
     {"foreign map of a page that was unmapped", foreign_detached, 0},
 };
