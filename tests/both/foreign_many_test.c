@@ -350,6 +350,35 @@ TEST(owner_forks)
     check_all();
 }
 
+/* A fork copies as many pages that are written through as it does pinned ones. */
+TEST(owner_forks_with_as_many_as_can_be_pinned)
+{
+    const unsigned most = REAL && !alloc_running() ? PINNED_MAX_PAGES : FEW;
+    struct fork_options options = {.limit = UINT64_MAX};
+    struct space *child;
+    uint64_t value = 1;
+    set_up();
+    REQUIRE_OK(host_cpu_run(1, mapper));
+    for (unsigned i = 0; i <= most; i++) {
+        map(shaped.space, i, mapper, i);
+        CHECK_OK(host_cpu_write(1, gpa(window_at(i)), &value, sizeof(value)));
+    }
+    if (most == PINNED_MAX_PAGES) {
+        CHECK_STATUS(space_fork(shaped.ctx, shaped.space, 1, &options, &child), CLEAVE_COUNT);
+        CHECK_EQ(shaped.ctx->error.value, most + 1);
+    }
+    unmap(mapper, most);
+    REQUIRE_OK(space_fork(shaped.ctx, shaped.space, 1, &options, &child));
+    CHECK_EQ(shaped.space->stats.fork_copies, most);
+    check_all();
+    value = 2;
+    CHECK_OK(host_cpu_write(1, gpa(window_at(most / 2)), &value, sizeof(value)));
+    CHECK_EQ(shape_read(shaped.space, page_at(most / 2)), 2);
+    CHECK_EQ(shape_read(child, page_at(most / 2)), 1);
+    check_all();
+    shape_destroy(child);
+}
+
 /* A fork of the mapper has none of the maps, however many. */
 TEST(mapper_forks)
 {
