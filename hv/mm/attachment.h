@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The records of pins and foreign maps, for pin.c and foreign.c; see pin.h for their locks. */
+/* The records of pins, and what those of foreign maps share with them; see pin.h for their locks.
+ */
 #ifndef MM_ATTACHMENT_H
 #define MM_ATTACHMENT_H
 
@@ -11,7 +12,7 @@
  * CLEAVE_NO_MEMORY, CLEAVE_QUOTA. */
 enum cleave_status attachment_make_room(struct mm_ctx *ctx, struct space *space,
                                         uint64_t count) MUST_CHECK;
-/* Puts a record into a free place. There is room. */
+/* Puts the record of a pin into a free place. There is room. */
 void attachment_add(struct space *space, const struct attachment *record);
 /* Takes one out; the frame of the records goes with the last (attachment_end()). */
 void attachment_remove(struct space *space, struct attachment *a);

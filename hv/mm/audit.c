@@ -36,126 +36,6 @@ void audit_stand_at(struct audit *audit, pfn_t f, unsigned order)
     report->entry = 0;
 }
 
-/* --- Pins and foreign maps -------------------------------------------------------------------- */
-
-/* What the tables of a space say about page `at`, parked or not; absent where that is no leaf. */
-static pte_t find_leaf(const struct space *space, gfn_t at, unsigned *level)
-{
-    pfn_t table = space->root;
-    for (unsigned l = ROOT_LEVEL; table.v != 0; l--) {
-        pte_t e = table_slots(table)[level_slot(at, l)];
-        *level = l;
-        if (!pte_holds_table(e, l)) {
-            return pte_holds_leaf(e, l) ? pte_unpark(e) : 0;
-        }
-        table = pte_pfn(e);
-    }
-    return 0;
-}
-
-static pfn_t leaf_page(pte_t e, unsigned level, gfn_t at)
-{
-    return pfn_add(pte_pfn(e), at.v & (level_pages(level) - 1));
-}
-
-/* The record's frame is what the mapper sees, and the owner unless it has unmapped the page; only a
- * map that has broken the copy may write. */
-static bool check_foreign(struct audit *audit, const struct attachment *a)
-{
-    unsigned level = 0;
-    pfn_t page = attachment_frame(a, a->at);
-    pte_t theirs = find_leaf(a->mapper, a->mapper_at, &level);
-
-    audit->report->entry = theirs;
-    if (!(theirs & PTE_FOREIGN) || leaf_page(theirs, level, a->mapper_at).v != page.v) {
-        return audit_violation(audit, 2, "a foreign map shows another frame than its record",
-                               page.v, leaf_page(theirs, level, a->mapper_at).v);
-    }
-    if (pte_writable(theirs) && !a->written) {
-        return audit_violation(audit, 1, "a foreign map is writable before its copy was broken", 0,
-                               theirs);
-    }
-    pte_t ours = find_leaf(audit->space, a->at, &level);
-    if (!a->detached && (ours == 0 || leaf_page(ours, level, a->at).v != page.v)) {
-        return audit_violation(audit, 2, "a foreign map shows another frame than its owner", page.v,
-                               leaf_page(ours, level, a->at).v);
-    }
-    return true;
-}
-
-/* What a device or another space writes to is nobody else's, but for shared regions. */
-static bool check_pinned_pages(struct audit *audit, const struct attachment *a)
-{
-    for (uint64_t i = 0; i < a->pages; i++) {
-        gfn_t at = gfn(a->at.v + i);
-        pfn_t f = attachment_frame(a, at);
-        unsigned level = 0;
-        pte_t ours = find_leaf(audit->space, at, &level);
-        audit->report->at = at;
-        if (region_get(audit->space->regions, at).policy == REGION_SHARED || ours == 0 ||
-            leaf_page(ours, level, at).v != f.v) {
-            continue; /* or it has been unmapped: it may have been of a shared region */
-        }
-        uint64_t own = attachments_at(audit->space, at, f);
-        if (audit_references(f, 0) > 1 + own) {
-            return audit_violation(audit, 1, "a frame pinned for writing is shared", 1 + own,
-                                   audit_references(f, 0));
-        }
-    }
-    return true;
-}
-
-/* Counts the references of a record: on a block, or on each of its pages. */
-static bool expect_attachment(struct audit *audit, const struct attachment *a)
-{
-    uint64_t leaves = a->order == 0 ? a->pages : 1;
-    for (uint64_t i = 0; i < leaves; i++) {
-        if (!audit_expect_data(audit, pfn_add(a->frame, i), a->order)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool visit_attachment(struct audit *audit, const struct attachment *a)
-{
-    audit_stand_at(audit, a->frame, a->order);
-    audit->report->at = a->at;
-    if (a->kind > ATTACH_FOREIGN || a->order >= LEAF_ORDERS || a->pages == 0 ||
-        (a->order > 0 &&
-         level_pages(a->order) - (a->at.v & (level_pages(a->order) - 1)) < a->pages)) {
-        return audit_violation(audit, 6, "a malformed pin or foreign map", level_pages(a->order),
-                               a->pages);
-    }
-    if (!expect_attachment(audit, a)) {
-        return false;
-    }
-    if (a->kind == ATTACH_FOREIGN && !check_foreign(audit, a)) {
-        return false;
-    }
-    bool writes = a->kind == ATTACH_PIN_WRITE || (a->kind == ATTACH_FOREIGN && a->written);
-    return !writes || check_pinned_pages(audit, a);
-}
-
-static bool visit_attachments(struct audit *audit)
-{
-    struct space *space = audit->space;
-    struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
-    uint64_t found = 0;
-
-    for (struct attachment *a = attachment_next(space, NULL, everything); a != NULL;
-         a = attachment_next(space, a, everything)) {
-        found++;
-        if (!visit_attachment(audit, a)) {
-            return false;
-        }
-    }
-    audit_stand_at(audit, PFN_NONE, 0);
-    return found == space->attachment_count ||
-           audit_violation(audit, 3, "the number of pins and foreign maps", found,
-                           space->attachment_count);
-}
-
 /* --- Spaces ----------------------------------------------------------------------------------- */
 
 static pfn_t frame_at(const void *object)
@@ -164,8 +44,7 @@ static pfn_t frame_at(const void *object)
         (uint32_t)((uint64_t)((const unsigned char *)object - machine.direct_map) >> PAGE_SHIFT));
 }
 
-/* Counts a holder of an object of the pool's own. */
-static bool expect_object(struct audit *audit, const void *object, const char *what)
+bool audit_expect_object(struct audit *audit, const void *object, const char *what)
 {
     pfn_t f = frame_at(object);
     if (!audit_owns(audit, f, 1) || frame_kind(frame_of(f, 0)) != FRAME_OBJECT) {
@@ -234,6 +113,10 @@ static bool visit_space(struct audit *audit, struct space *space)
     if (!check_space(audit)) {
         return false;
     }
+    /* First, since what is writable depends on what they say. */
+    if (!audit_attachments(audit)) {
+        return false;
+    }
     if (space->root.v != 0 && !audit_root(audit, space->root)) {
         return false;
     }
@@ -246,14 +129,7 @@ static bool visit_space(struct audit *audit, struct space *space)
             return false;
         }
     }
-    if (!visit_regions(audit, space->regions) || !visit_regions(audit, space->op_regions)) {
-        return false;
-    }
-    if (space->attachments != NULL) {
-        return expect_object(audit, space->attachments, "pins that lie in no object of the pool") &&
-               visit_attachments(audit);
-    }
-    return true;
+    return visit_regions(audit, space->regions) && visit_regions(audit, space->op_regions);
 }
 
 /* First each space is found once, then each is held by those that have it as their base. */
@@ -261,7 +137,7 @@ static bool visit_space_objects(struct audit *audit)
 {
     for (struct space *s = audit->pool->spaces; s != NULL; s = s->next) {
         audit->space = NULL;
-        if (!expect_object(audit, s, "a space that lies in no object of the pool")) {
+        if (!audit_expect_object(audit, s, "a space that lies in no object of the pool")) {
             return false;
         }
         if (*audit_expected(audit, frame_at(s), 0) != 1) {
@@ -270,7 +146,7 @@ static bool visit_space_objects(struct audit *audit)
     }
     for (struct space *s = audit->pool->spaces; s != NULL; s = s->next) {
         audit->space = s;
-        if (s->base != NULL && !expect_object(audit, s->base, "a base that is no object")) {
+        if (s->base != NULL && !audit_expect_object(audit, s->base, "a base that is no object")) {
             return false;
         }
     }

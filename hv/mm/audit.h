@@ -75,6 +75,10 @@ static inline bool audit_unsettled(pfn_t f)
 
 /* These return false when a violation was noted. Counts a reference of a leaf, pin, map or load: */
 bool audit_expect_data(struct audit *audit, pfn_t f, unsigned order);
+/* Counts a holder of an object of the pool's own. */
+bool audit_expect_object(struct audit *audit, const void *object, const char *what);
+/* Pins of `audit->space`, its foreign maps, and other spaces' of its pages. */
+bool audit_attachments(struct audit *audit);
 /* Counts what a region node on the reap list holds. */
 bool audit_dead_node(struct audit *audit, pfn_t node);
 /* Walks the tables of `audit->space` beneath its root, or those that it stages. */

@@ -154,7 +154,7 @@ static bool check_unreadable(struct audit *audit, pfn_t table, unsigned level, g
 static uint64_t own_references(const struct audit *audit, gfn_t at, pfn_t f, unsigned order,
                                bool exclusive)
 {
-    bool any = exclusive && audit->space->attachments != NULL;
+    bool any = exclusive && audit->space->attachment_count != 0;
     return any ? attachments_above(audit->space, at, f, order) : 0;
 }
 

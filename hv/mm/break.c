@@ -301,8 +301,7 @@ static enum need split_for_copy(struct fault *f, struct walk *walk)
 static bool unsettled(struct fault *f, const struct walk *walk)
 {
     pfn_t frame = pfn_add(pte_pfn(walk->entry), f->at.v & (level_pages(walk->level) - 1));
-    return f->space->foreign_count != 0 &&
-           attachments_at(f->space, f->at, frame) == ATTACHMENTS_UNSETTLED;
+    return f->space->foreign_count != 0 && attachments_unsettled(f->space, f->at, frame);
 }
 
 /* The walk's leaf is shared: prepares a copy, or splits it. */

@@ -9,27 +9,28 @@
  *     leaf ----> frame <---- leaf           REGION_FOREIGN {owner}
  *     record {frame, mapper, mapper_at}     leaf, read-only until the record says `written`
  */
-#include "attachment.h"
-#include "change.h"
+#include "foreign.h"
 #include "fault.h"
 #include "table.h"
 
 /* Rounds in which the owner's page may change under a map or a write. */
 #define FOREIGN_ROUNDS 16
+/* Maps that are protected under one flush. */
+#define FOREIGN_CHUNK 64
 
 static struct spinlock foreign_lock;
 
-static void foreign_begin(struct mm_ctx *ctx) { spin_lock(ctx, &foreign_lock, RANK_FOREIGN); }
-static void foreign_end(struct mm_ctx *ctx) { spin_unlock(ctx, &foreign_lock, RANK_FOREIGN); }
+void foreign_begin(struct mm_ctx *ctx) { spin_lock(ctx, &foreign_lock, RANK_FOREIGN); }
+void foreign_end(struct mm_ctx *ctx) { spin_unlock(ctx, &foreign_lock, RANK_FOREIGN); }
 
-static void lock_two(struct mm_ctx *ctx, struct space *a, struct space *b)
+void foreign_lock_two(struct mm_ctx *ctx, struct space *a, struct space *b)
 {
     bool first = (uintptr_t)a < (uintptr_t)b;
     write_lock(ctx, first ? &a->lock : &b->lock, RANK_SPACE);
     write_lock(ctx, first ? &b->lock : &a->lock, RANK_SPACE);
 }
 
-static void unlock_two(struct mm_ctx *ctx, struct space *a, struct space *b)
+void foreign_unlock_two(struct mm_ctx *ctx, struct space *a, struct space *b)
 {
     write_unlock(ctx, &a->lock, RANK_SPACE);
     write_unlock(ctx, &b->lock, RANK_SPACE);
@@ -44,8 +45,6 @@ static enum cleave_status may_change(struct mm_ctx *ctx, const struct space *spa
     return space->op == OP_NONE ? CLEAVE_OK
                                 : mm_fail(ctx, CLEAVE_BUSY, "space", space->op, OP_NONE, OP_NONE);
 }
-
-static struct gfn_range page_range(gfn_t at) { return (struct gfn_range){at, gfn(at.v + 1)}; }
 
 /* --- Who owns a foreign page ------------------------------------------------------------------ */
 
@@ -67,12 +66,6 @@ static struct space *region_owner(const struct region *region)
     return frame_address(pfn((uint32_t)region->pager << 16 | region->channel));
 }
 
-/* A pager's window is a foreign region that names no owner; its leaves belong to loads. */
-static bool is_window(const struct region *region)
-{
-    return region->policy == REGION_FOREIGN && region->channel == 0 && region->pager == 0;
-}
-
 /* The owner of the foreign page `at`; null where there is no foreign leaf. `*region` is what stands
  * there. RANK_FOREIGN is held, so that it stays so. */
 static struct space *find_owner(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
@@ -83,21 +76,17 @@ static struct space *find_owner(struct mm_ctx *ctx, struct space *mapper, gfn_t 
     *region = region_get(mapper->regions, at);
     pte_t e = space_entry(ctx, mapper, at, &level);
     read_unlock(ctx, &mapper->lock, RANK_SPACE);
-    bool foreign = region->policy == REGION_FOREIGN && !is_window(region) &&
+    bool foreign = region->policy == REGION_FOREIGN && !foreign_is_window(region) &&
                    pte_is_leaf(e, level) && (e & PTE_FOREIGN);
     return foreign ? region_owner(region) : NULL;
 }
 
 /* The owner's record of a mapper's page. Every foreign leaf has one. */
-static struct attachment *find_record(struct space *owner, const struct space *mapper, gfn_t at)
+static struct foreign_record *find_record(const struct space *owner, struct space *mapper, gfn_t at)
 {
-    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
-    struct attachment *a = NULL;
-    do {
-        a = attachment_next(owner, a, everything);
-        MM_CHECK(a != NULL);
-    } while (a->kind != ATTACH_FOREIGN || a->mapper != mapper || a->mapper_at.v != at.v);
-    return a;
+    struct foreign_record *record = foreign_record_find(mapper, at);
+    MM_CHECK(record != NULL && record->owner == owner && record->a.mapper_at.v == at.v);
+    return record;
 }
 
 /* The frame that the owner has at the record's page now; PFN_NONE when it has none that is its own.
@@ -130,22 +119,22 @@ static pte_t replace_leaf(struct mm_ctx *ctx, struct space *mapper, gfn_t at, pt
     return old;
 }
 
-/* Ends a map: leaf and record go, then, flushed, their reference. Both locks are held. */
-static void drop_map(struct mm_ctx *ctx, struct space *owner, struct attachment *a)
+void foreign_drop(struct mm_ctx *ctx, struct foreign_record *record)
 {
+    const struct attachment *a = &record->a;
     struct flush_batch batch;
     flush_begin(&batch, a->mapper);
     pte_t old = replace_leaf(ctx, a->mapper, a->mapper_at, 0);
     MM_CHECK(pte_pfn(old).v == a->frame.v);
     flush_drop_frames(&batch, a->frame, 0, 1);
-    attachment_remove(owner, a);
-    attachment_end(ctx, owner);
+    foreign_record_remove(ctx, record);
     flush_finish(ctx, &batch);
 }
 
 /* Makes the map show the owner's frame, read-only. Both locks are held. */
-static void settle_map(struct mm_ctx *ctx, struct space *owner, struct attachment *a)
+static void settle_map(struct mm_ctx *ctx, struct space *owner, struct foreign_record *record)
 {
+    struct attachment *a = &record->a;
     struct flush_batch batch;
     pfn_t frame = owner_frame(ctx, owner, a);
 
@@ -153,7 +142,7 @@ static void settle_map(struct mm_ctx *ctx, struct space *owner, struct attachmen
         return;
     }
     if (frame.v == 0 || frame_get(ctx, frame, 0) != CLEAVE_OK) {
-        a->detached = 1; /* it keeps what it shows */
+        foreign_record_set(record, a->written, true); /* it keeps what it shows */
         return;
     }
     flush_begin(&batch, a->mapper);
@@ -161,7 +150,7 @@ static void settle_map(struct mm_ctx *ctx, struct space *owner, struct attachmen
     (void)replace_leaf(ctx, a->mapper, a->mapper_at, leaf);
     flush_drop_frames(&batch, a->frame, 0, 1);
     a->frame = frame;
-    a->written = 0;
+    foreign_record_set(record, false, false);
     flush_finish(ctx, &batch);
 }
 
@@ -199,27 +188,25 @@ static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
     struct region region = foreign_region(owner);
     struct walk walk;
 
-    enum cleave_status status = attachment_make_room(ctx, owner, 1);
-    if (status == CLEAVE_COUNT) {
-        status = mm_fail(ctx, CLEAVE_COUNT, "owner", owner->attachment_count, 0, ATTACHMENTS - 1);
-    }
-    if (status == CLEAVE_OK) {
-        status = frame_get(ctx, a->frame, 0);
-    }
+    enum cleave_status status = foreign_record_make_room(ctx, owner, a);
     if (status != CLEAVE_OK) {
-        attachment_end(ctx, owner);
+        return status;
+    }
+    status = frame_get(ctx, a->frame, 0);
+    if (status != CLEAVE_OK) {
+        foreign_record_trim(ctx, owner, a);
         return status;
     }
     status = walk_exclusive(ctx, a->mapper, &a->mapper->payer, a->mapper_at, 0,
                             WALK_MAKE | WALK_WRITE, batch, &walk);
     if (status == CLEAVE_OK) {
         MM_CHECK(walk.level == 0 && walk.entry == 0);
-        status = region_set(ctx, &a->mapper->payer, &a->mapper->regions, page_range(a->mapper_at),
+        status = region_set(ctx, &a->mapper->payer, &a->mapper->regions, foreign_page(a->mapper_at),
                             &region);
         if (status == CLEAVE_OK) {
             pte_t leaf = pte_make_leaf(a->frame, 0, RIGHT_READ, PTE_FOREIGN);
             MM_CHECK(pte_replace(ctx, walk.slot, 0, leaf));
-            attachment_add(owner, a);
+            foreign_record_add(owner, a);
         }
         walk_end(ctx, &walk);
     }
@@ -228,7 +215,7 @@ static enum cleave_status install_map(struct mm_ctx *ctx, struct space *owner,
     }
     if (status != CLEAVE_OK) {
         frame_put(ctx, a->frame, 0);
-        attachment_end(ctx, owner);
+        foreign_record_trim(ctx, owner, a);
     }
     return status;
 }
@@ -291,9 +278,9 @@ enum cleave_status foreign_map(struct mm_ctx *ctx, struct space *owner, gpa_t at
     for (unsigned i = 0; i < FOREIGN_ROUNDS; i++) {
         bool found;
         foreign_begin(ctx);
-        lock_two(ctx, owner, mapper);
+        foreign_lock_two(ctx, owner, mapper);
         status = map_locked(ctx, owner, &a, &found);
-        unlock_two(ctx, owner, mapper);
+        foreign_unlock_two(ctx, owner, mapper);
         foreign_end(ctx);
         if (status == CLEAVE_OK && !found) {
             status = space_fault(ctx, owner, at, ACCESS_READ, NULL);
@@ -311,7 +298,7 @@ static enum cleave_status unmap_region(struct mm_ctx *ctx, struct space *mapper,
     const struct region none = {.policy = REGION_NONE};
     enum cleave_status status = may_change(ctx, mapper);
     return status == CLEAVE_OK
-               ? region_set(ctx, &mapper->payer, &mapper->regions, page_range(at), &none)
+               ? region_set(ctx, &mapper->payer, &mapper->regions, foreign_page(at), &none)
                : status;
 }
 
@@ -326,13 +313,13 @@ enum cleave_status foreign_unmap(struct mm_ctx *ctx, struct space *mapper, gpa_t
     foreign_begin(ctx);
     struct space *owner = find_owner(ctx, mapper, range.start, &region);
     if (owner != NULL) {
-        lock_two(ctx, owner, mapper);
+        foreign_lock_two(ctx, owner, mapper);
         status = unmap_region(ctx, mapper, range.start);
         if (status == CLEAVE_OK) {
-            drop_map(ctx, owner, find_record(owner, mapper, range.start));
+            foreign_drop(ctx, find_record(owner, mapper, range.start));
         }
-        unlock_two(ctx, owner, mapper);
-    } else if (region.policy == REGION_FOREIGN && !is_window(&region)) {
+        foreign_unlock_two(ctx, owner, mapper);
+    } else if (region.policy == REGION_FOREIGN && !foreign_is_window(&region)) {
         /* the owner has taken it back */
         write_lock(ctx, &mapper->lock, RANK_SPACE);
         status = unmap_region(ctx, mapper, range.start);
@@ -346,73 +333,74 @@ enum cleave_status foreign_unmap(struct mm_ctx *ctx, struct space *mapper, gpa_t
 
 /* --- When the owner's page changes ------------------------------------------------------------ */
 
-/* The first record of the range for which `wanted` holds. RANK_FOREIGN is held: foreign records
- * stay where they are when the owner's lock is let go. */
-static struct attachment *
-find_wanted(struct mm_ctx *ctx, struct space *owner, struct gfn_range range,
-            bool (*wanted)(struct mm_ctx *ctx, struct space *owner, const struct attachment *a))
+/* The record after `r` whose map shows another frame than the owner has. RANK_FOREIGN is held:
+ * records stay where they are when the owner's lock is let go. */
+static struct foreign_record *next_unsettled(struct mm_ctx *ctx, struct space *owner,
+                                             struct foreign_record *r, struct gfn_range range)
 {
-    struct attachment *a = NULL;
     write_lock(ctx, &owner->lock, RANK_SPACE);
     do {
-        a = attachment_next(owner, a, range);
-    } while (a != NULL && (a->kind != ATTACH_FOREIGN || !wanted(ctx, owner, a)));
+        r = foreign_record_next(owner, r, range, false);
+    } while (r != NULL && (r->a.detached || owner_frame(ctx, owner, &r->a).v == r->a.frame.v));
     write_unlock(ctx, &owner->lock, RANK_SPACE);
-    return a;
-}
-
-static bool is_unsettled(struct mm_ctx *ctx, struct space *owner, const struct attachment *a)
-{
-    return !a->detached && owner_frame(ctx, owner, a).v != a->frame.v;
+    return r;
 }
 
 void foreign_follow_range(struct mm_ctx *ctx, struct space *owner, struct gfn_range range)
 {
-    struct attachment *a;
+    struct foreign_record *r = NULL;
     foreign_begin(ctx);
-    while ((a = find_wanted(ctx, owner, range, is_unsettled)) != NULL) {
-        struct space *mapper = a->mapper;
-        lock_two(ctx, owner, mapper);
-        settle_map(ctx, owner, a);
-        unlock_two(ctx, owner, mapper);
+    while ((r = next_unsettled(ctx, owner, r, range)) != NULL) {
+        struct space *mapper = r->a.mapper;
+        foreign_lock_two(ctx, owner, mapper);
+        settle_map(ctx, owner, r);
+        foreign_unlock_two(ctx, owner, mapper);
     }
     foreign_end(ctx);
 }
 
 void foreign_follow(struct mm_ctx *ctx, struct space *owner, gfn_t at)
 {
-    foreign_follow_range(ctx, owner, page_range(at));
+    foreign_follow_range(ctx, owner, foreign_page(at));
 }
 
-/* Takes the write bit from the mapper's leaf. The owner's lock is not needed. */
-static void protect_map(struct mm_ctx *ctx, const struct attachment *a)
+/* Takes the write bits from the leaves of up to FOREIGN_CHUNK records from `r` on that one mapper
+ * has, flushed once; returns the last. */
+static struct foreign_record *protect_maps(struct mm_ctx *ctx, struct space *owner,
+                                           struct foreign_record *r, struct gfn_range range)
 {
+    struct space *mapper = r->a.mapper;
+    struct foreign_record *last = r;
     struct flush_batch batch;
-    struct walk walk;
-    flush_begin(&batch, a->mapper);
-    write_lock(ctx, &a->mapper->lock, RANK_SPACE);
-    walk_find(ctx, a->mapper, a->mapper_at, 0, &walk);
-    (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
-    walk_end(ctx, &walk);
+
+    foreign_lock_two(ctx, owner, mapper);
+    flush_begin(&batch, mapper);
+    for (unsigned i = 0; r != NULL && r->a.mapper == mapper && i < FOREIGN_CHUNK; i++) {
+        struct walk walk;
+        walk_find(ctx, mapper, r->a.mapper_at, 0, &walk);
+        (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
+        walk_end(ctx, &walk);
+        last = r;
+        r = foreign_record_next(owner, r, range, true);
+    }
     flush_need(&batch);
     flush_finish(ctx, &batch);
-    write_unlock(ctx, &a->mapper->lock, RANK_SPACE);
+    foreign_unlock_two(ctx, owner, mapper);
+    return last;
 }
 
 void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range range)
 {
-    struct attachment *a = NULL;
+    struct foreign_record *r = NULL;
     foreign_begin(ctx);
     for (;;) {
         write_lock(ctx, &owner->lock, RANK_SPACE);
-        do {
-            a = attachment_next(owner, a, range);
-        } while (a != NULL && (a->kind != ATTACH_FOREIGN || a->detached || !a->written));
+        r = foreign_record_next(owner, r, range, true);
         write_unlock(ctx, &owner->lock, RANK_SPACE);
-        if (a == NULL) {
+        if (r == NULL) {
             break;
         }
-        protect_map(ctx, a);
+        r = protect_maps(ctx, owner, r, range);
     }
     foreign_end(ctx);
 }
@@ -444,8 +432,9 @@ static enum cleave_status check_write(struct mm_ctx *ctx, struct space *owner,
 }
 
 /* Gives the mapper's leaf its write bit. */
-static enum cleave_status give_write(struct mm_ctx *ctx, struct attachment *a)
+static enum cleave_status give_write(struct mm_ctx *ctx, struct foreign_record *record)
 {
+    const struct attachment *a = &record->a;
     struct space *mapper = a->mapper;
     struct flush_batch batch;
     struct walk walk;
@@ -455,7 +444,7 @@ static enum cleave_status give_write(struct mm_ctx *ctx, struct attachment *a)
         walk_exclusive(ctx, mapper, &mapper->payer, a->mapper_at, 0, WALK_WRITE, &batch, &walk);
     if (status == CLEAVE_OK) {
         MM_CHECK(walk.level == 0 && (walk.entry & PTE_FOREIGN));
-        a->written = 1;
+        foreign_record_set(record, true, a->detached);
         pte_t e = walk.entry;
         while (!pte_replace(ctx, walk.slot, e, pte_with_write(e))) {
             e = pte_read(walk.slot);
@@ -476,7 +465,7 @@ static enum cleave_status write_window(struct mm_ctx *ctx, struct space *mapper,
     write_lock(ctx, &mapper->lock, RANK_SPACE);
     struct region region = region_get(mapper->regions, at);
     enum cleave_status status = may_change(ctx, mapper);
-    if (status == CLEAVE_OK && is_window(&region)) {
+    if (status == CLEAVE_OK && foreign_is_window(&region)) {
         status = walk_exclusive(ctx, mapper, &mapper->payer, at, 0, WALK_WRITE, &batch, &walk);
         if (status == CLEAVE_OK) {
             pte_t e = walk.entry;
@@ -502,30 +491,30 @@ static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper,
 
     *ready = false;
     *owner = find_owner(ctx, mapper, at, &region);
-    if (*owner == NULL && is_window(&region)) {
+    if (*owner == NULL && foreign_is_window(&region)) {
         *ready = true;
         return write_window(ctx, mapper, at);
     }
     if (*owner == NULL) {
         return mm_fail(ctx, CLEAVE_FAULT, "at", at.v << PAGE_SHIFT, 1, 0);
     }
-    lock_two(ctx, *owner, mapper);
-    struct attachment *a = find_record(*owner, mapper, at);
-    settle_map(ctx, *owner, a);
-    *page = a->at;
+    foreign_lock_two(ctx, *owner, mapper);
+    struct foreign_record *record = find_record(*owner, mapper, at);
+    settle_map(ctx, *owner, record);
+    *page = record->a.at;
     if (mapper->state != SPACE_ALIVE || (*owner)->state != SPACE_ALIVE) {
         status = mm_fail(ctx, CLEAVE_FAULT, "at", at.v << PAGE_SHIFT, 1, 0);
     }
     if (status == CLEAVE_OK) {
-        status = check_write(ctx, *owner, a, ready);
+        status = check_write(ctx, *owner, &record->a, ready);
     }
     if (status == CLEAVE_OK && *ready) {
-        status = give_write(ctx, a);
+        status = give_write(ctx, record);
     }
     if (status == CLEAVE_OK && !*ready) {
         space_hold(*owner);
     }
-    unlock_two(ctx, *owner, mapper);
+    foreign_unlock_two(ctx, *owner, mapper);
     return status;
 }
 
@@ -543,125 +532,11 @@ enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t
         if (status != CLEAVE_OK || ready) {
             return status;
         }
-        status = space_make_exclusive(ctx, owner, page_range(page), wait);
+        status = space_make_exclusive(ctx, owner, foreign_page(page), wait);
         space_release(ctx, owner);
         if (status != CLEAVE_OK) {
             return status == CLEAVE_DYING ? CLEAVE_FAULT : status;
         }
     }
     return CLEAVE_OK; /* the access is executed again anyway */
-}
-
-/* --- When a space goes ------------------------------------------------------------------------ */
-
-/* Moves op_walk to the next foreign page that has its leaf; `*found` is false where there is none.
- * CLEAVE_AGAIN: out of budget. */
-static enum cleave_status next_foreign(struct mm_ctx *ctx, struct space *mapper, bool *found)
-{
-    gfn_t at = mapper->op_walk;
-    enum cleave_status status = CLEAVE_OK;
-
-    *found = false;
-    read_lock(ctx, &mapper->lock, RANK_SPACE);
-    while (at.v < GUEST_PAGES) {
-        struct gfn_range extent;
-        struct region region;
-        unsigned level;
-        if (!mm_spend(ctx, 1)) {
-            status = CLEAVE_AGAIN;
-            break;
-        }
-        if (!region_find(mapper->regions, at, gfn(GUEST_PAGES), REGION_HAS_FORK, &extent,
-                         &region)) {
-            at = gfn(GUEST_PAGES);
-        } else if (region.policy != REGION_FOREIGN || is_window(&region)) {
-            at = extent.end;
-        } else {
-            at = extent.start;
-            *found = pte_is_leaf(space_entry(ctx, mapper, at, &level), 0);
-            if (*found) {
-                break;
-            }
-            at.v++;
-        }
-    }
-    mapper->op_walk = at;
-    read_unlock(ctx, &mapper->lock, RANK_SPACE);
-    return status;
-}
-
-enum cleave_status foreign_release_mapper(struct mm_ctx *ctx, struct space *mapper)
-{
-    enum cleave_status status;
-    struct region region;
-    bool found;
-
-    do {
-        foreign_begin(ctx);
-        status = next_foreign(ctx, mapper, &found);
-        if (found) {
-            struct space *owner = find_owner(ctx, mapper, mapper->op_walk, &region);
-            MM_CHECK(owner != NULL);
-            lock_two(ctx, owner, mapper);
-            drop_map(ctx, owner, find_record(owner, mapper, mapper->op_walk));
-            unlock_two(ctx, owner, mapper);
-        }
-        foreign_end(ctx);
-    } while (found);
-    if (status == CLEAVE_AGAIN) {
-        port_point(ctx, POINT_PREEMPT, mapper->id, OP_DESTROY);
-    }
-    return status;
-}
-
-static bool is_any(struct mm_ctx *ctx, struct space *owner, const struct attachment *a)
-{
-    (void)ctx, (void)owner, (void)a;
-    return true;
-}
-
-/* Takes one page of a dying owner back from its mapper; false when there is none. The mapper keeps
- * an empty foreign region where it has no memory to change that. */
-static bool take_back(struct mm_ctx *ctx, struct space *owner)
-{
-    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
-    const struct region none = {.policy = REGION_NONE};
-
-    foreign_begin(ctx);
-    struct attachment *a = find_wanted(ctx, owner, everything, is_any);
-    if (a != NULL) {
-        struct space *mapper = a->mapper;
-        struct gfn_range range = page_range(a->mapper_at);
-        lock_two(ctx, owner, mapper);
-        drop_map(ctx, owner, a);
-        if (change_building(mapper)) {
-            (void)!region_set(ctx, &mapper->payer, &mapper->op_regions, range, &none);
-        }
-        (void)!region_set(ctx, &mapper->payer, &mapper->regions, range, &none);
-        unlock_two(ctx, owner, mapper);
-    }
-    foreign_end(ctx);
-    return a != NULL;
-}
-
-enum cleave_status attachments_destroy(struct mm_ctx *ctx, struct space *space)
-{
-    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
-    enum cleave_status status = foreign_release_mapper(ctx, space);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
-    while (take_back(ctx, space)) {
-        if (!mm_spend(ctx, 1)) {
-            port_point(ctx, POINT_PREEMPT, space->id, OP_DESTROY);
-            return CLEAVE_AGAIN;
-        }
-    }
-    write_lock(ctx, &space->lock, RANK_SPACE);
-    struct attachment *a = attachment_next(space, NULL, everything);
-    if (a != NULL) {
-        status = mm_fail(ctx, CLEAVE_BUSY, "space", a->id, 1, 0);
-    }
-    write_unlock(ctx, &space->lock, RANK_SPACE);
-    return status;
 }

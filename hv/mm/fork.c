@@ -169,8 +169,8 @@ static enum cleave_status copy_pinned(struct mm_ctx *ctx, struct space *parent, 
     enum cleave_status status = CLEAVE_OK;
     struct attachment *a = NULL;
 
-    while (status == CLEAVE_OK && (a = attachment_next(parent, a, all)) != NULL) {
-        for (uint32_t i = 0; i < a->pages && attachment_pins(a) && status == CLEAVE_OK; i++) {
+    while (status == CLEAVE_OK && (a = attachment_next_pinning(parent, a, all)) != NULL) {
+        for (uint32_t i = 0; i < a->pages && status == CLEAVE_OK; i++) {
             gfn_t at = gfn(a->at.v + i);
             status = copy_pinned_page(ctx, parent, child, at, attachment_frame(a, at));
         }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The records of pins and foreign maps, and pins. Records of a space are changed under the writers'
- * side of its lock and read under either.
+ * Pins, and what a fork does to them and to pages that others map. Records of a space are changed
+ * under the writers' side of its lock and read under either.
  */
-#include "attachment.h"
 #include "fault.h"
+#include "foreign.h"
 #include "table.h"
 #include "unshare.h"
 
@@ -12,196 +12,6 @@
 #define PIN_ROUNDS 16
 /* Faults that one page may take before it is found as it must be. */
 #define PIN_FAULTS 16
-
-/* --- Records ---------------------------------------------------------------------------------- */
-
-static uint32_t
-    last_id; /* atomic; ids are unique in the machine, so that a stale one hits nothing */
-
-uint32_t attachment_new_id(void)
-{
-    uint32_t id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
-    return id != 0 ? id : __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
-}
-
-enum cleave_status attachment_make_room(struct mm_ctx *ctx, struct space *space, uint64_t count)
-{
-    uint64_t room = ATTACHMENTS - space->attachment_count;
-    pfn_t f;
-
-    if (count > room) {
-        return mm_fail(ctx, CLEAVE_COUNT, "size", count, 1, room);
-    }
-    if (space->attachments != NULL) {
-        return CLEAVE_OK;
-    }
-    enum cleave_status status = pool_alloc(ctx, &space->payer, 0, FRAME_OBJECT, &f);
-    if (status == CLEAVE_OK) {
-        port_zero_pages(frame_address(f), 1);
-        space->attachments = frame_address(f);
-    }
-    return status;
-}
-
-void attachment_add(struct space *space, const struct attachment *record)
-{
-    struct attachment *a = space->attachments;
-    while (a->kind != ATTACH_NONE) {
-        a++;
-    }
-    *a = *record;
-    space->attachment_count++;
-    space->foreign_count += record->kind == ATTACH_FOREIGN;
-}
-
-void attachment_remove(struct space *space, struct attachment *a)
-{
-    space->attachment_count--;
-    space->foreign_count -= a->kind == ATTACH_FOREIGN;
-    *a = (struct attachment){0};
-}
-
-void attachment_end(struct mm_ctx *ctx, struct space *space)
-{
-    if (space->attachments == NULL || space->attachment_count != 0) {
-        return;
-    }
-    uint64_t offset = (uint64_t)((const unsigned char *)space->attachments - machine.direct_map);
-    pfn_t f = pfn((uint32_t)(offset >> PAGE_SHIFT));
-    space->attachments = NULL;
-    if (space->reserve_goal != 0) {
-        pool_return(ctx, &space->payer, f);
-        return;
-    }
-    MM_CHECK(node_put(ctx, f));
-    pool_free(ctx, f, 0);
-}
-
-struct attachment *attachment_next(struct space *space, struct attachment *previous,
-                                   struct gfn_range range)
-{
-    struct attachment *all = space->attachments;
-    if (all == NULL) {
-        return NULL;
-    }
-    for (struct attachment *a = previous != NULL ? previous + 1 : all; a < all + ATTACHMENTS; a++) {
-        if (a->kind != ATTACH_NONE && a->at.v < range.end.v && range.start.v < a->at.v + a->pages) {
-            return a;
-        }
-    }
-    return NULL;
-}
-
-struct attachment *attachment_pinning(struct space *space, struct gfn_range range)
-{
-    struct attachment *a = NULL;
-    do {
-        a = attachment_next(space, a, range);
-    } while (a != NULL && !attachment_pins(a));
-    return a;
-}
-
-/* Does a reference of `a` lie on the chain of frame `f`, mapped at `at`? */
-static bool on_chain(const struct attachment *a, gfn_t at, pfn_t f)
-{
-    if (a->detached) {
-        return false;
-    }
-    if (a->order > 0) {
-        return level_align(a->at, a->order).v == level_align(at, a->order).v &&
-               a->frame.v == (f.v & ~(uint32_t)(level_pages(a->order) - 1));
-    }
-    return at.v >= a->at.v && at.v - a->at.v < a->pages && attachment_frame(a, at).v == f.v;
-}
-
-uint64_t attachments_above(struct space *space, gfn_t at, pfn_t f, unsigned order)
-{
-    const struct attachment *all = space->attachments;
-    uint64_t found = 0;
-
-    for (unsigned i = 0; all != NULL && i < ATTACHMENTS; i++) {
-        found += all[i].kind != ATTACH_NONE && all[i].order >= order && on_chain(&all[i], at, f);
-    }
-    return found;
-}
-
-uint64_t attachments_at(struct space *space, gfn_t at, pfn_t f)
-{
-    const struct attachment *all = space->attachments;
-    uint64_t found = 0;
-
-    for (unsigned i = 0; all != NULL && i < ATTACHMENTS; i++) {
-        if (all[i].kind == ATTACH_NONE) {
-            continue;
-        }
-        if (all[i].kind == ATTACH_FOREIGN && !all[i].detached && all[i].at.v == at.v &&
-            all[i].frame.v != f.v) {
-            return ATTACHMENTS_UNSETTLED;
-        }
-        found += on_chain(&all[i], at, f);
-    }
-    return found;
-}
-
-void attachments_detach(struct space *space, struct gfn_range range)
-{
-    struct attachment *a = NULL;
-    while ((a = attachment_next(space, a, range)) != NULL) {
-        a->detached |= a->kind == ATTACH_FOREIGN;
-    }
-}
-
-/* --- References of records -------------------------------------------------------------------- */
-
-/* Consecutive frames from the `done`-th of a record of order 0 that lie in one 2 MiB block. */
-static uint64_t chunk(const struct attachment *a, uint64_t done)
-{
-    uint64_t block = level_pages(1);
-    uint64_t room = block - (a->frame.v + done) % block;
-    return room < a->pages - done ? room : a->pages - done;
-}
-
-static void put_pages(struct mm_ctx *ctx, const struct attachment *a, uint64_t pages)
-{
-    for (uint64_t done = 0, n; done < pages; done += n) {
-        n = chunk(a, done);
-        frame_put_run(ctx, pfn_add(a->frame, done), 0, n);
-    }
-}
-
-enum cleave_status attachment_get(struct mm_ctx *ctx, const struct attachment *a)
-{
-    if (a->order > 0) {
-        return frame_get(ctx, a->frame, a->order);
-    }
-    for (uint64_t done = 0, n; done < a->pages; done += n) {
-        n = chunk(a, done);
-        enum cleave_status status = frame_get_run(ctx, pfn_add(a->frame, done), 0, n);
-        if (status != CLEAVE_OK) {
-            put_pages(ctx, a, done);
-            return status;
-        }
-    }
-    return CLEAVE_OK;
-}
-
-void attachment_put(struct mm_ctx *ctx, const struct attachment *a)
-{
-    if (a->order > 0) {
-        frame_put(ctx, a->frame, a->order);
-    } else {
-        put_pages(ctx, a, a->pages);
-    }
-}
-
-pte_t space_entry(struct mm_ctx *ctx, struct space *space, gfn_t at, unsigned *level)
-{
-    struct walk walk;
-    walk_find(ctx, space, at, 0, &walk);
-    walk_end(ctx, &walk);
-    *level = walk.level;
-    return pte_unpark(walk.entry);
-}
 
 /* --- Pinning: what is done before the lock is taken ------------------------------------------- */
 
@@ -507,22 +317,6 @@ static enum cleave_status split_record(struct mm_ctx *ctx, struct attachment *a)
     return status;
 }
 
-/* A page that is only mapped by another space stays shared by the fork. Its leaf loses its write
- * bit: who alone holds the table one day must not find it there while the map still has its
- * reference. */
-static void protect_leaf(struct mm_ctx *ctx, struct space *space, gfn_t at,
-                         struct flush_batch *batch)
-{
-    struct walk walk;
-    walk_find(ctx, space, at, 0, &walk);
-    if (pte_is_leaf(walk.entry, walk.level) && pte_writable(walk.entry) &&
-        !(walk.entry & PTE_SHARED)) {
-        (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
-        flush_need(batch);
-    }
-    walk_end(ctx, &walk);
-}
-
 /* Splits the leaves of a pinned range; `*shared`: it lies in a shared region, and is left alone. */
 static enum cleave_status split_range(struct mm_ctx *ctx, struct space *space,
                                       const struct attachment *a, struct flush_batch *batch,
@@ -551,18 +345,6 @@ static enum cleave_status split_range(struct mm_ctx *ctx, struct space *space,
     return CLEAVE_OK;
 }
 
-uint64_t attachments_pages(struct space *space)
-{
-    const struct gfn_range everything = {gfn(0), gfn(GUEST_PAGES)};
-    struct attachment *a = NULL;
-    uint64_t pages = 0;
-
-    while ((a = attachment_next(space, a, everything)) != NULL) {
-        pages += attachment_pins(a) ? a->pages : 0;
-    }
-    return pages;
-}
-
 enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
                                      struct flush_batch *batch)
 {
@@ -573,15 +355,8 @@ enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
     if (pages > PINNED_MAX_PAGES) {
         return mm_fail(ctx, CLEAVE_COUNT, "pinned", pages, 0, PINNED_MAX_PAGES);
     }
-    while ((a = attachment_next(space, a, everything)) != NULL) {
+    while ((a = attachment_next_pinning(space, a, everything)) != NULL) {
         bool shared;
-        if (a->detached) {
-            continue;
-        }
-        if (!attachment_pins(a)) {
-            protect_leaf(ctx, space, a->at, batch);
-            continue;
-        }
         enum cleave_status status = split_range(ctx, space, a, batch, &shared);
         if (status == CLEAVE_OK && a->order > 0 && !shared) {
             status = split_record(ctx, a);
@@ -590,5 +365,6 @@ enum cleave_status attachments_split(struct mm_ctx *ctx, struct space *space,
             return status;
         }
     }
+    foreign_strip_owner(ctx, space, batch);
     return CLEAVE_OK;
 }

@@ -2,9 +2,9 @@
 /*
  * Pins (DMA) and foreign maps. Each is recorded as an attachment of the space whose pages they are,
  * holds references on the frames it found, and does not make them shared for its own space. Records
- * lie in one frame of the space's pool; they are read under the space's lock and changed under its
- * writer side, those of foreign maps with RANK_FOREIGN (one lock, taken first by whatever touches
- * two spaces) as well.
+ * of pins lie in one frame of the space's pool, those of foreign maps as foreign.h says; they are
+ * read under the space's lock and changed under its writer side, those of foreign maps with
+ * RANK_FOREIGN (one lock, taken first by whatever touches two spaces) as well.
  */
 #ifndef MM_PIN_H
 #define MM_PIN_H
@@ -75,9 +75,13 @@ enum cleave_status space_pinned_frame(struct mm_ctx *ctx, struct space *space, u
  * through it breaks the copy in `owner`, both see the new frame, and it is a pin from then on. When
  * `owner` breaks the copy itself, the map follows. `to` must be REGION_NONE. When the owner unmaps
  * the page, the map keeps the frame, for reading or as it was written through. CLEAVE_FAULT (no
- * memory at `at`), CLEAVE_EXISTS, CLEAVE_COUNT (the owner has no attachment left), CLEAVE_INVALID
- * (one space is both), CLEAVE_WAIT (the page is still to be loaded).
+ * memory at `at`), CLEAVE_EXISTS, CLEAVE_COUNT (FOREIGN_MAX maps of the owner, or FOREIGN_PAGE_MAX
+ * of the page), CLEAVE_INVALID (one space is both), CLEAVE_WAIT (the page is still to be loaded).
+ * The record is charged to the mapper, the owner's index to the owner; CLEAVE_NO_MEMORY,
+ * CLEAVE_QUOTA.
  */
+#define FOREIGN_MAX (UINT32_C(1) << 18)
+#define FOREIGN_PAGE_MAX 128u
 enum cleave_status foreign_map(struct mm_ctx *ctx, struct space *owner, gpa_t at,
                                struct space *mapper, gpa_t to) MUST_CHECK;
 /* CLEAVE_NOT_MAPPED when `to` is no foreign map. */
@@ -94,6 +98,8 @@ enum cleave_status foreign_unmap(struct mm_ctx *ctx, struct space *mapper, gpa_t
  */
 #define ATTACHMENTS_UNSETTLED UINT32_MAX
 uint64_t attachments_at(struct space *space, gfn_t at, pfn_t f);
+/* Only the last: does a foreign map of the page show another frame? */
+bool attachments_unsettled(struct space *space, gfn_t at, pfn_t f);
 /*
  * Page `at` of `owner` may have got a new frame (installed without the write bit): every foreign
  * map of it that shows another frame is made to show the owner's, read-only, and flushed. No lock
@@ -130,13 +136,14 @@ uint64_t attachments_pages(struct space *space);
  * lock is held. */
 struct attachment *attachment_next(struct space *space, struct attachment *previous,
                                    struct gfn_range range);
-/* A pin (attachment_pins()) that meets the range, or null: what CLEAVE_BUSY names. */
-struct attachment *attachment_pinning(struct space *space, struct gfn_range range);
+/* The same for those that pin (attachment_pins()) alone. */
+struct attachment *attachment_next_pinning(struct space *space, struct attachment *previous,
+                                           struct gfn_range range);
 
 /*
  * Before a fork: makes the path to every pinned page exclusive and its leaf a 4 KiB leaf, and the
  * references of pins exact: those on a block are handed to exactly the parts that are pinned.
- * Leaves that are mapped by others lose their write bit. Pages of shared regions stay as they are.
+ * Leaves that other spaces map lose their write bit. Pages of shared regions stay as they are.
  * The space's lock is held for writing. `batch` may be finished on the way; the caller finishes it
  * at the end. CLEAVE_COUNT for more than PINNED_MAX_PAGES. On failure what has been split stays so,
  * which no space can tell.

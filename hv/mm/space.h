@@ -17,6 +17,7 @@
 #include "lock.h"
 #include "pool.h"
 #include "pte.h"
+#include "radix.h"
 #include "region.h"
 #include "types.h"
 
@@ -112,11 +113,13 @@ struct space {
     struct gfn_range forget; /* whose dirty grains in op_regions (dying: regions) still count */
     gfn_t op_walk;           /* reset, dying: foreign pages are given up to here */
     struct populate populate;
-    gfn_t collapse_hint; /* a block that passed collapse_at; GFN with v = ~0 for none */
-    struct attachment
-        *attachments; /* pins and foreign maps of this space's pages: a page of them */
-    uint32_t attachment_count;
-    uint32_t foreign_count; /* of these: foreign maps */
+    gfn_t collapse_hint;            /* a block that passed collapse_at; GFN with v = ~0 for none */
+    struct attachment *attachments; /* pins of this space's pages: a page of them */
+    struct radix foreign_pages;     /* foreign maps of this space's pages, see foreign.h */
+    struct radix foreign_maps;      /* its maps of others' pages */
+    uint32_t attachment_count;      /* pins and foreign maps of this space's pages */
+    uint32_t foreign_count;         /* of these: foreign maps */
+    uint32_t foreign_written;       /* of these: written through and not detached */
     struct space_stats stats;
     uint64_t generation; /* flush.h */
     uint64_t seen[MM_MAX_CPUS];

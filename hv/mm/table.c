@@ -352,8 +352,8 @@ void table_unpark(struct mm_ctx *ctx, struct space *space, pfn_t table, gfn_t ba
 /* May the leaf `e` in a run of private or shared leaves have the write bit as far as regions go? */
 static bool may_write(struct space *space, pte_t e, gfn_t at, unsigned level, bool restricted)
 {
-    bool follow = space->foreign_count != 0 && /* a map of the page shows what it was before */
-                  attachments_at(space, at, pte_pfn(e)) == ATTACHMENTS_UNSETTLED;
+    /* A map of the page shows what it was before. */
+    bool follow = space->foreign_count != 0 && attachments_unsettled(space, at, pte_pfn(e));
     return !pte_writable(e) && !(e & (PTE_FOREIGN | PTE_DEVICE | PTE_PENDING | PTE_PARKED)) &&
            !follow &&
            !(restricted && (region_summary(space->regions, at, level) & REGION_HAS_NO_WRITE));

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "attachment.h"
+#include "foreign.h"
 #include "host.h"
 #include "table.h"
 #include "test.h"
@@ -455,10 +455,17 @@ static pte_t *map_foreign(struct attachment **record)
     struct space *mapper;
     REQUIRE_OK(space_create(ctx, pool, UINT64_MAX, &mapper));
     set_region(mapper, 5, 1, &region);
-    *record = pin(ATTACH_FOREIGN, PAGES, 0, 1);
-    (*record)->mapper = mapper;
-    (*record)->mapper_at = gfn(5);
-    one->foreign_count = 1;
+    struct attachment a = {.kind = ATTACH_FOREIGN,
+                           .id = attachment_new_id(),
+                           .frame = pte_pfn(*seen_at(one, PAGES, 0)),
+                           .pages = 1,
+                           .at = gfn(PAGES),
+                           .mapper = mapper,
+                           .mapper_at = gfn(5)};
+    REQUIRE_OK(foreign_record_make_room(ctx, one, &a));
+    REQUIRE_OK(attachment_get(ctx, &a));
+    foreign_record_add(one, &a);
+    *record = &foreign_record_find(mapper, gfn(5))->a;
     put_leaf(mapper, 5, 0, (*record)->frame, RIGHT_READ, PTE_FOREIGN);
     return seen_at(mapper, 5, 0);
 }
@@ -472,7 +479,7 @@ static void foreign_written(void)
     struct attachment *record;
     pte_t *e = map_foreign(&record);
     *e = pte_with_write(*e);
-    record->written = 1;
+    foreign_record_set(foreign_record_first(one, gfn(PAGES)), true, false);
 }
 static void foreign_writable(void)
 {
@@ -499,6 +506,83 @@ static void foreign_detached(void)
     frame_put(ctx, record->frame, 0);
     put_leaf(one, PAGES, 0, fresh(one, 0), RIGHT_ALL, 0);
     record->detached = 1;
+}
+
+/* Maps of a page, twice, and of one far away, so that both trees have a node. */
+static struct space *many_maps(void)
+{
+    const uint64_t page[] = {PAGES, PAGES, GIANT}, to[] = {5, 6, 100};
+    struct space *mapper;
+    REQUIRE_OK(space_create(ctx, pool, UINT64_MAX, &mapper));
+    for (unsigned i = 0; i < 3; i++) {
+        gpa_t from = gfn_to_gpa(gfn(page[i]));
+        REQUIRE_OK(foreign_map(ctx, one, from, mapper, gfn_to_gpa(gfn(to[i]))));
+    }
+    REQUIRE(one->foreign_pages.root->level > 0 && mapper->foreign_maps.root->level > 0);
+    return mapper;
+}
+static struct foreign_record *first_map(void)
+{
+    (void)many_maps();
+    return foreign_record_first(one, gfn(PAGES));
+}
+static void maps(void) { (void)many_maps(); }
+static void maps_number(void)
+{
+    maps();
+    one->foreign_count++;
+    one->attachment_count++;
+}
+static void maps_of_a_leaf(void)
+{
+    maps();
+    radix_next(&one->foreign_pages, 0)->used++;
+}
+static void maps_of_the_mapper(void) { radix_next(&many_maps()->foreign_maps, 0)->used--; }
+static void maps_written(void)
+{
+    maps();
+    one->foreign_written++;
+}
+static void maps_written_in_leaf(void)
+{
+    maps();
+    radix_next(&one->foreign_pages, 0)->count++;
+}
+static void maps_children(void)
+{
+    maps();
+    one->foreign_pages.root->used++;
+}
+static void maps_misplaced(void)
+{
+    maps();
+    struct radix_node *leaf = radix_next(&one->foreign_pages, 1);
+    leaf->key++;
+}
+static void maps_frames(void) { many_maps()->foreign_maps.frames++; }
+static void map_of_another(void) { first_map()->owner = left; }
+static void map_elsewhere(void) { first_map()->a.mapper_at.v++; }
+static void map_unlinked_back(void) { first_map()->next->previous = NULL; }
+static void map_forgotten(void)
+{
+    struct foreign_record *record = first_map();
+    record->next = NULL;
+    radix_next(&one->foreign_pages, 0)->used--;
+    one->foreign_count--;
+    one->attachment_count--;
+    frame_put(ctx, record->a.frame, 0);
+}
+static void map_in_a_ring(void)
+{
+    struct foreign_record *record = first_map();
+    record->next->next = record;
+    record->previous = record->next;
+}
+static void map_among_pins(void)
+{
+    pin_page();
+    one->attachments->kind = ATTACH_FOREIGN;
 }
 
 /* --- What is parked --------------------------------------------------------------------------- */
@@ -656,6 +740,20 @@ static const struct breakage {
     {"foreign map writable too early", foreign_writable, 1},
     {"foreign map of another frame", foreign_elsewhere, 2},
     {"foreign map of an old frame", foreign_left_behind, 2},
+    {"foreign maps of a space", maps_number, 3},
+    {"foreign maps in a leaf of the owner", maps_of_a_leaf, 3},
+    {"foreign maps in a leaf of the mapper", maps_of_the_mapper, 3},
+    {"maps written through", maps_written, 3},
+    {"maps written through in a leaf", maps_written_in_leaf, 3},
+    {"children of a node of maps", maps_children, 6},
+    {"leaf of maps in the wrong place", maps_misplaced, 6},
+    {"frames of maps", maps_frames, 3},
+    {"foreign map of another owner", map_of_another, 6},
+    {"foreign map in the wrong place", map_elsewhere, 6},
+    {"foreign map not linked back", map_unlinked_back, 6},
+    {"foreign map that its owner forgot", map_forgotten, 6},
+    {"foreign maps in a ring", map_in_a_ring, 6},
+    {"foreign map among the pins", map_among_pins, 6},
     {"table locked", table_locked, 10},
     {"pool locked", pool_locked, 10},
     {"space locked", space_locked, 10},
@@ -755,6 +853,7 @@ static const struct breakage legal[] = {
     {"pinned page", pin_page, 0},
     {"pinned part of a block", pin_block, 0},
     {"foreign map", foreign, 0},
+    {"foreign maps", maps, 0},
     {"foreign map that was written through", foreign_written, 0},
     {"foreign map of a page that was unmapped", foreign_detached, 0},
 };

@@ -81,7 +81,8 @@ static void op_pin(struct world *w)
         expected = CLEAVE_OK;
     }
     bool paged = legal && ops_any_paged(w, s, range);
-    bool full = w->space[s]->attachment_count + ops_pages(&range) > ATTACHMENTS;
+    bool full = w->space[s]->attachment_count - w->space[s]->foreign_count + ops_pages(&range) >
+                ATTACHMENTS;
     enum cleave_status got;
     unsigned calls = 0;
     w->promised[s] = false;
@@ -178,7 +179,6 @@ static void op_foreign_map(struct world *w)
     enum cleave_status expected = ref_foreign_map(w->ref, owner, at, mapper, to);
     bool paged =
         expected == CLEAVE_OK && ops_any_paged(w, owner, (struct spec_range){at, PAGE_SIZE});
-    bool full = w->space[owner]->attachment_count >= ATTACHMENTS;
     w->promised[mapper] = false;
     w->promised[owner] = false;
     ops_before(w);
@@ -186,7 +186,7 @@ static void op_foreign_map(struct world *w)
         foreign_map(w->ctx, w->space[owner], gpa(at), w->space[mapper], gpa(to));
     ops_touch(w, &(struct spec_range){at, PAGE_SIZE});
     ops_touch(w, &(struct spec_range){to, PAGE_SIZE});
-    if ((got == CLEAVE_COUNT && full) || (got == CLEAVE_WAIT && paged)) {
+    if (got == CLEAVE_WAIT && paged) {
         w->refused++;
         return;
     }

@@ -72,7 +72,7 @@ static uint64_t own_objects(const struct pool *pool)
     uint64_t count = 2 + account_pages(pool); /* the pool, the directory */
 
     for (const struct space *s = pool->spaces; s != NULL; s = s->next) {
-        count += 1 + (s->attachments != NULL);
+        count += 1 + (s->attachments != NULL) + s->foreign_pages.frames + s->foreign_maps.frames;
     }
     for (const struct channel *c = pool->channels; c != NULL; c = c->next) {
         count++;
@@ -422,7 +422,7 @@ static void let_go(struct mm_ctx *ctx, struct pool *pool)
             struct attachment *next = attachment_next(s, a, everything);
             uint32_t id = a->id;
             if (a->kind != ATTACH_FOREIGN && space_unpin(ctx, s, id) == CLEAVE_OK) {
-                next = s->attachments ? attachment_next(s, NULL, everything) : NULL;
+                next = attachment_next(s, NULL, everything);
             }
             a = next;
         }
