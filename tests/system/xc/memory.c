@@ -3,6 +3,7 @@
 #include "xc.h"
 
 #define PAGES 2048u
+#define MANY 4096u
 
 static void quotas(void)
 {
@@ -60,6 +61,36 @@ static void foreign_pages(void)
     destroy(child);
 }
 
+/* Much of a child at once, and of its parent: all is the same, and reading takes no memory but for
+ * the records of the maps. */
+static void many_foreign_pages(void)
+{
+    static xen_pfn_t list[MANY];
+    static int errors[2][MANY];
+    xc_physinfo_t before, after;
+    uint32_t child = fork_template(0);
+    for (unsigned i = 0; i < MANY; i++) {
+        list[i] = 0x1000 + i;
+    }
+    CHECK_EQ(xc_physinfo(xc, &before), 0);
+    char *own = xc_map_foreign_bulk(xc, child, PROT_READ, list, errors[0], MANY);
+    char *parents = xc_map_foreign_bulk(xc, TEMPLATE, PROT_READ, list, errors[1], MANY);
+    CHECK(own != NULL && parents != NULL);
+    if (own != NULL && parents != NULL) {
+        unsigned different = 0;
+        for (unsigned i = 0; i < MANY; i++) {
+            CHECK(errors[0][i] == 0 && errors[1][i] == 0);
+            different += memcmp(own + (size_t)i * PAGE, parents + (size_t)i * PAGE, PAGE) != 0;
+        }
+        CHECK(different < MANY / 10); /* the parent goes on */
+        CHECK_EQ(xc_physinfo(xc, &after), 0);
+        CHECK(before.free_pages - after.free_pages < MANY / 8);
+        munmap(own, (size_t)MANY * PAGE);
+        munmap(parents, (size_t)MANY * PAGE);
+    }
+    destroy(child);
+}
+
 /* A domain goes while its page is mapped here; the map keeps what it shows. */
 static void destroyed_while_mapped(void)
 {
@@ -77,5 +108,6 @@ void test(void)
 {
     quotas();
     foreign_pages();
+    many_foreign_pages();
     destroyed_while_mapped();
 }
