@@ -44,7 +44,7 @@ TRACE_KERNEL := $(filter-out %/trace.c %/hosted.c,$(wildcard tests/trace/*.c tes
 PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
         hv/kernel/guest_walk.c
 PURE_real := $(addprefix hv/kernel/,guest_acpi.c ids.c lapic.c mtrr.c terminal.c timer.c) \
-             $(filter-out $(addprefix hv/xen/,domctl.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
+             $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
              hv/x86/date.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these

@@ -270,10 +270,7 @@ static bool send(struct vcpu *vcpu, uint64_t command)
 
 /* --- MSRs ------------------------------------------------------------------------------------- */
 
-static uint64_t base_of(const struct lapic *lapic)
-{
-    return BASE_X2APIC | (lapic->bsp ? BASE_BSP : 0);
-}
+uint64_t lapic_base(const struct lapic *lapic) { return BASE_X2APIC | (lapic->bsp ? BASE_BSP : 0); }
 
 static bool read_vector_word(const struct lapic *lapic, uint32_t msr, uint64_t *value)
 {
@@ -303,7 +300,7 @@ bool lapic_rdmsr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
     }
     switch (msr) {
     case MSR_APIC_BASE:
-        *value = base_of(lapic);
+        *value = lapic_base(lapic);
         return true;
     case MSR_ID:
         *value = lapic->id;
@@ -421,7 +418,7 @@ bool lapic_wrmsr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
     }
     switch (msr) {
     case MSR_APIC_BASE: /* as with IA32_XAPIC_DISABLE_STATUS[0]: x2APIC mode is never left */
-        return value == base_of(lapic);
+        return value == lapic_base(lapic);
     case MSR_PRIORITY:
         return write_priority(vcpu, value);
     case MSR_COMMAND:
@@ -431,4 +428,66 @@ bool lapic_wrmsr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
     default:
         return write_stored(vcpu, msr, value);
     }
+}
+
+/* --- As a page -------------------------------------------------------------------------------- */
+
+/* Registers are 16 bytes apart; the upper half of the command has a place of its own. */
+#define WORD(msr) (((msr)&0xffu) * 4)
+#define WORD_COMMAND_HIGH (WORD(MSR_COMMAND) + 4)
+#define EXCEPTIONS 0xffffu /* vectors that are no interrupt's, in the first word */
+
+uint32_t lapic_timer_divisor(const struct lapic *lapic)
+{
+    unsigned power = (lapic->timer_divide & 3) | (lapic->timer_divide >> 1 & 4); /* 10.5.4 */
+    return 1u << ((power + 1) & 7);
+}
+
+void lapic_to_page(const struct lapic *lapic, uint32_t page[LAPIC_PAGE_WORDS])
+{
+    __builtin_memset(page, 0, LAPIC_PAGE_WORDS * sizeof(page[0]));
+    page[WORD(MSR_ID)] = lapic->id;
+    page[WORD(MSR_VERSION)] = VERSION;
+    page[WORD(MSR_PRIORITY)] = lapic->priority;
+    page[WORD(MSR_PROCESSOR_PRIORITY)] = (uint32_t)processor_priority(lapic);
+    page[WORD(MSR_LOGICAL)] = logical_id(lapic);
+    page[WORD(MSR_SPURIOUS)] = lapic->spurious;
+    for (unsigned i = 0; i < LAPIC_WORDS; i++) {
+        page[WORD(MSR_ISR + i)] = lapic->isr[i];
+        page[WORD(MSR_IRR + i)] = lapic->irr[i];
+    }
+    page[WORD(MSR_ERROR)] = lapic->error;
+    page[WORD(MSR_COMMAND)] = (uint32_t)lapic->command;
+    page[WORD_COMMAND_HIGH] = (uint32_t)(lapic->command >> 32);
+    for (unsigned i = 0; i < LAPIC_LVTS; i++) {
+        page[WORD(MSR_LVT + i)] = lapic->lvt[i];
+    }
+    page[WORD(MSR_TIMER_INITIAL)] = lapic->timer_initial;
+    page[WORD(MSR_TIMER_DIVIDE)] = lapic->timer_divide;
+}
+
+bool lapic_from_page(struct lapic *lapic, const uint32_t page[LAPIC_PAGE_WORDS])
+{
+    struct lapic new = *lapic;
+    uint32_t again[LAPIC_PAGE_WORDS];
+    new.priority = (uint8_t)page[WORD(MSR_PRIORITY)];
+    new.spurious = page[WORD(MSR_SPURIOUS)] & SPURIOUS_BITS;
+    for (unsigned i = 0; i < LAPIC_WORDS; i++) {
+        new.isr[i] = page[WORD(MSR_ISR + i)] & ~(i == 0 ? EXCEPTIONS : 0);
+        new.irr[i] = page[WORD(MSR_IRR + i)] & ~(i == 0 ? EXCEPTIONS : 0);
+    }
+    new.error = page[WORD(MSR_ERROR)] & 0xff;
+    new.command = (page[WORD(MSR_COMMAND)] & ~COMMAND_RESERVED) | (uint64_t)page[WORD_COMMAND_HIGH]
+                                                                      << 32;
+    for (unsigned i = 0; i < LAPIC_LVTS; i++) {
+        new.lvt[i] = page[WORD(MSR_LVT + i)] & lvt_bits[i] & ~LVT_READ_ONLY;
+    }
+    new.timer_initial = page[WORD(MSR_TIMER_INITIAL)];
+    new.timer_divide = page[WORD(MSR_TIMER_DIVIDE)] & TIMER_DIVIDE_BITS;
+    lapic_to_page(&new, again);
+    if (__builtin_memcmp(again, page, sizeof(again)) != 0) {
+        return false;
+    }
+    *lapic = new;
+    return true;
 }

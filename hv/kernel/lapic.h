@@ -53,6 +53,15 @@ static inline bool lapic_has(uint32_t msr) { return msr == 0x1b || msr >> 8 == 8
 bool lapic_rdmsr(struct vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool lapic_wrmsr(struct vcpu *vcpu, uint32_t msr, uint64_t value);
 
+#define LAPIC_PAGE_WORDS 256u
+/* The registers as the page of an xAPIC has them (SDM 3A table 10-1), in words of 32 bits, and
+ * back. False, and nothing is changed: a register would not read again as it is there. */
+void lapic_to_page(const struct lapic *lapic, uint32_t page[LAPIC_PAGE_WORDS]);
+bool lapic_from_page(struct lapic *lapic, const uint32_t page[LAPIC_PAGE_WORDS]);
+/* IA32_APIC_BASE, and by how much its timer's clock is divided. */
+uint64_t lapic_base(const struct lapic *lapic);
+uint32_t lapic_timer_divisor(const struct lapic *lapic);
+
 /* The guest may have changed CR8, which is TPR[7:4] (SDM 3A 10.8.6). */
 void lapic_set_cr8(struct lapic *lapic, uint64_t cr8);
 /* The vector that could be taken now by priority, 16 to 255; -1: none. */

@@ -50,6 +50,8 @@ bool mtrr_has(uint32_t msr)
     return msr == MSR_CAPABILITY || find(&none, msr) != NULL;
 }
 
+uint64_t mtrr_capability(void) { return CAPABILITY; }
+
 uint64_t mtrr_read(const struct mtrr *mtrr, uint32_t msr)
 {
     return msr == MSR_CAPABILITY ? CAPABILITY : *find(mtrr, msr);
@@ -92,4 +94,16 @@ bool mtrr_write(struct mtrr *mtrr, uint32_t msr, uint64_t value)
     }
     *at = value;
     return true;
+}
+
+bool mtrr_legal(const struct mtrr *mtrr)
+{
+    bool legal = is_legal(MSR_DEF_TYPE, mtrr->def_type);
+    for (unsigned i = 0; i < 2 * MTRR_VARIABLE; i++) {
+        legal &= is_legal(MSR_VARIABLE + i, mtrr->variable[i]);
+    }
+    for (unsigned i = 0; i < MTRR_FIXED; i++) {
+        legal &= is_legal(MSR_FIXED_64K, mtrr->fixed[i]);
+    }
+    return legal;
 }

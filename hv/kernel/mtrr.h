@@ -26,5 +26,9 @@ bool mtrr_has(uint32_t msr);
  * reserved bit, or IA32_MTRRCAP. */
 uint64_t mtrr_read(const struct mtrr *mtrr, uint32_t msr);
 bool mtrr_write(struct mtrr *mtrr, uint32_t msr, uint64_t value);
+/* Could all of them have been written? */
+bool mtrr_legal(const struct mtrr *mtrr);
+/* IA32_MTRRCAP */
+uint64_t mtrr_capability(void);
 
 #endif

@@ -20,13 +20,6 @@
 #define HWCR_TSC_AT_P0 (UINT64_C(1) << 24)
 #define DE_CFG_LFENCE_SERIALIZES (UINT64_C(1) << 1)
 
-#define EFER_GUEST (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
-
-#define XCR0_X87 (UINT64_C(1) << 0)
-#define XCR0_SSE (UINT64_C(1) << 1)
-#define XCR0_AVX (UINT64_C(1) << 2)
-#define XCR0_AVX512 (UINT64_C(7) << 5)
-
 /* Those that only answer: writes are taken and change nothing. */
 static const struct {
     uint32_t msr;
@@ -87,11 +80,8 @@ static bool write_efer(struct hvm_vcpu *vcpu, uint64_t value)
 
 static bool write_pat(struct hvm_vcpu *vcpu, uint64_t value)
 {
-    for (unsigned i = 0; i < 64; i += 8) {
-        uint64_t type = value >> i & 0xff;
-        if (type > 7 || type == 2 || type == 3) { /* SDM 3A table 12-10 */
-            return false;
-        }
+    if (!switch_pat_legal(value)) {
+        return false;
     }
     hvm->set(vcpu, HVM_FIELD_PAT, value);
     vcpu->flush = 1;
@@ -122,15 +112,11 @@ bool hvm_guest_wrmsr(struct hvm_vcpu *vcpu, uint32_t msr, uint64_t value)
 
 bool hvm_guest_xsetbv(struct hvm_vcpu *vcpu, uint32_t index, uint64_t value)
 {
-    uint64_t avx512 = value & XCR0_AVX512;
-    uint64_t below = XCR0_SSE | XCR0_AVX; /* what AVX-512 needs (SDM 1 13.3) */
     uint64_t cr0, cr3, cr4, efer;
     unsigned cpl;
     bool code64;
     hvm->mode(vcpu, &cr0, &cr3, &cr4, &efer, &cpl, &code64);
-    if (cpl != 0 || index != 0 || !(value & XCR0_X87) || value & ~xsave_components ||
-        (value & XCR0_AVX && !(value & XCR0_SSE)) ||
-        (avx512 != 0 && (avx512 != XCR0_AVX512 || (value & below) != below))) {
+    if (cpl != 0 || index != 0 || !hvm_xcr0_legal(value)) {
         return false;
     }
     switch_set_xcr0(vcpu, value);

@@ -189,6 +189,22 @@ void hvm_state_skip(struct hvm_state *state, uint8_t length);
 /* Reset state of a vcpu started by INIT and SIPI `vector`. */
 void hvm_state_sipi(struct hvm_state *state, uint8_t vector);
 
+/* May a record from elsewhere be loaded? Each value that this hypervisor itself puts into the CPU
+ * is legal there; what else the CPU objects to ends that guest alone (HVM_EXIT_ENTRY_FAILED). */
+bool hvm_state_legal(const struct hvm_state *state);
+/* The same of an XSAVE area: a page, in the standard format. */
+bool hvm_xsave_legal(const void *area);
+/* x87 and SSE registers as FXSAVE has them, 512 bytes, into an XSAVE area, whose other components
+ * stay; the area as after a reset; how many bytes of it `components` fill. */
+void hvm_xsave_set_legacy(void *area, const void *registers);
+void hvm_xsave_reset(void *area);
+uint32_t xsave_size(uint64_t components);
+/* May a guest have that XCR0? */
+bool hvm_xcr0_legal(uint64_t xcr0);
+/* State components (SDM 1 13.1) that guests have here: the host's, as far as the standard format
+ * holds them in a page. The same on every CPU. */
+extern uint64_t xsave_components;
+
 /* CPUID as a guest sees it; leaves from 0x40000000 are the kernel's and are zero here. MSRs that a
  * guest may use, but those of the local APIC and of memory types, which are the kernel's. False:
  * inject #GP. */

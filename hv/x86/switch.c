@@ -7,12 +7,6 @@
 
 #include "platform.h"
 
-#define XSAVE_HEADER 512u /* after the legacy region: XSTATE_BV */
-#define XSAVE_LEGACY_FCW 0u
-#define XSAVE_LEGACY_MXCSR 24u
-#define X87_RESET_FCW 0x37fu
-#define SSE_RESET_MXCSR 0x1f80u
-
 uint64_t xsave_components;
 static bool has_tsc_aux;
 
@@ -88,12 +82,9 @@ uint64_t switch_new_owner(void)
 
 void switch_init(struct hvm_vcpu *vcpu)
 {
-    uint8_t *area = vcpu->xsave;
-    uint64_t *header = (uint64_t *)(area + XSAVE_HEADER);
-    if (header[0] == 0) {
-        *(uint16_t *)(area + XSAVE_LEGACY_FCW) = X87_RESET_FCW;
-        *(uint32_t *)(area + XSAVE_LEGACY_MXCSR) = SSE_RESET_MXCSR;
-        header[0] = 3;
+    const struct xsave_area *area = vcpu->xsave;
+    if (area->components == 0) {
+        hvm_xsave_reset(vcpu->xsave);
     }
     vcpu->loaded_on = -1;
     vcpu->last_cpu = 0;

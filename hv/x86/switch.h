@@ -16,11 +16,22 @@
 #define EXCEPTION_AC 17u
 #define EXCEPTION_MC 18u
 
-/* State components (SDM 1 13.1) that guests have here: the host's, as far as the standard format
- * holds them in a page. The same on every CPU. */
-extern uint64_t xsave_components;
-/* Bytes of an XSAVE area with `components`, in the standard format. */
-uint32_t xsave_size(uint64_t components);
+/* Bits of CR4 that guests have: VME to OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP, SMAP, PKE. */
+#define CR4_GUEST                                                                                  \
+    (UINT64_C(0x7ff) | UINT64_C(1) << 11 | UINT64_C(1) << 16 | CR4_OSXSAVE | UINT64_C(7) << 20)
+/* Bits of EFER that they have. */
+#define EFER_GUEST (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+
+/* The beginning of an XSAVE area: the legacy region as FXSAVE has it, and the header (SDM 1 13.4).
+ */
+struct xsave_area {
+    uint16_t fcw, fsw;
+    uint8_t unnamed1[20];
+    uint32_t mxcsr, mxcsr_mask;
+    uint8_t unnamed2[480];
+    uint64_t components; /* XSTATE_BV */
+    uint64_t compacted, reserved[6];
+};
 
 /* Is there XSAVE? Else says so. */
 bool switch_present(void);
@@ -42,6 +53,8 @@ void switch_sync(struct hvm_vcpu *vcpu);
 /* The vcpu's XCR0 now: there is an emulator that lets guests set it without an exit, so that `xcr0`
  * is right only behind switch_sync(). */
 uint64_t switch_xcr0(const struct hvm_vcpu *vcpu);
+/* Are they eight memory types? */
+bool switch_pat_legal(uint64_t pat);
 /* Changes the vcpu's XCR0 or TSC_AUX, in this CPU as well where it is loaded. */
 void switch_set_xcr0(struct hvm_vcpu *vcpu, uint64_t value);
 void switch_set_tsc_aux(struct hvm_vcpu *vcpu, uint64_t value);

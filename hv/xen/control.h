@@ -28,4 +28,14 @@ int64_t xen_error(enum cleave_status status);
  * XEN_AGAIN, XEN_WAIT. */
 int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *operation, op_t *op);
 
+/* The state of vcpus, hvm_context.c: those of the operations on `domain` that say so. */
+int64_t xen_get_context(struct xen_call *call, struct domain *domain,
+                        struct xen_domctl_hvmcontext *op);
+int64_t xen_set_context(struct xen_call *call, struct domain *domain,
+                        const struct xen_domctl_hvmcontext *op);
+int64_t xen_get_record(struct xen_call *call, struct domain *domain,
+                       struct xen_domctl_hvmcontext_partial *op);
+int64_t xen_get_registers(struct xen_call *call, struct domain *domain,
+                          const struct xen_domctl_vcpucontext *op);
+
 #endif

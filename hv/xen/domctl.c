@@ -260,6 +260,16 @@ static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct do
         return set_max_mem(call, domain, op->u.max_mem.max_memkb);
     case XEN_DOMCTL_getvcpuinfo:
         return vcpu_info(domain, &op->u.getvcpuinfo);
+    case XEN_DOMCTL_gethvmcontext:
+        return xen_get_context(call, domain, &op->u.hvmcontext);
+    case XEN_DOMCTL_sethvmcontext:
+        return xen_set_context(call, domain, &op->u.hvmcontext);
+    case XEN_DOMCTL_gethvmcontext_partial:
+        return xen_get_record(call, domain, &op->u.hvmcontext_partial);
+    case XEN_DOMCTL_getvcpucontext:
+        return xen_get_registers(call, domain, &op->u.vcpucontext);
+    case XEN_DOMCTL_get_address_size:
+        return -XEN_EOPNOTSUPP; /* as Xen for HVM */
     case XEN_DOMCTL_set_paging_mempool_size:
     case XEN_DOMCTL_settscinfo:
         return 0; /* tables are charged as they are made; the TSC is the guest's own */

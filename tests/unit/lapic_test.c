@@ -415,6 +415,71 @@ TEST(init_keeps_id_and_requests)
     CHECK_EQ(memcmp(lapic, &fresh, sizeof(fresh)), 0);
 }
 
+/* --- As a page -------------------------------------------------------------------------------- */
+
+static void fill(void)
+{
+    setup();
+    CHECK(write(PRIORITY, 0x35) && write(LVT_TIMER, 0x300ec) && write(LVT_ERROR, 0xfe));
+    CHECK(write(INITIAL, 12345) && write(DIVIDE, 0xa));
+    CHECK(write(COMMAND, UINT64_C(0x200000041)));
+    lapic_post(&vcpu[0], 0x51);
+    lapic_post(&vcpu[0], 0xe3);
+    lapic_take(&vcpu[0].lapic, 0xe3);
+}
+
+TEST(page_holds_all_registers)
+{
+    uint32_t page[LAPIC_PAGE_WORDS], again[LAPIC_PAGE_WORDS];
+    struct lapic fresh;
+    fill();
+    lapic_to_page(&vcpu[0].lapic, page);
+    CHECK_EQ(page[0x20 / 4], 0);
+    CHECK_EQ(page[0x80 / 4], 0x35);
+    CHECK_EQ(page[0xa0 / 4], 0xe0); /* PPR */
+    CHECK_EQ(page[0xf0 / 4], 0x1ff);
+    CHECK_EQ(page[0x100 / 4 + 7 * 4], VECTOR_BIT(0xe3));
+    CHECK_EQ(page[0x200 / 4 + 2 * 4], VECTOR_BIT(0x51));
+    CHECK_EQ(page[0x300 / 4], 0x41);
+    CHECK_EQ(page[0x310 / 4], 2);
+    CHECK_EQ(page[0x320 / 4], 0x300ec);
+    CHECK_EQ(page[0x380 / 4], 12345);
+    CHECK_EQ(page[0x3e0 / 4], 0xa);
+    CHECK_EQ(lapic_timer_divisor(&vcpu[0].lapic), 128);
+    lapic_init(&fresh, 0, true);
+    CHECK(lapic_from_page(&fresh, page));
+    lapic_to_page(&fresh, again);
+    CHECK(memcmp(page, again, sizeof(page)) == 0);
+    CHECK(memcmp(&fresh, &vcpu[0].lapic, sizeof(fresh)) == 0);
+}
+
+/* Any bit that no register has, and those that follow from others. */
+TEST(page_refused_whole)
+{
+    uint32_t page[LAPIC_PAGE_WORDS];
+    unsigned refused = 0;
+    fill();
+    const struct lapic before = vcpu[0].lapic;
+    lapic_to_page(&before, page);
+    for (unsigned bit = 0; bit < LAPIC_PAGE_WORDS * 32; bit++) {
+        struct lapic into = before;
+        page[bit / 32] ^= 1u << bit % 32;
+        if (!lapic_from_page(&into, page)) {
+            CHECK(memcmp(&into, &before, sizeof(into)) == 0);
+            refused++;
+        }
+        page[bit / 32] ^= 1u << bit % 32;
+    }
+    CHECK(refused > LAPIC_PAGE_WORDS * 32 / 2);
+    static const unsigned offsets[] = {0x20, 0x30, 0xa0, 0xd0, 0xf4, 0x180, 0x390, 0x3f0};
+    for (unsigned i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+        struct lapic into = before;
+        page[offsets[i] / 4] ^= 1;
+        CHECK(!lapic_from_page(&into, page));
+        page[offsets[i] / 4] ^= 1;
+    }
+}
+
 /* --- Memory types ----------------------------------------------------------------------------- */
 
 static const struct mtrr_access {

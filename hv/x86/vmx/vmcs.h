@@ -10,8 +10,8 @@
 
 #ifndef __ASSEMBLER__
 
-#include "hvm.h"
 #include "port.h"
+#include "switch.h"
 
 enum vmcs_field {
     VPID = 0x0000,
@@ -217,9 +217,6 @@ bool vmx_controls_find(void);
 
 /* CR0 and CR4 bits that are the host's; guests read and write them in the shadows. */
 #define CR0_HOST (CR0_NE | CR0_NW | CR0_CD)
-#define CR4_GUEST                                                                                  \
-    (UINT64_C(0x7ff) /* VME to OSXMMEXCPT */ | UINT64_C(1) << 11 /* UMIP */ |                      \
-     UINT64_C(1) << 16 /* FSGSBASE */ | CR4_OSXSAVE | UINT64_C(7) << 20 /* SMEP, SMAP, PKE */)
 #define CR4_HOST (~CR4_GUEST)
 /* CR0 and CR4 as the guest reads them, of the current VMCS. */
 uint64_t vmx_guest_cr0(void);

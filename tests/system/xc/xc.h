@@ -7,6 +7,7 @@
 #ifndef XC_H
 #define XC_H
 
+#define _GNU_SOURCE 1
 #define XC_WANT_COMPAT_MAP_FOREIGN_API 1
 #include <errno.h>
 #include <stdbool.h>
