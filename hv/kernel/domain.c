@@ -3,6 +3,7 @@
 #include "domain.h"
 
 #include "calls.h"
+#include "grant.h"
 #include "identity.h"
 #include "pager.h"
 #include "sched.h"
@@ -359,6 +360,7 @@ static void frames_free(struct mm_ctx *ctx, struct domain *domain)
 {
     xen_free(ctx, domain);
     terminal_free(ctx, domain);
+    grants_free(ctx, domain);
     identity_free(ctx, domain);
     if (domain->result != NULL) {
         object_free(ctx, object_frame(domain->result));

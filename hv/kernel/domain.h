@@ -155,6 +155,8 @@ struct domain {
     uint8_t has_window;                 /* its memory map has the pages of XEN_WINDOW */
     struct xen_domain *xen;             /* hv/xen/; null: it made no such call yet */
     struct xen_domain *saved_xen;
+    struct grants *grants; /* grant.h; null: none were given yet */
+    struct klock grants_lock;
     struct terminal *terminal; /* null: it wrote nothing yet */
 };
 _Static_assert(sizeof(struct domain) <= PAGE_SIZE, "a domain object is one frame");

@@ -3,18 +3,24 @@
 #include "hypercall.h"
 
 #include "calls.h"
+#include "grant.h"
 #include "guest.h"
 #include "sched.h"
 
 #define EPERM_RESULT ((uint64_t)-1)   /* -EPERM */
 #define ENOSYS_RESULT ((uint64_t)-38) /* -ENOSYS, as Xen answers a call it does not know */
 
+#define OP_RIGHTS 5u
 enum {
     OP_DOMAIN = 1, /* the arguments begin with a domain id */
     OP_RESULT = 2, /* the structure goes back to the guest */
     OP_ENDED = 4,  /* also for a domain that has ended */
     OP_ENDING = 8, /* ends it: does not use its space meanwhile */
-    OP_ONCE = 16   /* not begun where the structure cannot go back: it could not be taken back */
+    OP_ONCE = 16,  /* not begun where the structure cannot go back: it could not be taken back */
+    /* Also by a grant of this right. */
+    OP_BY_FORK = CLEAVE_RIGHT_FORK << OP_RIGHTS,
+    OP_BY_LOOK = CLEAVE_RIGHT_LOOK << OP_RIGHTS,
+    OP_BY_HOLD = CLEAVE_RIGHT_HOLD << OP_RIGHTS
 };
 
 #define RESERVED(type)                                                                             \
@@ -45,20 +51,22 @@ static const struct {
     [CLEAVE_OP_PROTECT] = {op_protect, sizeof(struct cleave_map), OP_DOMAIN, RESERVED(map)},
     [CLEAVE_OP_COPY] = {op_copy, sizeof(struct cleave_copy), OP_DOMAIN | OP_ENDED, NOT_RESERVED},
     [CLEAVE_OP_START] = {op_start, sizeof(struct cleave_start), OP_DOMAIN, NOT_RESERVED},
-    [CLEAVE_OP_PAUSE] = {op_pause, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
-    [CLEAVE_OP_UNPAUSE] = {op_unpause, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
-    [CLEAVE_OP_FORK] = {op_fork, sizeof(struct cleave_fork), OP_DOMAIN, NOT_RESERVED},
+    [CLEAVE_OP_PAUSE] = {op_pause, sizeof(struct cleave_domain), OP_DOMAIN | OP_BY_HOLD,
+                         RESERVED(domain)},
+    [CLEAVE_OP_UNPAUSE] = {op_unpause, sizeof(struct cleave_domain), OP_DOMAIN | OP_BY_HOLD,
+                           RESERVED(domain)},
+    [CLEAVE_OP_FORK] = {op_fork, sizeof(struct cleave_fork), OP_DOMAIN | OP_BY_FORK, NOT_RESERVED},
     [CLEAVE_OP_SNAPSHOT] = {op_snapshot, sizeof(struct cleave_snapshot),
                             OP_DOMAIN | OP_RESULT | OP_ONCE, NOT_RESERVED},
     [CLEAVE_OP_RESET] = {op_reset, sizeof(struct cleave_domain), OP_DOMAIN, RESERVED(domain)},
     [CLEAVE_OP_DESTROY] = {op_destroy, sizeof(struct cleave_domain), OP_DOMAIN | OP_ENDING,
                            RESERVED(domain)},
     [CLEAVE_OP_WAIT] = {op_wait, sizeof(struct cleave_wait), OP_RESULT | OP_ONCE, NOT_RESERVED},
-    [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat), OP_DOMAIN | OP_RESULT | OP_ENDED,
-                        NOT_RESERVED},
+    [CLEAVE_OP_STAT] = {op_stat, sizeof(struct cleave_stat),
+                        OP_DOMAIN | OP_RESULT | OP_ENDED | OP_BY_LOOK, NOT_RESERVED},
     [CLEAVE_OP_AUDIT] = {op_audit, sizeof(struct cleave_audit), OP_RESULT, NOT_RESERVED},
-    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup), OP_DOMAIN | OP_RESULT | OP_ENDED,
-                          NOT_RESERVED},
+    [CLEAVE_OP_LOOKUP] = {op_lookup, sizeof(struct cleave_lookup),
+                          OP_DOMAIN | OP_RESULT | OP_ENDED | OP_BY_LOOK, NOT_RESERVED},
     [CLEAVE_OP_COLLAPSE] = {op_collapse, sizeof(struct cleave_collapse), OP_DOMAIN, NOT_RESERVED},
     [CLEAVE_OP_NOTIFY] = {op_notify, sizeof(struct cleave_notify), OP_DOMAIN, NOT_RESERVED},
     [CLEAVE_OP_EVENT] = {op_event, sizeof(struct cleave_event), OP_RESULT | OP_ONCE, NOT_RESERVED},
@@ -67,6 +75,7 @@ static const struct {
     [CLEAVE_OP_LIST] = {op_list, sizeof(struct cleave_list), OP_RESULT, RESERVED(list)},
     [CLEAVE_OP_RENAME] = {op_rename, sizeof(struct cleave_rename), OP_DOMAIN | OP_ENDED,
                           RESERVED(rename)},
+    [CLEAVE_OP_GRANT] = {op_grant, sizeof(struct cleave_grant), OP_DOMAIN, RESERVED(grant)},
 };
 
 struct operands {
@@ -81,12 +90,20 @@ static struct operands operands_of(const struct hvm_registers *regs, bool code64
     return (struct operands){(uint32_t)regs->rbx, (uint32_t)regs->rcx, (uint32_t)regs->rdx};
 }
 
-/* Finds the domain that the arguments begin with and that the caller may command. */
+/* May the caller do this to the domain: as who commands it, or by a grant? */
+static bool may(const struct call *call, const struct domain *domain, unsigned flags)
+{
+    uint32_t right = flags >> OP_RIGHTS;
+    return domain_commands(call->caller, domain) ||
+           (right != 0 && (grant_rights(call->caller, domain) & right) != 0);
+}
+
+/* Finds the domain that the arguments begin with and to which the caller may do this. */
 static enum cleave_status find_domain(struct call *call, unsigned flags)
 {
     uint32_t id = call->args.domain.domain;
     struct domain *domain = domain_get(id == CLEAVE_DOMAIN_SELF ? call->caller->id : id);
-    if (domain == NULL || !domain_commands(call->caller, domain)) {
+    if (domain == NULL || !may(call, domain, flags)) {
         domain_put(call->ctx, domain);
         return mm_fail(call->ctx, CLEAVE_NO_CAP, "domain", id, 1, 0);
     }

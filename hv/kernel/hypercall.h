@@ -39,6 +39,7 @@ struct call {
         struct cleave_snapshot snapshot;
         struct cleave_wait wait;
         struct cleave_stat stat;
+        struct cleave_grant grant;
         struct cleave_audit audit;
         struct cleave_lookup lookup;
         struct cleave_collapse collapse;
@@ -53,7 +54,7 @@ struct call {
 typedef enum cleave_status op_t(struct call *call);
 op_t op_version, op_console, op_exit, op_error, op_yield;                     /* ops_self.c */
 op_t op_create, op_start, op_pause, op_unpause, op_destroy, op_wait, op_stat; /* ops_domain.c */
-op_t op_list, op_rename;
+op_t op_list, op_rename, op_grant;
 op_t op_map, op_unmap, op_protect, op_copy, op_lookup, op_collapse, op_audit; /* ops_memory.c */
 op_t op_fork, op_snapshot, op_reset;                                          /* ops_fork.c */
 op_t op_notify, op_event, op_verdict;                                         /* ops_notify.c */

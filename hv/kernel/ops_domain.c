@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Operations on domains as a whole: create, start, pause, destroy, wait, statistics. */
 #include "calls.h"
+#include "grant.h"
 #include "guest.h"
 #include "guest_clock.h"
 #include "hypercall.h"
@@ -290,7 +291,8 @@ enum cleave_status op_list(struct call *call)
             return CLEAVE_OK;
         }
         id = domain->id;
-        bool found = domain_commands(call->caller, domain);
+        bool found =
+            domain_commands(call->caller, domain) || grant_rights(call->caller, domain) != 0;
         if (found) {
             describe(domain, list);
         }
@@ -315,4 +317,26 @@ enum cleave_status op_rename(struct call *call)
     bool renamed = domain_rename(domain, call->args.rename.name);
     klock_release(&domain->busy);
     return renamed ? CLEAVE_OK : mm_fail(call->ctx, CLEAVE_EXISTS, "name", domain->id, 1, 0);
+}
+
+enum cleave_status op_grant(struct call *call)
+{
+    const struct cleave_grant *grant = &call->args.grant;
+    const uint32_t known = CLEAVE_RIGHT_FORK | CLEAVE_RIGHT_LOOK | CLEAVE_RIGHT_HOLD;
+    uint32_t id = grant->over == CLEAVE_DOMAIN_SELF ? call->caller->id : grant->over;
+
+    if (grant->rights & ~known) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "rights", grant->rights, 0, known);
+    }
+    struct domain *over = domain_get(id);
+    enum cleave_status status = CLEAVE_OK;
+    if (over == NULL || !domain_commands(call->caller, over)) {
+        status = mm_fail(call->ctx, CLEAVE_NO_CAP, "over", grant->over, 1, 0);
+    } else if (over == call->domain) {
+        status = mm_fail(call->ctx, CLEAVE_INVALID, "over", grant->over, 1, 0);
+    } else {
+        status = grant_set(call->ctx, call->domain, over, grant->rights);
+    }
+    domain_put(call->ctx, over);
+    return status;
 }

@@ -64,6 +64,7 @@ enum cleave_op {
     CLEAVE_OP_YIELD = 24,
     CLEAVE_OP_LIST = 25,
     CLEAVE_OP_RENAME = 26,
+    CLEAVE_OP_GRANT = 27,
     CLEAVE_OPS
 };
 
@@ -300,6 +301,17 @@ struct cleave_rename {
     char name[CLEAVE_NAME_SIZE];
 };
 
+/* GRANT: gives `domain` these rights over `over`, in place of those that it had by a grant. */
+struct cleave_grant {
+    uint32_t domain;
+    uint32_t over;
+    uint32_t rights; /* CLEAVE_RIGHT_*; 0 takes them back */
+    uint32_t reserved;
+};
+#define CLEAVE_RIGHT_FORK 1u /* FORK */
+#define CLEAVE_RIGHT_LOOK 2u /* STAT, LOOKUP */
+#define CLEAVE_RIGHT_HOLD 4u /* PAUSE, UNPAUSE */
+
 #define CLEAVE_ABI_SIZE(type, size)                                                                \
     _Static_assert(sizeof(struct type) == (size), #type " has the size that the ABI says")
 #define CLEAVE_ABI_AT(type, field, offset)                                                         \
@@ -350,5 +362,6 @@ CLEAVE_ABI_AT(cleave_list, reserved, 36);
 CLEAVE_ABI_AT(cleave_list, name, 40);
 CLEAVE_ABI_SIZE(cleave_rename, 72);
 CLEAVE_ABI_AT(cleave_rename, name, 8);
+CLEAVE_ABI_SIZE(cleave_grant, 16);
 
 #endif

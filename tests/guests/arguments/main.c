@@ -165,7 +165,7 @@ static void reserved(void)
         FIELD(CONSOLE, console), FIELD(MAP, map),        FIELD(UNMAP, map),
         FIELD(PROTECT, map),     FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
         FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
-        FIELD(LIST, list),       FIELD(RENAME, rename),
+        FIELD(LIST, list),       FIELD(RENAME, rename),  FIELD(GRANT, grant),
     };
     static unsigned char bytes[sizeof(struct cleave_stat)];
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
