@@ -103,7 +103,7 @@ complete_words() {
     _cleave
     echo "${COMPREPLY[*]}"
 }
-[ "$(complete_words cleave re | tr ' ' '\n' | sort | paste -sd ' ')" = "rename reset restore" ] ||
+[ "$(complete_words cleave re | tr ' ' '\n' | sort | paste -sd ' ')" = "rename reset restore revoke" ] ||
     fail "completion of a command: $(complete_words cleave re)"
 [ "$(complete_words cleave fork --da | tr ' ' '\n' | sort | paste -sd ' ')" = "--data --data-dir" ] ||
     fail "completion of an option: $(complete_words cleave fork --da)"

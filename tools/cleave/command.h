@@ -89,7 +89,8 @@ json_t *domain_json(const struct cleave_list *domain);
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
-    run_reset(struct run *run), run_rename(struct run *run), run_wait(struct run *run);
+    run_reset(struct run *run), run_rename(struct run *run), run_wait(struct run *run),
+    run_grant(struct run *run), run_revoke(struct run *run);
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
 void run_map(struct run *run), run_diff(struct run *run);
 

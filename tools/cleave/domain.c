@@ -133,6 +133,73 @@ void run_rename(struct run *run)
     tell(run, "%u %s: renamed %s\n", domain.domain, domain.name, run->targets[1]);
 }
 
+/* --- Rights ------------------------------------------------------------------------------------
+ */
+
+static const struct {
+    const char *name;
+    uint32_t right;
+} rights[] = {
+    {"fork", CLEAVE_RIGHT_FORK}, {"look", CLEAVE_RIGHT_LOOK}, {"hold", CLEAVE_RIGHT_HOLD}};
+#define RIGHTS (sizeof(rights) / sizeof(rights[0]))
+
+static uint32_t right_named(const char *name)
+{
+    for (unsigned i = 0; i < RIGHTS; i++) {
+        if (strcmp(rights[i].name, name) == 0) {
+            return rights[i].right;
+        }
+    }
+    return 0;
+}
+
+static void set_rights(struct run *run, uint32_t set)
+{
+    struct cleave_list domain[2];
+    json_t *names = json_array();
+    int status = 0, which = 0;
+
+    for (int i = 0; i < 2 && status == 0; i++) {
+        which = i;
+        status = cleave_find(run->cleave, run->targets[i], &domain[i]);
+    }
+    if (status == 0) {
+        which = 0;
+        status = cleave_grant(run->cleave, domain[0].domain, domain[1].domain, set);
+    }
+    if (status != 0) {
+        json_decref(names);
+        failed(run, status, run->targets[which]);
+        return;
+    }
+    for (unsigned i = 0; i < RIGHTS; i++) {
+        if ((set & rights[i].right) != 0) {
+            append(names, json_string(rights[i].name));
+        }
+    }
+    put(run->result, "id", json_integer(domain[0].domain));
+    put(run->result, "over", json_integer(domain[1].domain));
+    put(run->result, "rights", names);
+    tell(run, "%u %s: %s rights over %u %s\n", domain[0].domain, domain[0].name,
+         set != 0 ? "has" : "has no", domain[1].domain, domain[1].name);
+}
+
+void run_grant(struct run *run)
+{
+    uint32_t set = 0;
+    for (int i = 2; i < run->target_count; i++) {
+        uint32_t right = right_named(run->targets[i]);
+        if (right == 0) {
+            failed_here(run, USAGE, run->targets[i], "no right: fork, look or hold");
+            return;
+        }
+        set |= right;
+    }
+    set_rights(run, set);
+}
+
+void run_revoke(struct run *run) { set_rights(run, 0); }
+
 /* --- Waiting ---------------------------------------------------------------------------------- */
 
 static void put_result(json_t *object, const struct cleave_end *end)

@@ -62,6 +62,12 @@ const struct command commands[] = {
     {"rename", run_rename, 0, 2, 2, "TARGET NAME", "gives a domain another name",
      "A name has 1 to 63 letters, digits, '-', '_' and '.', does not begin with \"fork-\", and is "
      "unique.\n"},
+    {"grant", run_grant, 0, 3, 5, "TARGET OVER RIGHT...",
+     "gives a domain rights over another, and no more",
+     "RIGHT is fork, look (stat) or hold (pause, unpause). These take the place of what it was "
+     "given\nover that domain before. It cannot pass them on, and its forks have none.\n"},
+    {"revoke", run_revoke, 0, 2, 2, "TARGET OVER", "takes such rights back",
+     "What the domain has made meanwhile stays its own.\n"},
     {"destroy", run_destroy, OPT_CHILDREN | OPT_DRY_RUN, 1, -1, "TARGET...",
      "ends domains and gives their memory back",
      CHILDREN_HELP "      --dry-run     says what would be destroyed, and destroys nothing\n"

@@ -127,6 +127,12 @@ int cleave_destroy(struct cleave_handle *cleave, uint32_t domain);
  * the pool. CLEAVE_INVALID, CLEAVE_EXISTS. -EINVAL: too long. */
 int cleave_rename(struct cleave_handle *cleave, uint32_t domain, const char *name);
 
+/* Gives `domain` exactly these rights (CLEAVE_RIGHT_*) over `over`, in place of those that it was
+ * given before; 0 takes them back. For who commands both. CLEAVE_INVALID: no such rights, or both
+ * are one domain; CLEAVE_COUNT: `domain` has rights over 256 others; CLEAVE_NO_MEMORY,
+ * CLEAVE_QUOTA. */
+int cleave_grant(struct cleave_handle *cleave, uint32_t domain, uint32_t over, uint32_t rights);
+
 /* How a domain ended. */
 struct cleave_end {
     uint32_t domain;

@@ -179,6 +179,12 @@ int cleave_rename(struct cleave_handle *cleave, uint32_t domain, const char *nam
     return status > 0 ? explain_name(cleave, status, name) : status;
 }
 
+int cleave_grant(struct cleave_handle *cleave, uint32_t domain, uint32_t over, uint32_t rights)
+{
+    struct cleave_grant grant = {.domain = domain, .over = over, .rights = rights};
+    return cleave_call(cleave, CLEAVE_OP_GRANT, &grant, sizeof(grant));
+}
+
 int cleave_snapshot(struct cleave_handle *cleave, uint32_t domain, const char *name,
                     uint32_t *snapshot)
 {

@@ -99,7 +99,7 @@ const char *op_name(unsigned op)
         [CLEAVE_OP_COLLAPSE] = "collapse", [CLEAVE_OP_NOTIFY] = "notify",
         [CLEAVE_OP_EVENT] = "event",       [CLEAVE_OP_VERDICT] = "verdict",
         [CLEAVE_OP_YIELD] = "yield",       [CLEAVE_OP_LIST] = "list",
-        [CLEAVE_OP_RENAME] = "rename",
+        [CLEAVE_OP_RENAME] = "rename",     [CLEAVE_OP_GRANT] = "grant",
     };
     return op < CLEAVE_OPS ? names[op] : "operation";
 }

@@ -42,7 +42,7 @@ value() {
     cleave "$@" --json 2>/dev/null | check-json "$path"
 }
 
-commands="list info version stat fork wait reset snapshot restore pause unpause rename destroy map diff audit"
+commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff audit"
 
 usage() {
     expect 2 'cleave COMMAND'
@@ -152,6 +152,14 @@ forks() {
     expect 0 'would be reset' reset --dry-run "$first"
     json 0 domains.1.name "fork-$((first + 1))" destroy --dry-run --all-children template
     expect 0 "renamed first" rename "$first" first
+    expect 0 "first: has rights over 1 template" grant first template fork look
+    expect 0 '"look"' grant --json first template look
+    expect 0 "first: has no rights over 1 template" revoke first template
+    expect 2 'no right' grant first template everything
+    expect 3 'no domain' grant nobody template fork
+    expect 3 'no domain' revoke first nobody
+    expect 1 'INVALID' grant first first fork
+    expect 2 '' grant first template
     expect 1 'is there already (EXISTS)' rename first template
     expect 1 'is no name (INVALID)' rename first 'two words'
     expect 1 'is no name (INVALID)' rename first fork-7
