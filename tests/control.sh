@@ -1,39 +1,57 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# control.sh MACHINE: boots a stock Debian as control domain beside two Linux guests and a tiny one, and runs
-# tests/system/control/cleave.sh, then the programs of tests/system/xc/, in it. control.sh --list: the machines.
+# control.sh CASE: boots a stock Debian as control domain beside a Linux guest on QEMU, and runs programs of
+# tests/system/xc/ in it, one after the other. control.sh --list: the cases.
+#   qemu     all of them, and the command cleave
+#   restart  one of them; the control domain ends and is started again while the guests go on, and runs it once more
 # CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; the console is printed when one failed, or with V=1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
 if [ "${1:-}" = --list ]; then
-    echo qemu
+    printf 'qemu\nrestart\n'
     exit 0
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-cat >"$folder/boot.conf" <<'EOF'
+only=
+[ "$1" != restart ] || only=only=life
+cat >"$folder/boot.conf" <<EOF
 pool main size=all
-domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4"
+domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 $only"
 domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"
 domain short pool=main kernel=hello.elf memory=64M
 option console=control script=script
 EOF
-printf 'wait 32751\nfinish\n' >"$folder/script" # the control domain
+{
+    echo 'wait 32751' # the control domain
+    if [ "$1" = restart ]; then
+        printf 'restart\nwait 32751\n'
+    fi
+    echo 'finish'
+} >"$folder/script"
 status=0
 configs/qemu.sh -m 3G -s 1 -t 400 "${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}" "$folder/boot.conf" \
-    build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio build/guests/hello.elf "$folder/script" \
-    >"$folder/console" 2>&1 || status=$?
+    build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio \
+    build/guests/hello.elf "$folder/script" >"$folder/console" 2>&1 || status=$?
 tr -d '\r' <"$folder/console" >"$folder/lines"
 failed=0
-for source in tests/system/control/cleave.sh tests/system/xc/*.c; do
-    name=$(basename "${source%.*}")
-    if [ "$name" != xc ] && ! grep -q "^--- $name: status 0\$" "$folder/lines"; then
-        echo "FAIL  $name"
+lines() { # lines COUNT PATTERN: so many are like that
+    if [ "$(grep -c -e "$2" "$folder/lines")" != "$1" ]; then
+        echo "FAIL  not $1 lines like: $2"
         failed=1
     fi
-done
+}
+if [ "$1" = restart ]; then
+    lines 2 '^--- life: status 0$'
+    lines 2 '^domain 32751 control: powered off'
+else
+    for source in tests/system/control/cleave.sh tests/system/xc/*.c; do
+        name=$(basename "${source%.*}")
+        [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
+    done
+fi
 grep -q '^verdict: pass' "$folder/lines" && [ "$status" = 0 ] || failed=1
 if [ "$failed" != 0 ] || [ -n "${V:-}" ]; then
     cat "$folder/lines"

@@ -221,6 +221,8 @@ static enum cleave_status set_memory(struct mm_ctx *ctx, struct space *space,
                : status;
 }
 
+static const struct config *built; /* what the machine was booted with */
+
 static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
 {
     struct image image;
@@ -238,14 +240,23 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
                                                           : 0;
     uint64_t limit = d->limit == UINT64_MAX ? UINT64_MAX : d->limit >> PAGE_SHIFT;
     if (id == 0 || space_create(ctx, tenant_pool(d->pool), limit, &space) != CLEAVE_OK) {
+        domain_ids_drop(id, 1);
         return complain(ctx, d->name, "no space");
     }
     if (set_memory(ctx, space, &image) != CLEAVE_OK || load(ctx, space, &image) != CLEAVE_OK) {
-        return complain(ctx, d->name, "its kernel cannot be loaded");
+        (void)complain(ctx, d->name, "its kernel cannot be loaded");
+        space_discard(ctx, space);
+        domain_ids_drop(id, 1);
+        return false;
     }
-    if (domain_make(ctx, id, d->name, NULL, space, d->vcpus, false, &domain) != CLEAVE_OK ||
-        !domain_enter(domain, true)) {
+    if (domain_make(ctx, id, d->name, NULL, space, d->vcpus, false, &domain) != CLEAVE_OK) {
+        domain_ids_drop(id, 1);
         return complain(ctx, d->name, "not made");
+    }
+    if (!domain_enter(domain, true)) {
+        domain_discard(ctx, domain);
+        domain_ids_drop(id, 1);
+        return complain(ctx, d->name, "another domain has its name");
     }
     domain->has_window = 1;
     domain->at_boot = 1;
@@ -300,6 +311,17 @@ static bool start_script(const char *name)
     return true;
 }
 
+bool build_control(struct mm_ctx *ctx)
+{
+    for (unsigned i = 0; built != NULL && i < built->domains; i++) {
+        if (built->domain[i].control) {
+            return build_domain(ctx, &built->domain[i]);
+        }
+    }
+    print("the boot configuration has no control domain\n");
+    return false;
+}
+
 bool build_all(struct mm_ctx *ctx, struct config *config)
 {
     const struct boot_module *module = module_named("boot.conf");
@@ -326,6 +348,7 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
     if (test && tenant_at(0, &pool) != NULL && !selftest_run(ctx, pool)) {
         return false;
     }
+    built = config;
     for (unsigned i = 0; i < config->domains; i++) {
         if (!build_domain(ctx, &config->domain[i])) {
             return false;

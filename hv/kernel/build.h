@@ -9,5 +9,8 @@
 /* Makes all of it, or says on the console what is wrong with which line or object and returns
  * false. Domains start unless they are `paused`. */
 bool build_all(struct mm_ctx *ctx, struct config *config);
+/* Makes the control domain once more, from the same configuration and modules. There is none when
+ * this is called. False: the configuration has none, or what is wrong is said. */
+bool build_control(struct mm_ctx *ctx);
 
 #endif

@@ -41,6 +41,7 @@ static const struct {
     {"sleep", "MILLISECONDS", command_sleep},
     {"await", "ID TEXT", command_await},
     {"wait", "WHOM", command_wait},
+    {"restart", "", command_restart},
     {"finish", "", command_finish},
     {"stop", "", command_stop},
 };

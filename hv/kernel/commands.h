@@ -26,8 +26,8 @@ typedef enum command_result command_t(struct command *command);
 command_t command_list, command_stat, command_audit, command_tail, command_calls, command_ended,
     command_diff, command_digest; /* commands_show.c, compare.c */
 command_t command_fork, command_restore, command_snapshot, command_reset, command_pause,
-    command_unpause, command_destroy, command_type;   /* commands_change.c */
-command_t command_sleep, command_await, command_wait; /* script.c */
+    command_unpause, command_destroy, command_type, command_restart; /* commands_change.c */
+command_t command_sleep, command_await, command_wait;                /* script.c */
 
 /* Carries out a line; says so where it is not understood. `script`: the line may have to wait. */
 enum command_result command_line(struct mm_ctx *ctx, const char *line, bool script);

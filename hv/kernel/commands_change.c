@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Commands that change domains, by what carries out the hypercalls; see commands.h. */
+#include "build.h"
 #include "calls.h"
 #include "commands.h"
 #include "hypercall.h"
@@ -202,4 +203,23 @@ static bool type_turn(struct command *command, struct domain *domain)
 enum command_result command_type(struct command *command)
 {
     return command_each(command, type_turn);
+}
+
+/* The control domain that has ended goes, with the maps that it had, and comes again. */
+enum command_result command_restart(struct command *command)
+{
+    struct mm_ctx *ctx = command->ctx;
+    struct domain *old = domain_get(CLEAVE_DOMAIN_CONTROL);
+    if (old != NULL && old->state != CLEAVE_STATE_ENDED) {
+        print("restart: the control domain runs; \"destroy %u\" ends it\n", old->id);
+        domain_put(ctx, old);
+        return COMMAND_DONE;
+    }
+    while (old != NULL && domain_destroy(ctx, old, NULL) == CLEAVE_AGAIN) {
+        world_rest(ctx);
+        port_relax(ctx);
+    }
+    domain_put(ctx, old);
+    (void)build_control(ctx);
+    return COMMAND_DONE;
 }

@@ -171,7 +171,8 @@ enum cleave_status op_destroy(struct call *call)
 /* Is the caller the one who is told of its end, so that nobody else need be? */
 static bool reports_to(const struct domain *domain, const struct domain *caller)
 {
-    return domain->parent == caller || (caller->control && domain->parent == NULL);
+    return domain->parent == caller ||
+           (caller->control && (domain->parent == NULL || domain->parent->control));
 }
 
 /* A child of the caller that has ended: `id`, or for 0 one that was not reported. It is reported
