@@ -185,8 +185,9 @@ static void int1(void)
 
 /* --- A vcpu that is single-stepped while another one forks ------------------------------------ */
 
-static volatile uint64_t asked, told, lost;
-static const char *volatile behind; /* the call */
+static volatile uint64_t told, lost;
+__attribute__((used)) static volatile uint64_t asked; /* counted in assembly */
+static const char *volatile behind;                   /* the call */
 
 /* Counts the steps behind the call. There must be as many as there were calls. */
 extern char watch_handler[], yield_amd[], yield_intel[];
