@@ -486,6 +486,18 @@ void vcpu_abandon(struct mm_ctx *ctx, struct vcpu *vcpu)
     ctx->error = error;
 }
 
+/* A domain has ended, or is gone: whoever waits in the control domain looks, by either ABI. */
+static void tell_control(struct mm_ctx *ctx, const struct domain *domain)
+{
+    struct domain *control = domain_get(CLEAVE_DOMAIN_CONTROL);
+    if (control != NULL && control != domain && domain_use(control) != NULL) {
+        sched_wake_sleepers(control, SLEEP_CHILD);
+        xen_tell_end(control);
+        domain_unuse(control);
+    }
+    domain_put(ctx, control);
+}
+
 void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, uint32_t reason,
                 uint32_t code)
 {
@@ -505,11 +517,7 @@ void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, ui
     if (domain->parent != NULL) {
         sched_wake_sleepers(domain->parent, SLEEP_CHILD);
     }
-    struct domain *control = domain_get(CLEAVE_DOMAIN_CONTROL);
-    if (control != NULL && control != domain->parent && control != domain) {
-        sched_wake_sleepers(control, SLEEP_CHILD);
-    }
-    domain_put(ctx, control);
+    tell_control(ctx, domain);
     stat_ended(domain);
 }
 
@@ -539,6 +547,7 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
     klock_release(&domain->busy);
     if (status == CLEAVE_OK) {
         leave(ctx, domain);
+        tell_control(ctx, domain);
     }
     return status;
 }

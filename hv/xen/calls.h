@@ -43,6 +43,8 @@ bool xen_as_kept(const struct domain *domain);
 /* Its clock went on without it, or it is another's copy: it learns the true time. */
 void xen_refresh(struct domain *domain);
 
+/* Tells a control domain that another one has ended or is gone: VIRQ_DOM_EXC. It is in use. */
+void xen_tell_end(struct domain *control);
 /* Characters typed for a domain. Returns how many it takes. */
 uint32_t xen_type(struct domain *domain, const char *bytes, uint32_t count);
 

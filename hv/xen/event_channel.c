@@ -57,6 +57,13 @@ void xen_raise_virq(struct domain *domain, uint32_t virq)
     }
 }
 
+void xen_tell_end(struct domain *control)
+{
+    if (control->xen != NULL) {
+        xen_raise_virq(control, VIRQ_DOM_EXC);
+    }
+}
+
 void xen_attend_all(struct domain *domain)
 {
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
