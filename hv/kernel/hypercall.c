@@ -126,9 +126,7 @@ static enum cleave_status check_reserved(struct call *call, uint64_t op)
     return value == 0 ? CLEAVE_OK : mm_fail(call->ctx, CLEAVE_INVALID, "reserved", value, 0, 0);
 }
 
-/* Looks after what calls of this vcpu leave half-way: this one, and an earlier one with which it
- * does not go on, because it now makes another. */
-static void settle(struct call *call, uint64_t op, enum cleave_status status)
+void call_settle(struct call *call, uint64_t op, enum cleave_status status)
 {
     struct vcpu *vcpu = call->vcpu;
     bool stops = status == CLEAVE_AGAIN || status == CLEAVE_WAIT;
@@ -185,7 +183,7 @@ static enum cleave_status perform(struct call *call, const struct operands *oper
         (space_help_unmap(ctx, call->space) || space_help_convert(ctx, call->space))) {
         status = CLEAVE_AGAIN;
     }
-    settle(call, operands->op, status);
+    call_settle(call, operands->op, status);
     if (call->space != NULL) {
         domain_unuse(call->domain);
     }

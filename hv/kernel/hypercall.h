@@ -65,6 +65,10 @@ enum cleave_status call_fork(struct call *call, const void *data) MUST_CHECK;
 /* CLEAVE_OP_RESET of memory, or vcpus and what belongs to them, or both: call->reset_what. */
 enum { CALL_RESET_STATE = 1, CALL_RESET_MEMORY = 2 };
 enum cleave_status call_reset(struct call *call) MUST_CHECK;
+/* Looks after what calls of this vcpu leave half-way: this one, of number `op`, and an earlier one
+ * with which it does not go on, because it now makes another. Xen's are CALL_XEN and more. */
+#define CALL_XEN 0x80u
+void call_settle(struct call *call, uint64_t op, enum cleave_status status);
 /* Frames that a domain made by this call may be charged for, from the `limit` in bytes of the
  * arguments: not more than the caller itself may (for the debug console: than the domain that it
  * is made from), and with UINT64_MAX as much. CLEAVE_QUOTA. */

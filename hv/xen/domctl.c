@@ -144,6 +144,7 @@ int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *o
     call->ctx->budget = HYPERCALL_BUDGET;
     enum cleave_status status = op(operation);
     call->ctx->budget = UINT64_MAX;
+    call_settle(operation, CALL_XEN, status);
     domain_unuse(domain);
     return xen_error(status);
 }
@@ -217,16 +218,21 @@ static int64_t set_max_mem(struct xen_call *call, struct domain *domain, uint64_
 
 static int64_t vcpu_info(struct domain *domain, struct xen_domctl_getvcpuinfo *info)
 {
-    if (info->vcpu >= domain->vcpu_count) {
-        return -XEN_ESRCH;
+    int64_t result = -XEN_ESRCH;
+    if (domain_use(domain) == NULL) {
+        return result;
     }
-    const struct vcpu *vcpu = domain->vcpu[info->vcpu];
-    info->online = vcpu->started;
-    info->blocked = vcpu->state == VCPU_BLOCKED;
-    info->running = vcpu->state == VCPU_RUNNING;
-    info->cpu_time = tsc_to_ns(vcpu->ran);
-    info->cpu = vcpu->cpu;
-    return 0;
+    if (info->vcpu < domain->vcpu_count) {
+        const struct vcpu *vcpu = domain->vcpu[info->vcpu];
+        info->online = vcpu->started;
+        info->blocked = vcpu->state == VCPU_BLOCKED;
+        info->running = vcpu->state == VCPU_RUNNING;
+        info->cpu_time = tsc_to_ns(vcpu->ran);
+        info->cpu = vcpu->cpu;
+        result = 0;
+    }
+    domain_unuse(domain);
+    return result;
 }
 
 static int64_t destroy(struct xen_call *call, struct domain *domain)
@@ -293,6 +299,12 @@ int64_t xen_domctl(struct xen_call *call)
     }
     if (op.interface_version != XEN_DOMCTL_INTERFACE_VERSION) {
         return -XEN_EACCES;
+    }
+    /* What is done must not be done again because its result cannot be written: first what was
+     * read goes back. */
+    result = xen_put(call, at, &op, sizeof(op));
+    if (result != 0) {
+        return result;
     }
     if (op.cmd == XEN_DOMCTL_createdomain) {
         result = create(call, &op);

@@ -23,6 +23,10 @@ static int64_t perform(struct xen_call *call, uint64_t at)
 {
     struct multicall_entry entry;
     int64_t result = xen_get(call, at, &entry, sizeof(entry));
+    if (result == 0) { /* what is done is not done again for want of a place for its result */
+        result = xen_put(call, at + offsetof(struct multicall_entry, result), &entry.result,
+                         sizeof(entry.result));
+    }
     if (result != 0) {
         return result;
     }

@@ -26,7 +26,26 @@ static void set_done(struct xen_call *call, uint64_t done)
 
 /* --- Memory ----------------------------------------------------------------------------------- */
 
-/* Memory at one extent: as large leaves as its order allows. */
+static int64_t settled(struct xen_call *call, struct domain *domain, enum cleave_status status)
+{
+    struct call operation = {
+        .ctx = call->ctx, .vcpu = call->vcpu, .domain = domain, .space = domain->space};
+    call->ctx->budget = UINT64_MAX;
+    call_settle(&operation, CALL_XEN + COMMAND(call), status);
+    return xen_error(status);
+}
+
+static bool has_memory(struct xen_call *call, struct space *space, uint64_t at, uint64_t pages)
+{
+    read_lock(call->ctx, &space->lock, RANK_SPACE);
+    bool empty = space_is_empty(space, (struct gfn_range){gfn(at), gfn(at + pages)});
+    read_unlock(call->ctx, &space->lock, RANK_SPACE);
+    return !empty;
+}
+
+/* Memory at one extent: as large leaves as its order allows. It counts from when the extent has a
+ * region, so that going on with it, or asking again for what is there, counts nothing. The domain's
+ * `busy` is held. */
 static int64_t populate_one(struct xen_call *call, struct domain *domain, uint64_t at,
                             unsigned order)
 {
@@ -36,41 +55,50 @@ static int64_t populate_one(struct xen_call *call, struct domain *domain, uint64
                                         : order >= 9 ? 1
                                                      : 0};
     uint64_t pages = UINT64_C(1) << order;
+    enum cleave_status status = CLEAVE_OK;
     if (at % pages != 0 || at >= GFN_END || pages > GFN_END - at) {
         return -XEN_EINVAL;
     }
-    if (domain->pages + pages > domain->pages_max) {
+    bool fresh = !has_memory(call, domain->space, at, pages);
+    if (fresh && (domain->pages > domain->pages_max || pages > domain->pages_max - domain->pages)) {
         return -XEN_ENOMEM;
     }
     domain->blank = 0;
     call->ctx->budget = HYPERCALL_BUDGET;
-    enum cleave_status status = space_set_region(call->ctx, domain->space, gpa(at << PAGE_SHIFT),
-                                                 pages << PAGE_SHIFT, &ram);
-    if (status == CLEAVE_OK || status == CLEAVE_EXISTS) { /* the second: gone on with */
+    if (fresh) {
+        status = space_set_region(call->ctx, domain->space, gpa(at << PAGE_SHIFT),
+                                  pages << PAGE_SHIFT, &ram);
+        domain->pages += status == CLEAVE_OK ? pages : 0;
+    }
+    bool placed = fresh && status == CLEAVE_OK;
+    if (status == CLEAVE_OK) {
         status =
             space_populate(call->ctx, domain->space, gpa(at << PAGE_SHIFT), pages << PAGE_SHIFT);
     }
-    call->ctx->budget = UINT64_MAX;
-    if (status == CLEAVE_OK) {
-        domain->pages += pages;
+    if (placed && pool_lacks(status)) { /* what it would be placed in is not there */
+        call->ctx->budget = UINT64_MAX;
+        enum cleave_status undone =
+            space_unmap(call->ctx, domain->space, gpa(at << PAGE_SHIFT), pages << PAGE_SHIFT);
+        domain->pages -= undone == CLEAVE_OK ? pages : 0;
     }
-    return xen_error(status);
+    return settled(call, domain, status);
 }
 
+/* What has memory and then has none is no longer counted. `busy` is held. */
 static int64_t remove_one(struct xen_call *call, struct domain *domain, uint64_t at, unsigned order)
 {
     uint64_t pages = UINT64_C(1) << order;
     if (at >= GFN_END || pages > GFN_END - at) {
         return -XEN_EINVAL;
     }
+    bool had = has_memory(call, domain->space, at, pages);
     call->ctx->budget = HYPERCALL_BUDGET;
     enum cleave_status status =
         space_unmap(call->ctx, domain->space, gpa(at << PAGE_SHIFT), pages << PAGE_SHIFT);
-    call->ctx->budget = UINT64_MAX;
-    if (status == CLEAVE_OK) {
+    if (had && !has_memory(call, domain->space, at, pages)) {
         domain->pages -= domain->pages < pages ? domain->pages : pages;
     }
-    return xen_error(status);
+    return settled(call, domain, status);
 }
 
 /* Each extent in turn. Returns how many were done where one is refused, as Xen does. */
@@ -90,6 +118,10 @@ static int64_t reservation(struct xen_call *call)
     if (domain == NULL) {
         return result;
     }
+    if (!klock_try(&domain->busy)) {
+        xen_target_put(call, domain);
+        return XEN_AGAIN;
+    }
     while (result == 0 && done_of(call) < list.nr_extents) {
         result = xen_get(call, (uint64_t)list.extent_start.p + done_of(call) * sizeof(at), &at,
                          sizeof(at));
@@ -102,6 +134,7 @@ static int64_t reservation(struct xen_call *call)
             set_done(call, done_of(call) + 1);
         }
     }
+    klock_release(&domain->busy);
     xen_target_put(call, domain);
     return xen_repeats(result) ? result : (int64_t)done_of(call);
 }
@@ -170,6 +203,10 @@ static int64_t add_batch(struct xen_call *call)
         if (result == 0) {
             result = xen_get(call, (uint64_t)batch.gpfns.p + i * 8, &to, 8);
         }
+        int32_t error = 0; /* first, so that a page that was mapped is not mapped again */
+        if (result == 0) {
+            result = xen_put(call, (uint64_t)batch.errs.p + i * 4, &error, 4);
+        }
         if (result != 0) {
             break;
         }
@@ -178,8 +215,10 @@ static int64_t add_batch(struct xen_call *call)
             result = mapped;
             break;
         }
-        int32_t error = (int32_t)mapped;
-        result = xen_put(call, (uint64_t)batch.errs.p + i * 4, &error, 4);
+        error = (int32_t)mapped;
+        if (error != 0) {
+            result = xen_put(call, (uint64_t)batch.errs.p + i * 4, &error, 4);
+        }
         if (result == 0) {
             set_done(call, i + 1);
         }
@@ -204,8 +243,13 @@ static int64_t remove_page(struct xen_call *call)
     }
     enum cleave_status status =
         foreign_unmap(call->ctx, domain->space, gpa(remove.gpfn << PAGE_SHIFT));
-    result =
-        status == CLEAVE_NOT_MAPPED ? remove_one(call, domain, remove.gpfn, 0) : xen_error(status);
+    result = xen_error(status);
+    if (status == CLEAVE_NOT_MAPPED && !klock_try(&domain->busy)) {
+        result = XEN_AGAIN;
+    } else if (status == CLEAVE_NOT_MAPPED) {
+        result = remove_one(call, domain, remove.gpfn, 0);
+        klock_release(&domain->busy);
+    }
     xen_target_put(call, domain);
     return result;
 }

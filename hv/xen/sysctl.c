@@ -27,8 +27,8 @@ static void physinfo(struct xen_call *call, struct xen_sysctl_physinfo *info)
                                          .max_mfn = machine.frames - 1};
 }
 
-/* Domains from `first_domain` on, in order of their numbers. What was listed stays in the arguments
- * when it is executed again, so that each is listed once. */
+/* Domains from `first_domain` on, in order of their numbers; all again when it is executed again.
+ */
 static int64_t list(struct xen_call *call, struct xen_sysctl_getdomaininfolist *list)
 {
     struct xen_domctl_getdomaininfo info;

@@ -27,6 +27,11 @@ static void quotas(void)
     CHECK_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
     CHECK_EQ(last, 5000);
     CHECK_EQ(info_of(id).nr_pages, PAGES);
+    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list), 0); /* it is there */
+    CHECK_EQ(info_of(id).nr_pages, PAGES);
+    CHECK_EQ(xc_domain_decrease_reservation_exact(xc, id, 1, 0, list), 0);
+    CHECK_EQ(xc_domain_decrease_reservation(xc, id, 1, 0, list), 1); /* nothing is */
+    CHECK_EQ(info_of(id).nr_pages, PAGES - 1);
     destroy(id);
 
     id = create(0, 1);
