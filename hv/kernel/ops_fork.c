@@ -130,6 +130,7 @@ static void start_child(struct call *call, struct domain *child, bool paused)
     (void)klock_try(&child->busy); /* nobody has it yet */
     if (call->into != NULL) {
         domain_replace(call->ctx, child, call->into);
+        klock_release(&call->into->busy); /* who waits for it finds it empty; the caller has it */
     } else {
         bool entered = domain_enter(child, false);
         MM_CHECK(entered);
