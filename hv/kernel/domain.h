@@ -145,7 +145,8 @@ struct domain {
     struct channel *channel; /* on which it is told of writes; null: none yet */
     uint64_t created;        /* TSC */
     struct stat_mark asked;  /* when the fork was that made it */
-    struct stat_mark start;  /* from there to its first vcpu's first instruction; tsc 0: not yet */
+    struct stat_mark entry;  /* from there to its first vcpu's first entry; tsc 0: not yet */
+    struct stat_mark start;  /* from there to the last entry that began at the first instruction */
     uint64_t start_at;       /* which is there */
     uint8_t starts;          /* that vcpu has not got beyond it */
     uint64_t tsc_offset;     /* added to the TSC, for each of its vcpus that starts */

@@ -109,6 +109,9 @@ void stat_start(struct domain *domain)
     domain->start.tsc = now.tsc - domain->asked.tsc;
     domain->start.copied = now.copied - domain->asked.copied;
     domain->start.zeroed = now.zeroed - domain->asked.zeroed;
+    if (domain->entry.tsc == 0) {
+        domain->entry = domain->start;
+    }
 }
 
 /* The machine's counters are read before anything else: while the walk is stopped other vcpus run,
@@ -120,6 +123,14 @@ static void begin_walk(struct stat_walk *walk, const struct domain *domain)
         walk->copied += cpu_at(i)->words_copied * 8;
         walk->zeroed += cpu_at(i)->words_zeroed * 8;
     }
+}
+
+static void put_mark(const struct stat_mark *mark, uint32_t *ticks, uint16_t *copied,
+                     uint16_t *zeroed)
+{
+    *ticks = mark->tsc < UINT32_MAX ? (uint32_t)mark->tsc : UINT32_MAX;
+    *copied = mark->copied < UINT16_MAX ? (uint16_t)mark->copied : UINT16_MAX;
+    *zeroed = mark->zeroed < UINT16_MAX ? (uint16_t)mark->zeroed : UINT16_MAX;
 }
 
 enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct stat_walk *walk,
@@ -146,10 +157,8 @@ enum cleave_status stat_domain(struct mm_ctx *ctx, struct domain *domain, struct
     }
     stat->hv_copied = walk->copied;
     stat->hv_zeroed = walk->zeroed;
-    const struct stat_mark *start = &domain->start;
-    stat->start_ticks = start->tsc < UINT32_MAX ? (uint32_t)start->tsc : UINT32_MAX;
-    stat->start_copied = start->copied < UINT16_MAX ? (uint16_t)start->copied : UINT16_MAX;
-    stat->start_zeroed = start->zeroed < UINT16_MAX ? (uint16_t)start->zeroed : UINT16_MAX;
+    put_mark(&domain->start, &stat->start_ticks, &stat->start_copied, &stat->start_zeroed);
+    put_mark(&domain->entry, &stat->entry_ticks, &stat->entry_copied, &stat->entry_zeroed);
     for (unsigned i = 0; i < domain->vcpu_count; i++) {
         stat->exits += domain->vcpu[i]->exits;
         stat->hypercalls += domain->vcpu[i]->hypercalls;

@@ -26,10 +26,12 @@ static const struct {
     {"hv.fork.idle_memory", 65536, "one vcpu, not run yet, everything included"},
     {"hv.linux.256m.fork", 40000,
      "hypercall to the child's first instruction, its faults included"},
+    {"hv.linux.256m.fork.entry", 40000, "hypercall to the first entry into the child"},
     {"hv.linux.256m.idle_memory", 1572864, "after a second, everything included"},
     {"hv.linux.256m.idle_overhead", 65536,
      "of that: no written page, nor the table of one's block"},
     {"hv.linux.1g.fork", 40000, "the same with 4 times the memory"},
+    {"hv.linux.1g.fork.entry", 40000, "the same with 4 times the memory"},
     {"hv.linux.1g.idle_memory", 1572864, "after a second, everything included"},
     {"hv.linux.1g.idle_overhead", 65536, "of that: no written page, nor the table of one's block"},
 };

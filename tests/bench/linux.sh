@@ -43,6 +43,7 @@ for size in 256M 1G; do
         }
         END {
             figure("fork", v["start.ticks"] - 512 * (v["start.copied"] + v["start.zeroed"]), "instructions")
+            figure("fork.entry", v["entry.ticks"] - 512 * (v["entry.copied"] + v["entry.zeroed"]), "instructions")
             figure("fork.copied", 4096 * v["start.copied"], "bytes")
             figure("fork.zeroed", 4096 * v["start.zeroed"], "bytes")
             figure("stood_still", v["parent.stood_still"], "ns")

@@ -152,6 +152,7 @@ static json_t *stat_json(const struct cleave_stat *s)
         {"exits", s->exits},
         {"hypercalls", s->hypercalls},
         {"stood_still_ns", s->stood_still},
+        {"entry_ticks", s->entry_ticks},
         {"start_ticks", s->start_ticks},
     };
     json_t *object = json_object();

@@ -218,6 +218,8 @@ struct cleave_stat {
     uint16_t start_copied, start_zeroed; /* pages copied and zeroed by the machine meanwhile */
     uint64_t fork_ns[32], fault_ns[32], still_ns[32]; /* machine-wide histograms: bucket i counts
                                                          what took [2^i, 2^(i+1)) nanoseconds */
+    uint32_t entry_ticks; /* as start_ticks, until it was entered for the first time */
+    uint16_t entry_copied, entry_zeroed;
 };
 enum cleave_state {
     CLEAVE_STATE_RUNNING = 1,
@@ -345,10 +347,11 @@ CLEAVE_ABI_SIZE(cleave_snapshot, 72);
 CLEAVE_ABI_AT(cleave_snapshot, name, 8);
 CLEAVE_ABI_SIZE(cleave_wait, 32);
 CLEAVE_ABI_AT(cleave_wait, result, 24);
-CLEAVE_ABI_SIZE(cleave_stat, 1024);
+CLEAVE_ABI_SIZE(cleave_stat, 1032);
 CLEAVE_ABI_AT(cleave_stat, charged, 80);
 CLEAVE_ABI_AT(cleave_stat, hv_copied, 232);
 CLEAVE_ABI_AT(cleave_stat, fork_ns, 256);
+CLEAVE_ABI_AT(cleave_stat, entry_ticks, 1024);
 CLEAVE_ABI_SIZE(cleave_audit, 144);
 CLEAVE_ABI_AT(cleave_audit, what, 48);
 CLEAVE_ABI_SIZE(cleave_lookup, 24);

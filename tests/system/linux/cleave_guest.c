@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +27,11 @@ static const char usage[] =
     "cleave-guest wait [INFO]       waits until this domain is a new fork (since info printed "
     "that); "
     "prints its index\n"
+    "cleave-guest notice INFO STILL the same; also until it was forked since still printed that: 0 "
+    "in the parent\n"
     "cleave-guest collect COUNT     waits until COUNT children have ended; prints a line for each\n"
     "cleave-guest info              prints index, count, domain, generation and size of the data\n"
+    "cleave-guest still             prints for how long it stood still at its last fork, in ns\n"
     "cleave-guest leaves            prints how much of its memory is mapped by which leaves\n"
     "cleave-guest data              writes the data that the fork's caller gave\n"
     "cleave-guest console TEXT      a line on the hypervisor's console\n"
@@ -110,6 +114,8 @@ static int measure(void)
     causes_note();
     printf("start.ticks %u\nstart.copied %u\nstart.zeroed %u\n", early.start_ticks,
            early.start_copied, early.start_zeroed);
+    printf("entry.ticks %u\nentry.copied %u\nentry.zeroed %u\n", early.entry_ticks,
+           early.entry_copied, early.entry_zeroed);
     print_stat("100ms", &early);
     print_stat("1s", &late);
     causes_print();
@@ -124,18 +130,24 @@ static void generation_text(const volatile struct cleave_identity *identity, cha
     }
 }
 
-/* Until the generation is another than in `info`, which print_info() has printed; null: than now.
+/* Until the generation is another than in `info`, which print_info() has printed (null: than now);
+ * with `still` (null: without), also until this domain has stood still for another time than that.
  */
-static int wait_for_fork(const char *info)
+static int wait_for_fork(const char *info, const char *still)
 {
     const volatile struct cleave_identity *identity = must_have_identity();
     char before[2 * sizeof(identity->generation) + 1], now[sizeof(before)];
+    bool forked = false, child;
     generation_text(identity, before);
     do {
         nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+        if (still != NULL) {
+            forked = own_stat()->stood_still != strtoull(still, NULL, 0);
+        }
         generation_text(identity, now);
-    } while (strstr(info != NULL ? info : before, now) != NULL);
-    printf("%u\n", identity->index);
+        child = strstr(info != NULL ? info : before, now) == NULL;
+    } while (!child && !forked);
+    printf("%u\n", child ? identity->index : 0);
     return 0;
 }
 
@@ -326,7 +338,14 @@ int main(int argc, char **argv)
         return measure();
     }
     if (strcmp(command, "wait") == 0 && argc <= 3) {
-        return wait_for_fork(argc > 2 ? argv[2] : NULL);
+        return wait_for_fork(argc > 2 ? argv[2] : NULL, NULL);
+    }
+    if (strcmp(command, "notice") == 0 && argc == 4) {
+        return wait_for_fork(argv[2], argv[3]);
+    }
+    if (strcmp(command, "still") == 0 && argc == 2) {
+        printf("%llu\n", (unsigned long long)own_stat()->stood_still);
+        return 0;
     }
     if (strcmp(command, "collect") == 0 && argc == 3) {
         return collect(number(argv[2], 1));
