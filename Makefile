@@ -157,7 +157,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 
 PREFIX := /usr/local
 LIBDIR = $(PREFIX)/lib
-.PHONY: tools install all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
+.PHONY: tools install deb all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -244,6 +244,10 @@ install: tools
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/libcleave.pc
 	install -m 644 tools/cleave/cleave.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 tools/cleave/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cleave
+
+#: make deb              Debian packages of the tools: build/deb/
+deb: tools
+	configs/deb.sh build/deb
 
 SOURCES = $(shell find hv tests guest-agent tools -name '*.[ch]')
 

@@ -109,4 +109,22 @@ complete_words() {
     fail "completion of an option: $(complete_words cleave fork --da)"
 [ "$(complete_words cleave fork --c | tr ' ' '\n' | sort | paste -sd ' ')" = "--clock --count" ] ||
     fail "completion of an option: $(complete_words cleave fork --c)"
+
+# The packages: the same bytes each time, what they hold is all that is installed, and they come off again.
+for i in 1 2; do
+    configs/deb.sh "$folder/deb$i" >"$folder/said" 2>&1 || fail "deb.sh: $(cat "$folder/said")"
+done
+diff -r "$folder/deb1" "$folder/deb2" || fail "the packages are not the same twice"
+mkdir -p "$folder/root/var/lib/dpkg/info" "$folder/root/var/lib/dpkg/updates"
+: >"$folder/root/var/lib/dpkg/status"
+dpkg --root="$folder/root" --force-depends --force-not-root --log=/dev/null -i "$folder"/deb1/*.deb \
+    >"$folder/said" 2>&1 || fail "dpkg -i: $(cat "$folder/said")"
+library=$(dirname "$(find "$folder/root/usr/lib" -name libcleave.so.0)")
+LD_LIBRARY_PATH=$library "$folder/root/usr/bin/cleave" --help >/dev/null || fail "the packages' cleave"
+[ "$(find "$folder/usr" -not -type d | wc -l)" = "$(find "$folder/root/usr" -not -type d -not -path '*/doc/*' | wc -l)" ] ||
+    fail "the packages do not hold what is installed"
+grep -q '^Depends: libcleave0 (= .*libc6 (>= .*libjansson4' "$folder/root/var/lib/dpkg/status" || fail "what cleave depends on"
+dpkg --root="$folder/root" --force-depends --force-not-root --log=/dev/null -r cleave libcleave-dev libcleave0 \
+    >"$folder/said" 2>&1 || fail "dpkg -r: $(cat "$folder/said")"
+[ -z "$(find "$folder/root/usr" -not -type d 2>/dev/null)" ] || fail "something stays behind"
 exit $failed
