@@ -214,7 +214,7 @@ __asm__(".text\n"
         "    mov $55, %eax\n"
         "    mov $17, %ebx\n" /* CLEAVE_OP_STAT */
         "    mov %ebp, %ecx\n"
-        "    mov $1024, %edx\n" /* sizeof(struct cleave_stat) */
+        "    mov $1032, %edx\n" /* sizeof(struct cleave_stat) */
         "    vmmcall\n"
         "2:  mov %cr0, %eax\n"
         "    or $0x80000000, %eax\n"
@@ -237,7 +237,7 @@ __asm__(".text\n"
         "flat_stack: .quad 0\n"
         "    .text\n");
 _Static_assert(CLEAVE_HYPERCALL == 55 && CLEAVE_OP_FORK == 12 && CLEAVE_OP_STAT == 17 &&
-                   sizeof(struct cleave_fork) == 40 && sizeof(struct cleave_stat) == 1024,
+                   sizeof(struct cleave_fork) == 40 && sizeof(struct cleave_stat) == 1032,
                "the numbers in flat_fork()");
 
 static struct cost fork_flat(void)

@@ -94,6 +94,7 @@ static volatile uint64_t deep[VCPUS], answers, spins;
 static volatile uint64_t depth, worst, turns, again; /* of NMIs: how many at once, on vcpu 2 */
 static volatile uint64_t order[4], taken;
 static volatile uint64_t spin[VCPUS], stop[VCPUS]; /* what the next start, or call, is to do */
+static volatile uint64_t awaited[VCPUS];           /* a domain to wait for, that does not end */
 
 static volatile uint64_t faults;
 
@@ -282,6 +283,11 @@ static void other(uint64_t number)
     times[number] = cycles();
     topology();
     started[number]++;
+    if (awaited[number] != 0) {
+        struct cleave_wait wait = {.domain = (uint32_t)awaited[number]};
+        CLEAVE(CLEAVE_OP_WAIT, &wait);
+        CHECK(false);
+    }
     while (spin[number]) {
         spins++; /* with interrupts off */
     }
@@ -410,6 +416,22 @@ static void restart(void)
     call_and_wait(TO(1), 1);
 }
 
+/* INIT and start-up reach a vcpu that waits in a hypercall. */
+static void start_waiter(void)
+{
+    uint32_t id;
+    CHECK_EQ(fork_self(1, CLEAVE_FORK_PAUSED, &id), 0);
+    awaited[1] = id;
+    start(1);
+    for (unsigned i = 0; i < 50; i++) {
+        yield(); /* it is there, now at the latest */
+    }
+    awaited[1] = 0;
+    start(1);
+    call_and_wait(TO(1), 1);
+    destroy(id);
+}
+
 /* Until vcpu 2 has been in its NMI for a while, or does not come on. */
 static void take_turns(void)
 {
@@ -522,6 +544,7 @@ void guest_story(void)
     CHECK(times[1] >= TSC_AHEAD && times[2] >= times[1]);
     calls();
     restart();
+    start_waiter();
     deep_sleep();
     calls();
 
