@@ -303,7 +303,8 @@ static unsigned long milliseconds(void)
 
 #define ALLOC_SECONDS 600u /* for all runs of a test without an allocation */
 #define ALLOC_MOST 32u     /* of these */
-#define ALLOC_LONG 64u     /* in a long check */
+#define ALLOC_LONG 64u     /* in a long check, on the small geometry */
+#define ALLOC_WIDE 16u     /* and on the real one, where a run can take seconds */
 #define ALLOC_ALL 4000u    /* where all are wanted: of a test that has no more */
 #define ALLOC_REAL 200u    /* there of one that has more, in the real geometry */
 
@@ -317,7 +318,8 @@ struct way {
 static uint64_t alloc_most(uint64_t count)
 {
     if (!getenv("CLEAVE_ALL_ALLOCATIONS")) {
-        return getenv("CLEAVE_LONG") ? ALLOC_LONG : ALLOC_MOST;
+        bool small = TABLE_ENTRIES == 4;
+        return getenv("CLEAVE_LONG") == NULL ? ALLOC_MOST : small ? ALLOC_LONG : ALLOC_WIDE;
     }
     return TABLE_ENTRIES > 4 && count > ALLOC_ALL ? ALLOC_REAL : ALLOC_ALL;
 }
