@@ -115,8 +115,9 @@ NEEDS_bochs := $(NEEDS_qemu)
 NEEDS_linux := build/linux/vmlinux build/linux/initrd.cpio build/linux/initrd-redis.cpio \
                build/guests/hello.elf
 NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cleave.elf
-NEEDS_run := build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio
-NEEDS_control := $(NEEDS_linux) build/gcc-debug/cleave.elf build/linux/vmlinux-control \
+NEEDS_run = build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio \
+            $(if $(filter bochs,$(MACHINE)),,build/linux/vmlinux-control build/linux/initrd-control.cpio)
+NEEDS_control := $(NEEDS_linux-hv) build/linux/vmlinux-control \
                  build/linux/initrd-control.cpio
 SONAME := libcleave.so.0
 TOOLS := $(addprefix build/tools/,libcleave.a $(SONAME) cleave)
@@ -166,17 +167,20 @@ all: $(DEBUG_PROGRAMS) build/$(SHIPPED)/scenario $(IMAGES:%=build/%/cleave.elf) 
 help:
 	sed -n 's/^#: //p' Makefile
 
-#: make run              boots the hypervisor: a Linux guest forks, and a table shows memory and faults
+#: make run              boots the hypervisor: its control domain forks a Linux guest, a table shows memory and faults,
+#:                       and leaves you at a prompt there; FILES=DIR puts a folder there, as /files
 #: make run DEMO=1       the same unattended, with a verdict; FLIP=RECORD makes it find a wrong bit
-#: make run MACHINE=bochs  the same on an emulated Intel machine; GUEST=tiny: a guest of a few lines of C
+#: make run MACHINE=bochs  on an emulated Intel machine, where the guest forks itself; GUEST=tiny: a guest of a few
+#:                       lines of C
 MACHINE := qemu
 GUEST := linux
 DEMO :=
 FLIP :=
+FILES :=
 run:
 	configs/install.sh run-$(MACHINE)
 	$(MAKE) $(NEEDS_run) build/guests/demo.elf
-	configs/run.sh $(if $(DEMO),-d) $(if $(FLIP),-f $(FLIP)) -g $(GUEST) $(MACHINE)
+	configs/run.sh $(if $(DEMO),-d) $(if $(FLIP),-f $(FLIP)) $(if $(FILES),-a "$(FILES)") -g $(GUEST) $(MACHINE)
 
 #: make scenario         plays a scenario on the hosted core and prints its table
 scenario:
@@ -452,13 +456,14 @@ build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h 
 	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
 
 build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/control/*) $(XC:%=build/linux/xc/%) \
-		build/linux/cleave build/linux/check-json \
+		build/linux/cleave build/linux/check-json build/linux/cleave-guest \
 		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
 	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
 		bin/busybox=build/debian/busybox-static/bin/busybox bin/cleave=build/linux/cleave \
-		bin/check-json=build/linux/check-json tests/cleave=tests/system/control/cleave.sh \
+		bin/check-json=build/linux/check-json bin/cleave-guest=build/linux/cleave-guest \
+		bin/demo=tests/system/control/demo.sh tests/cleave=tests/system/control/cleave.sh tests/short=tests/system/control/short.sh \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # What lint and the mutants start from.

@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# run.sh [-d] [-f RECORD] [-g GUEST] [-n FORKS] [-z MIB] [qemu|bochs]: boots the hypervisor with a guest that is
-# forked while it is written to, and a table of its domains. On QEMU (the default) with nested KVM where this CPU
-# offers it, else emulated (AMD); on Bochs (Intel EPT) with less memory. The status is 0 when the machine's verdict
-# was "pass": parent, children and the guest that was never forked found their data right.
-#   -d  unattended, although on a terminal; else there, on QEMU, the machine stays on after the demo
+# run.sh [-a FOLDER] [-d] [-f RECORD] [-g GUEST] [-n FORKS] [-z MIB] [qemu|bochs]: boots the hypervisor with a guest
+# that is forked while it is written to, and a table of its domains. On QEMU (the default) with nested KVM where this CPU
+# offers it, else emulated (AMD), a control domain forks it; on Bochs (Intel EPT) it forks itself, and has less memory.
+# The status is 0 when the machine's verdict was "pass": parent, children and the guest that was never forked found
+# their data right.
+#   -a  this folder is /files in the control domain
+#   -d  unattended, although on a terminal; else there, on QEMU, the control domain has a prompt after the demo
 #   -f  the second child flips a bit of this record of its data, which it must find: the status is not 0
 #   -g  linux: Debian's kernel with a redis server (tests/system/linux/), and beside it one that is never forked
 #       tiny: the kernel of tests/guests/demo/, which draws a table of its own
@@ -14,7 +16,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 usage() {
-    sed -n '3,12s/^# //p' "$0" >&2
+    sed -n '3,14s/^# //p' "$0" >&2
     exit 2
 }
 
@@ -56,8 +58,10 @@ unattended=
 flip=
 forks=
 size=
-while getopts df:g:n:z: option; do
+files=
+while getopts a:df:g:n:z: option; do
     case $option in
+    a) files=$OPTARG ;;
     d) unattended=1 ;;
     f) flip=$OPTARG ;;
     g) guest=$OPTARG ;;
@@ -67,9 +71,13 @@ while getopts df:g:n:z: option; do
     esac
 done
 shift $((OPTIND - 1))
+if [ -n "$files" ] && ! [ -d "$files" ]; then
+    echo "run.sh: -a $files (make: FILES): this is no folder" >&2
+    exit 2
+fi
 machine=${1:-qemu}
 case $machine-$guest in
-qemu-linux) defaults="8 256 2 3072 900" ;;
+qemu-linux) defaults="8 256 2 3584 900" ;;
 bochs-linux) defaults="2 32 1 1024 2400" ;;
 qemu-tiny) defaults="0 256 2 1024 300" ;;
 bochs-tiny) defaults="0 64 1 512 600" ;;
@@ -104,28 +112,50 @@ finish() {
 trap finish EXIT
 trap 'trap "" HUP INT TERM; exit 1' HUP INT TERM
 
+# The kernel takes several archives in a row as one file system.
+add_files() {
+    [ -n "$files" ] || return 0
+    mkdir "$folder/tree"
+    cp -R "$files" "$folder/tree/files"
+    (cd "$folder/tree" && find . | LC_ALL=C sort | cpio --quiet -R 0:0 -H newc -o) >>"$folder/initrd-control.cpio"
+}
+
 # The boot configuration and the files that it names, as the arguments.
 case $guest in
 linux)
     words="loglevel=5 console=hvc0 nopvspin workload=redis size=$size seconds=3 writes=200 xen_privcmd.unrestricted=1"
     guests="pool=main kernel=vmlinux initrd=initrd-redis.cpio memory=$((size * 5 / 4 + 192))M order=1"
-    play="forks=$forks children=wait first=sample${flip:+ flip=$flip flipper=2}"
-    if [ -z "$unattended" ]; then
-        play="$play shell"
-    fi
+    play="first=sample${flip:+ flip=$flip flipper=2}"
     period=10
+    control=
+    set -- build/linux/vmlinux build/linux/initrd-redis.cpio
     if [ "$machine" = bochs ]; then
         screen= # its console comes line by line
-    elif [ -n "$screen" ]; then
-        period=2
+        play="$play forks=$forks children=wait"
+    else
+        play="$play forks=noticed"
+        control="demo=$forks"
+        if [ -z "$unattended" ]; then
+            play="$play again"
+            control="$control shell"
+            console="control input=control"
+        fi
+        control="domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 control \
+command=\"loglevel=4 console=hvc0 nopvspin $control\""
+        set -- "$@" build/linux/vmlinux-control "$folder/initrd-control.cpio"
+        cp build/linux/initrd-control.cpio "$folder/initrd-control.cpio"
+        add_files
+        if [ -n "$screen" ]; then
+            period=2
+        fi
     fi
     cat >"$folder/boot.conf" <<END
 pool main size=all
+$control
 domain template $guests command="$words $play"
 domain alone $guests command="$words"
-option console=all $screen top=$period${unattended:+ stop}
+option console=${console:-all} $screen top=$period stop
 END
-    set -- build/linux/vmlinux build/linux/initrd-redis.cpio
     ;;
 tiny)
     play="$screen size=$size"

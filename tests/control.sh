@@ -1,24 +1,38 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# control.sh CASE: boots a stock Debian as control domain beside a Linux guest on QEMU, and runs programs of
-# tests/system/xc/ in it, one after the other. control.sh --list: the cases.
-#   qemu     all of them, and the command cleave
+# control.sh CASE: boots a stock Debian as control domain beside Linux guests, and runs programs of tests/system/ in it,
+# one after the other. control.sh --list: the cases.
+#   qemu     those of tests/system/xc/, and the command cleave
+#   bochs    the command in its short form, on the other machine
 #   restart  one of them; the control domain ends and is started again while the guests go on, and runs it once more
-# CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; the console is printed when one failed, or with V=1.
+# CLEAVE_IMAGE names another image; the console is printed when one failed, or with V=1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
 if [ "${1:-}" = --list ]; then
-    printf 'qemu\nrestart\n'
+    printf 'qemu\nbochs\nrestart\n'
     exit 0
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+machine=qemu
+limits="-m 3G -s 1 -t 400"
+image=build/gcc-debug/cleave.elf
 only=
-[ "$1" != restart ] || only=only=life
+case $1 in
+qemu) ;;
+restart) only=only=life ;;
+bochs)
+    machine=bochs
+    limits="-m 1536 -s 1 -t 1500"
+    image=build/gcc-release/cleave.elf
+    only=only=short
+    ;;
+*) exit 2 ;;
+esac
 cat >"$folder/boot.conf" <<EOF
 pool main size=all
-domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 $only"
+domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 tests $only"
 domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"
 domain short pool=main kernel=hello.elf memory=64M
@@ -32,7 +46,8 @@ EOF
     echo 'finish'
 } >"$folder/script"
 status=0
-configs/qemu.sh -m 3G -s 1 -t 400 "${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}" "$folder/boot.conf" \
+# shellcheck disable=SC2086  # words are meant
+configs/$machine.sh $limits "${CLEAVE_IMAGE:-$image}" "$folder/boot.conf" \
     build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio \
     build/guests/hello.elf "$folder/script" >"$folder/console" 2>&1 || status=$?
 tr -d '\r' <"$folder/console" >"$folder/lines"
@@ -43,11 +58,13 @@ lines() { # lines COUNT PATTERN: so many are like that
         failed=1
     fi
 }
-if [ "$1" = restart ]; then
+if [ "$1" = bochs ]; then
+    lines 1 '^--- short: status 0$'
+elif [ "$1" = restart ]; then
     lines 2 '^--- life: status 0$'
     lines 2 '^domain 32751 control: powered off'
 else
-    for source in tests/system/control/cleave.sh tests/system/xc/*.c; do
+    for source in tests/system/control/cleave.sh tests/system/control/short.sh tests/system/xc/*.c; do
         name=$(basename "${source%.*}")
         [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
     done

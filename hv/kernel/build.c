@@ -278,22 +278,35 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
     return true;
 }
 
-/* Whose terminal is shown. */
-static bool show_console(const char *name)
+/* The id of the domain of this name; 0 where there is none. */
+static uint32_t id_named(const char *name)
 {
     struct domain *domain = domain_next(0);
-    uint32_t id = same(name, "all") ? TERMINAL_ALL : 0;
+    uint32_t found = 0;
     while (domain != NULL) {
-        uint32_t next = domain->id;
-        id = same(name, domain->name) ? next : id;
+        uint32_t id = domain->id;
+        found = same(name, domain->name) ? id : found;
         domain_put(&this_cpu()->ctx, domain);
-        domain = domain_next(next);
+        domain = domain_next(id);
     }
-    terminal_show(id);
-    if (id == 0 && name[0] != '\0') {
-        print("boot: console=%s: no such domain\n", name);
+    return found;
+}
+
+/* Whose terminal is shown, and who gets what is typed. */
+static bool place_terminals(const struct config *config)
+{
+    uint32_t shown = same(config->console, "all") ? TERMINAL_ALL : id_named(config->console);
+    uint32_t listening = id_named(config->input);
+    if (shown == 0 && config->console[0] != '\0') {
+        print("boot: console=%s: no such domain\n", config->console);
         return false;
     }
+    if (listening == 0 && config->input[0] != '\0') {
+        print("boot: input=%s: no such domain\n", config->input);
+        return false;
+    }
+    terminal_show(shown);
+    terminal_listen(listening);
     return true;
 }
 
@@ -354,5 +367,5 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
             return false;
         }
     }
-    return show_console(config->console) && start_script(config->script);
+    return place_terminals(config) && start_script(config->script);
 }

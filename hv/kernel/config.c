@@ -296,6 +296,7 @@ static bool option_line(struct line *line, struct config *config)
                      : same(key, "terminal") ? &config->terminal
                                              : NULL;
         char *name = same(key, "console")  ? config->console
+                     : same(key, "input")  ? config->input
                      : same(key, "script") ? config->script
                                            : NULL;
         bool top = same(key, "top");
@@ -345,7 +346,7 @@ bool config_parse(const char *text, uint64_t size, struct config *config,
     config->pools = config->domains = 0;
     config->stop = config->terminal = false;
     config->top = 0;
-    config->console[0] = config->script[0] = '\0';
+    config->console[0] = config->input[0] = config->script[0] = '\0';
     error->what[0] = '\0';
     for (error->line = 1; text < end; error->line++) {
         struct line line = {.at = text, .error = error};

@@ -11,6 +11,7 @@
  *          control: the one that may act on all others
  *   option stop                                 ends the machine when all domains have ended
  *   option console=NAME|all                     whose terminal is shown from the start
+ *   option input=NAME                           who gets what is typed, at first
  *   option top=SECONDS                          a table of all domains each so many seconds, 1 to
  * 3600 option terminal                             what reads the console is a terminal (ECMA-48)
  *   option script=MODULE                        lines for the debug console
@@ -44,8 +45,9 @@ struct config {
     struct config_domain domain[CONFIG_DOMAINS_MAX];
     unsigned pools, domains;
     bool stop, terminal;
-    uint64_t top;                                             /* seconds; 0: none */
-    char console[CONFIG_NAME_SIZE], script[CONFIG_NAME_SIZE]; /* empty: none */
+    uint64_t top; /* seconds; 0: none */
+    char console[CONFIG_NAME_SIZE], input[CONFIG_NAME_SIZE],
+        script[CONFIG_NAME_SIZE]; /* empty: none */
 };
 
 /* What was wrong, and in which line (from 1). */

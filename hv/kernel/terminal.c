@@ -199,6 +199,8 @@ void terminal_show(uint32_t id)
     last_line = 0;
 }
 
+void terminal_listen(uint32_t id) { front = id; }
+
 void terminal_end_line(void)
 {
     if (last_line != 0) {

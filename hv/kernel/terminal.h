@@ -26,6 +26,8 @@ bool terminal_poll(void);
 /* CPU 0: shows domain `id` only (0: none), or TERMINAL_ALL. */
 #define TERMINAL_ALL UINT32_MAX
 void terminal_show(uint32_t id);
+/* CPU 0: domain `id` gets what is typed (0: the debug console). */
+void terminal_listen(uint32_t id);
 /* CPU 0: something else is to be written from the beginning of a line. */
 void terminal_end_line(void);
 /* CPU 0: a character arrived. True: it is for the debug console. */

@@ -104,14 +104,16 @@ TEST(comments_blanks_and_ends)
 
 TEST(options)
 {
-    REQUIRE(parse("option top=3600 stop\noption terminal console=all\n"));
+    REQUIRE(parse("option top=3600 stop input=b\noption terminal console=all\n"));
     CHECK_EQ(config.top, 3600);
     CHECK(config.stop && config.terminal);
     check_text(config.console, "all");
+    check_text(config.input, "b");
     REQUIRE(parse("option top=1"));
     CHECK_EQ(config.top, 1);
     CHECK(!config.stop && !config.terminal);
     check_text(config.console, "");
+    check_text(config.input, "");
     REQUIRE(parse(""));
     CHECK_EQ(config.top, 0);
 }
@@ -217,6 +219,7 @@ static const struct wrong_case {
     {"option-twice-in-lines", "option stop\n" P "option stop", 3, "given twice: stop"},
     {"option", P "option go", 2, "unknown option: go"},
     {"option-console-twice", "option console=all\noption console=x", 2, "given twice: console"},
+    {"option-input-twice", "option input=a input=b", 1, "given twice: input"},
     {"option-script-twice", "option script=a script=b", 1, "given twice: script"},
     {"option-script-name", "option script=", 1, "a name is missing"},
     {"option-value", "option stop=1", 1, "unknown option: stop"},

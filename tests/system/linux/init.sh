@@ -13,7 +13,8 @@
 #   workload=rest   nothing does, for ever, in forks too
 #   size=MIB        of data (256)
 #   seconds=N       that it is written to, before the fork and by the parent after it (2); that busy computes
-#   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else
+#   forks=COUNT     then the guest forks itself (0: it does not); "outside": it is forked by somebody else;
+#                   "noticed": so, and it goes on as the parent does that forks itself
 #                   The data of such a fork, if there are any, are commands for the child: it executes them.
 #   whole=COUNT     the first children that check the whole set (4); the others check a random MiB each
 #   job=1           children do a short job instead: change a record, and check the 64 KiB from there on
@@ -25,6 +26,7 @@
 #   first=sample    children first check a random MiB each, and the set only at the end, which takes less time
 #   children=wait   the parent waits for its children at the end, and fails when one did or when their results are
 #                   not as they must be
+#   again           then all of it begins again, but filling the server; with forks=noticed
 #   shell           a shell on the console before the end; not in children
 #   xen_privcmd.unrestricted=1   lets cleave-guest make hypercalls in a domain that is not the first
 # What a domain hands back with its code: "ROLE: code N", and how many writes there were at the fork: exactly in a
@@ -71,6 +73,8 @@ fork_domain() {
         index=$pretend
     elif [ "$forks" = outside ]; then
         index=$(cleave-guest wait "$since" 2>&1)
+    elif [ "$forks" = noticed ]; then
+        index=$(cleave-guest notice "$since" "$still" 2>&1)
     else
         index=$(cleave-guest fork "$forks" 2>&1)
     fi
@@ -189,6 +193,13 @@ run_redis() {
     role=workload
     check fill "$size"
     [ $code = 0 ] || say "redis: $(tail -n 1 /tmp/redis.log)"
+    write_and_fork
+    while [ -n "$again" ] && [ "$index" = 0 ]; do
+        write_and_fork
+    done
+}
+
+write_and_fork() {
     start_writer
     sleep "$seconds"
     if [ "$forks$pretend" = 0 ]; then
@@ -198,6 +209,7 @@ run_redis() {
     fi
     before=$(load writes)
     since=$(cleave-guest info) # a fork may come as soon as it may
+    [ "$forks" != noticed ] || still=$(cleave-guest still)
     say "workload: forked from here on"
     fork_domain
     case $index in
@@ -239,6 +251,7 @@ children=
 pretend=
 index=
 shell=
+again=
 # shellcheck disable=SC2013  # words are meant
 for word in $(cat /proc/cmdline); do
     case $word in
@@ -247,6 +260,7 @@ for word in $(cat /proc/cmdline); do
         eval "${word%%=*}=\${word#*=}"
         ;;
     shell) shell=1 ;;
+    again) again=1 ;;
     esac
 done
 
