@@ -41,7 +41,7 @@ TRACE := $(filter-out %_test.c tests/spec/run.c,$(wildcard tests/spec/*.c)) test
          tests/trace/trace.c
 TRACE_KERNEL := $(filter-out %/trace.c %/hosted.c,$(wildcard tests/trace/*.c tests/trace/*.S))
 # What of it needs no machine and has unit tests in a process.
-PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
+PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c hv/kernel/pvh.c \
         hv/kernel/guest_walk.c
 PURE_real := $(addprefix hv/kernel/,guest_acpi.c ids.c lapic.c mtrr.c terminal.c timer.c) \
              $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
