@@ -32,7 +32,7 @@ EOF
     echo 'finish'
 } >"$folder/script"
 status=0
-configs/qemu.sh -m 3G -s 1 -t 400 "${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}" "$folder/boot.conf" \
+configs/qemu.sh -m 3G -s 1 -t 500 "${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}" "$folder/boot.conf" \
     build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio \
     build/guests/hello.elf "$folder/script" >"$folder/console" 2>&1 || status=$?
 tr -d '\r' <"$folder/console" >"$folder/lines"
@@ -47,7 +47,7 @@ if [ "$1" = restart ]; then
     lines 2 '^--- life: status 0$'
     lines 2 '^domain 32751 control: powered off'
 else
-    for source in tests/system/control/cleave.sh tests/system/xc/*.c; do
+    for source in tests/system/control/cleave.sh tests/system/control/create.sh tests/system/xc/*.c; do
         name=$(basename "${source%.*}")
         [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
     done
