@@ -41,7 +41,7 @@ TRACE := $(filter-out %_test.c tests/spec/run.c,$(wildcard tests/spec/*.c)) test
          tests/trace/trace.c
 TRACE_KERNEL := $(filter-out %/trace.c %/hosted.c,$(wildcard tests/trace/*.c tests/trace/*.S))
 # What of it needs no machine and has unit tests in a process.
-PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c \
+PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c hv/kernel/pvh.c \
         hv/kernel/guest_walk.c
 PURE_real := $(addprefix hv/kernel/,guest_acpi.c ids.c lapic.c mtrr.c terminal.c timer.c) \
              $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
@@ -79,7 +79,7 @@ TEST_FLAGS := $(filter-out -Wconversion,$(HOSTED_FLAGS)) -I tests/unit -I tests/
               -iquote hv/x86 -iquote hv/kernel -iquote hv/xen
 TRACE_FLAGS := -I tests/trace/include $(filter-out -Wconversion,$(X86_FLAGS)) -I hv/host -I tests/spec \
                -I tests/unit -I tests/trace
-TOOL_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -I hv/include -I tools/libcleave
+TOOL_FLAGS := -std=gnu11 $(WARNINGS) -Wconversion -I hv/include -I tools/libcleave -iquote hv/kernel
 export CORE_FLAGS X86_FLAGS HOSTED_FLAGS TEST_FLAGS TRACE_FLAGS TOOL_FLAGS
 
 # flags(source): by the folder it lies in
@@ -121,7 +121,7 @@ NEEDS_control := $(NEEDS_linux-hv) build/linux/vmlinux-control \
                  build/linux/initrd-control.cpio
 SONAME := libcleave.so.0
 TOOLS := $(addprefix build/tools/,libcleave.a $(SONAME) cleave)
-NEEDS_tools := $(TOOLS)
+NEEDS_tools := $(TOOLS) build/guests/hello.elf
 NEEDS_linux-boot := $(NEEDS_linux) build/$(SHIPPED)/cleave.elf
 NEEDS_figures := build/$(SHIPPED)/cleave.elf build/guests/bench.elf
 NEEDS_scenario := build/$(SHIPPED)/scenario
@@ -419,13 +419,21 @@ build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/s
 		$(if $(findstring redis,$@),-l build/debian) $@ $(INITRD) $(if $(findstring redis,$@),$(REDIS))
 
 # libcleave and the command. (The libcleave.a of build/VARIANT/ is the core with its hosted port.)
-TOOL_LIBRARIES := -lxencall -lxentoollog -lxentoolcore -ljansson
+COMMAND_LIBRARIES := -ljansson -llz4 -llzma -lz
+TOOL_LIBRARIES := -lxencall -lxentoollog -lxentoolcore $(COMMAND_LIBRARIES)
 build/tools/objects/%.o: tools/%.c Makefile
 	mkdir -p $(@D)
 	echo "  CC  $@"
 	gcc $(TOOL_FLAGS) -O2 -g -fPIC -MMD -MP -c -o $@ $<
 
-LIBCLEAVE := $(patsubst tools/%.c,build/tools/objects/%.o,$(wildcard tools/libcleave/*.c))
+# What builds a guest is the hypervisor's own source.
+build/tools/objects/hv/%.o: hv/%.c Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(TOOL_FLAGS) -O2 -g -fPIC -MMD -MP -c -o $@ $<
+
+LIBCLEAVE := $(patsubst tools/%.c,build/tools/objects/%.o,$(wildcard tools/libcleave/*.c)) \
+             $(patsubst %,build/tools/objects/hv/kernel/%.o,elf guest_acpi pvh)
 COMMAND := $(patsubst tools/%.c,build/tools/objects/%.o,$(wildcard tools/cleave/*.c))
 build/tools/libcleave.a: $(LIBCLEAVE)
 	rm -f $@
@@ -436,7 +444,7 @@ build/tools/$(SONAME): $(LIBCLEAVE) tools/libcleave/libcleave.map
 		$(LIBCLEAVE) -lxencall -lxentoollog
 
 build/tools/cleave: $(COMMAND) build/tools/$(SONAME)
-	gcc -o $@ $^ -ljansson
+	gcc -o $@ $^ $(COMMAND_LIBRARIES)
 
 build/linux/cleave: $(COMMAND) build/tools/libcleave.a
 	mkdir -p $(@D)
@@ -456,14 +464,17 @@ build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h 
 	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
 
 build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/control/*) $(XC:%=build/linux/xc/%) \
-		build/linux/cleave build/linux/check-json build/linux/cleave-guest \
-		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
+		build/linux/cleave build/linux/check-json build/linux/cleave-guest build/linux/initrd.cpio \
+		build/guests/hello.elf $(addprefix build/debian/,linux-image-amd64.version linux-image-cloud-amd64.version \
+		busybox-static.version) | linux-tools
 	echo "  INITRD $@"
 	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
 		bin/busybox=build/debian/busybox-static/bin/busybox bin/cleave=build/linux/cleave \
 		bin/check-json=build/linux/check-json bin/cleave-guest=build/linux/cleave-guest \
-		bin/demo=tests/system/control/demo.sh tests/cleave=tests/system/control/cleave.sh tests/short=tests/system/control/short.sh \
+		bin/demo=tests/system/control/demo.sh lib/expect.sh=tests/system/control/expect.sh \
+		$(foreach x,cleave create short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
+		guest/hello=build/guests/hello.elf guest/vmlinuz=$$(echo build/debian/linux-image-cloud-amd64/boot/vmlinuz-*) \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # What lint and the mutants start from.

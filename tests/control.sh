@@ -16,7 +16,7 @@ fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 machine=qemu
-limits="-m 3G -s 1 -t 400"
+limits="-m 3G -s 1 -t 500"
 image=build/gcc-debug/cleave.elf
 only=
 case $1 in
@@ -64,7 +64,8 @@ elif [ "$1" = restart ]; then
     lines 2 '^--- life: status 0$'
     lines 2 '^domain 32751 control: powered off'
 else
-    for source in tests/system/control/cleave.sh tests/system/control/short.sh tests/system/xc/*.c; do
+    for source in tests/system/control/cleave.sh tests/system/control/create.sh tests/system/control/short.sh \
+        tests/system/xc/*.c; do
         name=$(basename "${source%.*}")
         [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
     done

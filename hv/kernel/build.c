@@ -6,38 +6,14 @@
 #include "guest_acpi.h"
 #include "guest_clock.h"
 #include "identity.h"
+#include "pvh.h"
 #include "sched.h"
 #include "script.h"
 #include "selftest.h"
 #include "tenant.h"
 #include "terminal.h"
 
-/* Below 1 MiB (docs/guests.md). RAM is one piece from 0 on, the rest from 4 GiB on. */
-#define LOW_END UINT64_C(0xa0000)
-#define ACPI_TABLES UINT64_C(0xe0000)
-#define START_INFO UINT64_C(0xf0000)
-#define COMMAND_LINE (START_INFO + 0x400)
-#define MEMORY_MAP (START_INFO + 0x800)
-#define MODULES (START_INFO + 0xc00)
-#define HIGH_START UINT64_C(0x100000)
-#define LOW_MEMORY_MAX UINT64_C(0xc0000000)
-#define FAR_START UINT64_C(0x100000000)
-#define INITRD_ALIGN UINT64_C(0x200000)
-#define START_MAGIC 0x336ec578u
-#define START_CONTROL 3u /* SIF_PRIVILEGED, SIF_INITDOMAIN */
-enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
-
-struct start_info {
-    uint32_t magic, version, flags, modules;
-    uint64_t module_list, command_line, rsdp, memory_map;
-    uint32_t memory_entries, reserved;
-};
-_Static_assert(sizeof(struct start_info) == 56, "as the boot protocol says");
-struct memory_entry {
-    uint64_t at, size;
-    uint32_t type, reserved;
-};
-_Static_assert(sizeof(struct memory_entry) == 24, "as the boot protocol says");
+_Static_assert(XEN_WINDOW == 0xfeff8000 && XEN_WINDOW_SIZE == 0x8000, "as pvh.c tells guests");
 
 static bool same(const char *a, const char *b)
 {
@@ -74,51 +50,21 @@ static enum cleave_status put(struct mm_ctx *ctx, struct space *space, uint64_t 
 struct image {
     const struct config_domain *config;
     const struct boot_module *kernel_file, *initrd_file; /* the second may be null */
-    struct elf_kernel kernel;
-    uint64_t low, far; /* bytes of RAM from 0 and from 4 GiB on */
-    uint64_t initrd;   /* guest-physical; 0: none */
+    struct pvh_guest guest;
 };
-
-static enum cleave_status put_map(struct mm_ctx *ctx, struct space *space,
-                                  const struct image *image, uint32_t *entries)
-{
-    const struct memory_entry map[] = {{0, LOW_END, E820_RAM, 0},
-                                       {ACPI_TABLES, PAGE_SIZE, E820_ACPI, 0},
-                                       {START_INFO, HIGH_START - START_INFO, E820_RESERVED, 0},
-                                       {HIGH_START, image->low - HIGH_START, E820_RAM, 0},
-                                       {XEN_WINDOW, XEN_WINDOW_SIZE, E820_RESERVED, 0},
-                                       {FAR_START, image->far, E820_RAM, 0}};
-    *entries = sizeof(map) / sizeof(map[0]) - (image->far == 0);
-    return put(ctx, space, MEMORY_MAP, map, *entries * sizeof(map[0]));
-}
 
 static enum cleave_status put_start_info(struct mm_ctx *ctx, struct space *space,
                                          const struct image *image)
 {
-    uint8_t acpi[GUEST_ACPI_SIZE];
-    uint64_t initrd[4] = {image->initrd, 0, 0, 0}; /* address, size, command line, reserved */
-    struct start_info info = {.magic = START_MAGIC,
-                              .version = 1,
-                              .flags = image->config->control ? START_CONTROL : 0,
-                              .command_line = COMMAND_LINE,
-                              .rsdp = ACPI_TABLES,
-                              .memory_map = MEMORY_MAP};
-    enum cleave_status status = put_map(ctx, space, image, &info.memory_entries);
-    if (status == CLEAVE_OK && image->initrd != 0) {
-        initrd[1] = image->initrd_file->end - image->initrd_file->start;
-        info.modules = 1;
-        info.module_list = MODULES;
-        status = put(ctx, space, MODULES, initrd, sizeof(initrd));
-    }
+    static uint8_t page[PVH_PAGE_SIZE]; /* CPU 0's */
+
+    pvh_start_page(page, &image->guest, image->config->command, image->config->control);
+    enum cleave_status status = put(ctx, space, PVH_START_INFO, page, sizeof(page));
     if (status == CLEAVE_OK) {
-        guest_acpi(acpi, (uint32_t)ACPI_TABLES, image->config->vcpus);
-        status = put(ctx, space, ACPI_TABLES, acpi, sizeof(acpi));
+        guest_acpi(page, (uint32_t)PVH_ACPI_TABLES, image->config->vcpus);
+        status = put(ctx, space, PVH_ACPI_TABLES, page, GUEST_ACPI_SIZE);
     }
-    if (status == CLEAVE_OK) {
-        status =
-            put(ctx, space, COMMAND_LINE, image->config->command, sizeof(image->config->command));
-    }
-    return status == CLEAVE_OK ? put(ctx, space, START_INFO, &info, sizeof(info)) : status;
+    return status;
 }
 
 /* Kernel, initial RAM disk, start information and tables into the guest's memory. */
@@ -127,13 +73,13 @@ static enum cleave_status load(struct mm_ctx *ctx, struct space *space, const st
     const unsigned char *file = host_pointer(image->kernel_file->start);
     enum cleave_status status = put_start_info(ctx, space, image);
 
-    for (unsigned i = 0; i < image->kernel.segments && status == CLEAVE_OK; i++) {
-        const struct elf_segment *s = &image->kernel.segment[i];
+    for (unsigned i = 0; i < image->guest.kernel.segments && status == CLEAVE_OK; i++) {
+        const struct elf_segment *s = &image->guest.kernel.segment[i];
         status = put(ctx, space, s->at, file + s->offset, s->file_size);
     }
-    if (status == CLEAVE_OK && image->initrd != 0) {
-        status = put(ctx, space, image->initrd, host_pointer(image->initrd_file->start),
-                     image->initrd_file->end - image->initrd_file->start);
+    if (status == CLEAVE_OK && image->guest.initrd != 0) {
+        status = put(ctx, space, image->guest.initrd, host_pointer(image->initrd_file->start),
+                     image->guest.initrd_size);
     }
     return status; /* what lies beyond file_size was zeroed on first touch */
 }
@@ -153,34 +99,17 @@ static const char *plan(const struct config_domain *d, struct image *image)
     if (image->kernel_file == NULL) {
         return "no module has the name of its kernel";
     }
-    if (d->memory < 2 * HIGH_START) {
-        return "memory is below 2M";
-    }
-    image->low = d->memory < LOW_MEMORY_MAX ? d->memory : LOW_MEMORY_MAX;
-    image->far = d->memory - image->low;
-    const struct boot_module *file = image->kernel_file;
-    const char *wrong =
-        elf_read(host_pointer(file->start), file->end - file->start, image->low, &image->kernel);
-    uint64_t end = HIGH_START;
-    for (unsigned i = 0; i < image->kernel.segments && wrong == NULL; i++) {
-        const struct elf_segment *s = &image->kernel.segment[i];
-        if (s->at < HIGH_START && s->at + s->memory_size > LOW_END) {
-            return "its kernel lies where start information and no RAM are";
+    uint64_t initrd_size = 0;
+    if (d->initrd[0] != '\0') {
+        image->initrd_file = module_named(d->initrd);
+        if (image->initrd_file == NULL) {
+            return "no module has the name of its initrd";
         }
-        end = s->at + s->memory_size > end ? s->at + s->memory_size : end;
+        initrd_size = image->initrd_file->end - image->initrd_file->start;
     }
-    if (wrong != NULL || d->initrd[0] == '\0') {
-        return wrong;
-    }
-    file = image->initrd_file = module_named(d->initrd);
-    if (file == NULL) {
-        return "no module has the name of its initrd";
-    }
-    image->initrd = (end + INITRD_ALIGN - 1) & ~(INITRD_ALIGN - 1);
-    if (image->initrd > image->low || file->end - file->start > image->low - image->initrd) {
-        return "its initrd does not fit behind its kernel";
-    }
-    return NULL;
+    const struct boot_module *file = image->kernel_file;
+    return pvh_plan(host_pointer(file->start), file->end - file->start, initrd_size, d->memory,
+                    &image->guest);
 }
 
 /* RAM from `at`, a multiple of 1 GiB, on. First touch fills 2 MiB at most, so that leaves of 1 GiB
@@ -210,9 +139,9 @@ static enum cleave_status set_memory(struct mm_ctx *ctx, struct space *space,
 {
     struct region ram = {
         .policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = (uint8_t)image->config->order};
-    enum cleave_status status = add_ram(ctx, space, 0, image->low, &ram);
+    enum cleave_status status = add_ram(ctx, space, 0, image->guest.low, &ram);
     if (status == CLEAVE_OK) {
-        status = add_ram(ctx, space, FAR_START, image->far, &ram);
+        status = add_ram(ctx, space, PVH_FAR_START, image->guest.far, &ram);
     }
     ram.order = 0;
     ram.rights = RIGHT_READ | RIGHT_WRITE;
@@ -263,7 +192,7 @@ static bool build_domain(struct mm_ctx *ctx, const struct config_domain *d)
     domain->control = d->control;
     domain->pages = domain->pages_max = d->memory >> PAGE_SHIFT;
     identity_make(domain);
-    hvm_state_start(&state, image.kernel.entry, (uint32_t)START_INFO);
+    hvm_state_start(&state, image.guest.kernel.entry, (uint32_t)PVH_START_INFO);
     state.tsc_offset = domain->tsc_offset;
     hvm->vcpu_init(&domain->vcpu[0]->hvm, &state);
     domain->vcpu[0]->started = 1;

@@ -31,7 +31,8 @@ enum {
 _Static_assert(sizeof(struct cleave_create) <= RESULT_KEPT &&
                    sizeof(struct cleave_snapshot) <= RESULT_KEPT &&
                    sizeof(struct cleave_wait) <= RESULT_KEPT &&
-                   sizeof(struct cleave_event) <= RESULT_KEPT,
+                   sizeof(struct cleave_event) <= RESULT_KEPT &&
+                   sizeof(struct cleave_terminal) <= RESULT_KEPT,
                "copies of a vcpu keep what OP_ONCE gives");
 
 static const struct {
@@ -76,6 +77,9 @@ static const struct {
     [CLEAVE_OP_RENAME] = {op_rename, sizeof(struct cleave_rename), OP_DOMAIN | OP_ENDED,
                           RESERVED(rename)},
     [CLEAVE_OP_GRANT] = {op_grant, sizeof(struct cleave_grant), OP_DOMAIN, RESERVED(grant)},
+    [CLEAVE_OP_TERMINAL] = {op_terminal, sizeof(struct cleave_terminal),
+                            OP_DOMAIN | OP_RESULT | OP_ENDED | OP_ONCE, RESERVED(terminal)},
+    [CLEAVE_OP_WINDOW] = {op_window, sizeof(struct cleave_window), OP_DOMAIN, RESERVED(window)},
 };
 
 struct operands {

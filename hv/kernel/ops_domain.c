@@ -5,6 +5,7 @@
 #include "guest.h"
 #include "guest_clock.h"
 #include "hypercall.h"
+#include "identity.h"
 #include "sched.h"
 #include "stat.h"
 
@@ -339,5 +340,54 @@ enum cleave_status op_grant(struct call *call)
         status = grant_set(call->ctx, call->domain, over, grant->rights);
     }
     domain_put(call->ctx, over);
+    return status;
+}
+
+static bool has_begun(const struct domain *domain)
+{
+    for (uint32_t i = 0; i < domain->vcpu_count; i++) {
+        if (was_started(domain->vcpu[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Not while a guest runs that knows nothing of these pages. The caller holds its `busy`. */
+static enum cleave_status make_window(struct call *call, uint64_t memory)
+{
+    struct domain *domain = call->domain;
+    const struct region pages = {.policy = REGION_PRIVATE, .rights = RIGHT_READ | RIGHT_WRITE};
+
+    if (domain->has_window || has_begun(domain)) {
+        return mm_fail(call->ctx, CLEAVE_EXISTS, "domain", domain->id, 1, 0);
+    }
+    enum cleave_status status =
+        space_set_region(call->ctx, call->space, gpa(XEN_WINDOW), XEN_WINDOW_SIZE, &pages);
+    if (status == CLEAVE_OK) {
+        domain->has_window = 1;
+        domain->blank = 0;
+        domain->pages = domain->pages_max = memory >> PAGE_SHIFT;
+        identity_make(domain);
+    }
+    return status;
+}
+
+enum cleave_status op_window(struct call *call)
+{
+    uint64_t memory = call->args.window.memory;
+    struct domain *domain = call->domain;
+
+    if (memory % PAGE_SIZE != 0) {
+        return mm_fail(call->ctx, CLEAVE_ALIGN, "memory", memory, PAGE_SIZE, PAGE_SIZE);
+    }
+    if (domain->snapshot) {
+        return mm_fail(call->ctx, CLEAVE_FROZEN, "domain", domain->id, 1, 0);
+    }
+    if (!klock_try(&domain->busy)) {
+        return CLEAVE_AGAIN;
+    }
+    enum cleave_status status = make_window(call, memory);
+    klock_release(&domain->busy);
     return status;
 }

@@ -16,6 +16,7 @@ struct terminal {
     uint32_t start, size; /* what waits */
     uint32_t filled;      /* bytes ever written, as far as the ring holds them */
     uint32_t dropped;
+    uint64_t written; /* bytes ever written */
     char bytes[TERMINAL_SIZE];
 };
 _Static_assert(sizeof(struct terminal) <= PAGE_SIZE, "one frame");
@@ -71,6 +72,7 @@ void terminal_write(struct mm_ctx *ctx, struct domain *domain, const char *text,
         }
         t->bytes[(t->start + t->size++) % TERMINAL_SIZE] = text[i];
         t->filled += t->filled < TERMINAL_SIZE;
+        t->written++;
     }
     if (!t->queued) {
         t->queued = 1;
@@ -113,6 +115,36 @@ uint32_t terminal_read(struct domain *domain, char *to, uint32_t room, uint32_t 
         to[i] = t->bytes[(end + TERMINAL_SIZE - count + i) % TERMINAL_SIZE];
     }
     *dropped = t->dropped;
+    klock_release(&t->lock);
+    return count;
+}
+
+uint64_t terminal_written(struct domain *domain)
+{
+    struct terminal *t = domain->terminal;
+    if (t == NULL) {
+        return 0;
+    }
+    klock_take(&t->lock);
+    uint64_t written = t->written;
+    klock_release(&t->lock);
+    return written;
+}
+
+uint32_t terminal_read_from(struct domain *domain, uint64_t *from, char *to, uint32_t room)
+{
+    struct terminal *t = domain->terminal;
+    if (t == NULL) {
+        return 0;
+    }
+    klock_take(&t->lock);
+    uint64_t oldest = t->written - t->filled;
+    *from = *from < oldest ? oldest : *from;
+    uint32_t left = (uint32_t)(t->written - *from), count = left < room ? left : room;
+    uint32_t end = t->start + t->size;
+    for (uint32_t i = 0; i < count; i++) {
+        to[i] = t->bytes[(end + TERMINAL_SIZE - left + i) % TERMINAL_SIZE];
+    }
     klock_release(&t->lock);
     return count;
 }

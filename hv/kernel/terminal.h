@@ -21,6 +21,13 @@ void terminal_free(struct mm_ctx *ctx, struct domain *domain);
  * made. Returns how many. */
 uint32_t terminal_read(struct domain *domain, char *to, uint32_t room, uint32_t *dropped);
 
+/* How many bytes it ever wrote. */
+uint64_t terminal_written(struct domain *domain);
+/* Copies at most `room` of what it wrote from byte `*from` on, counted from its first, which are
+ * not more than it wrote. What the ring has no more is left out: `*from` then becomes the oldest
+ * that is there. Returns how many. Takes nothing from the line. */
+uint32_t terminal_read_from(struct domain *domain, uint64_t *from, char *to, uint32_t room);
+
 /* CPU 0: some of what waits goes to the line. True: there may be more. */
 bool terminal_poll(void);
 /* CPU 0: shows domain `id` only (0: none), or TERMINAL_ALL. */

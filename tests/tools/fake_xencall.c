@@ -3,8 +3,9 @@
  * A hypervisor for the command in the place of libxencall, to see what it says where a real one
  * does not fit. The variable FAKE says which: "revision" speaks another revision, "old" does not
  * know LIST, "xen" does not know Cleave's call, "again" has to be called three times, "stranger"
- * tells of another call's error, "memory" and "open" refuse to begin. Without, VERSION is answered
- * and every other operation refused.
+ * tells of another call's error, "memory" and "open" refuse to begin; "console" has a domain 5 that
+ * prints what is typed, 3 bytes at a time. Without, VERSION is answered and every other operation
+ * refused.
  */
 #include "cleave/abi.h"
 
@@ -71,6 +72,36 @@ static int refuse(uint64_t op, enum cleave_status status, const char *argument, 
     return (int)status;
 }
 
+/* Domain 5, which ends by the character 'Q'. */
+static int console(uint64_t op, void *arguments)
+{
+    static char printed[256] = "ready: ";
+    static uint64_t size = 7;
+    struct cleave_list *list = arguments;
+    struct cleave_terminal *terminal = arguments;
+
+    if (op == CLEAVE_OP_LIST) {
+        bool ended = memchr(printed, 'Q', size) != NULL;
+        *list = (struct cleave_list){.domain = list->domain < 5 ? 5 : 0,
+                                     .state = ended ? CLEAVE_STATE_ENDED : CLEAVE_STATE_RUNNING,
+                                     .reason = ended ? CLEAVE_POWERED_OFF : 0,
+                                     .name = "guest"};
+        return CLEAVE_OK;
+    }
+    char *buffer = (char *)(uintptr_t)terminal->buffer; /* NOLINT(performance-no-int-to-ptr) */
+    if (terminal->flags & CLEAVE_TERMINAL_TYPE) {
+        terminal->size = terminal->size < 3 ? terminal->size : 3;
+        memcpy(printed + size, buffer, terminal->size);
+        size += terminal->size;
+        return CLEAVE_OK;
+    }
+    terminal->size = (uint32_t)(size - terminal->cursor);
+    memcpy(buffer, printed + terminal->cursor, terminal->size);
+    terminal->cursor = size;
+    terminal->lost = 0;
+    return CLEAVE_OK;
+}
+
 int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, uint64_t size)
 {
     static unsigned calls;
@@ -95,6 +126,9 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
         last.operation += is("stranger");
         memcpy(arguments, &last, sizeof(last));
         return CLEAVE_OK;
+    }
+    if (is("console") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_TERMINAL)) {
+        return console(op, arguments);
     }
     return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)
                      : refuse(op, CLEAVE_DENIED, "nothing", 5);

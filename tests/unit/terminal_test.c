@@ -121,6 +121,40 @@ TEST(keeps_the_newest_and_counts_the_rest)
     CHECK_EQ(terminal_read(&domain[0], kept, sizeof(kept), &dropped), 0);
 }
 
+/* Others read what they want of it, and take nothing from the line. */
+TEST(is_read_from_any_byte_on)
+{
+    static char all[4 * TERMINAL_SIZE], part[TERMINAL_SIZE];
+    uint64_t seed = test_seed(), from = 0;
+    uint32_t size = 0;
+    setup();
+    CHECK(terminal_written(&domain[0]) == 0 &&
+          terminal_read_from(&domain[0], &from, part, sizeof(part)) == 0 && from == 0);
+    terminal_show(1);
+    while (size < sizeof(all) - 300) {
+        uint32_t count = (uint32_t)(test_random(&seed) % 300);
+        for (uint32_t i = 0; i < count; i++) {
+            all[size + i] = (char)('a' + test_random(&seed) % 26);
+        }
+        terminal_write(ctx, &domain[0], all + size, count);
+        size += count;
+        if (test_random(&seed) % 4 == 0) {
+            (void)terminal_poll();
+        }
+        REQUIRE_EQ(terminal_written(&domain[0]), size);
+        uint64_t wanted = test_random(&seed) % (size + 1);
+        uint64_t oldest = size < TERMINAL_SIZE ? 0 : size - TERMINAL_SIZE;
+        uint32_t room = (uint32_t)(test_random(&seed) % sizeof(part));
+        from = wanted;
+        uint32_t given = terminal_read_from(&domain[0], &from, part, room);
+        REQUIRE_EQ(from, wanted < oldest ? oldest : wanted);
+        REQUIRE_EQ(given, room < size - from ? room : size - from);
+        REQUIRE(memcmp(part, all + from, given) == 0);
+    }
+    terminal_free(ctx, &domain[0]);
+    CHECK_EQ(rings, 0);
+}
+
 TEST(lines_carry_names_when_all_are_shown)
 {
     setup();

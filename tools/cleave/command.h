@@ -32,15 +32,20 @@ enum {
     OPT_FORK = 2, /* --reserve, --no-base, --paused, --clock, --limit, --data, --data-dir */
     OPT_WAIT = 4, /* --any, --all, --timeout */
     OPT_CHILDREN = 8,
-    OPT_DRY_RUN = 16
+    OPT_DRY_RUN = 16,
+    OPT_CREATE = 32, /* --kernel, --initrd, --cmdline, --memory, --vcpus, --name, --paused */
+    OPT_CONSOLE = 64 /* --once */
 };
 
 struct options {
-    bool json, any, children, dry_run, no_base;
+    bool json, any, children, dry_run, no_base, once;
     uint32_t count, flags; /* of a fork; count 0: not given */
     uint64_t limit;
     int64_t timeout; /* milliseconds; -1: none */
     const char *data, *data_dir;
+    const char *kernel, *initrd, *cmdline, *name; /* of create; null: not given */
+    uint64_t memory;                              /* 0: not given */
+    uint32_t vcpus;                               /* 0: not given */
 };
 
 struct run {
@@ -75,6 +80,8 @@ void failed(struct run *run, int status, const char *target);
 /* A failure that is found here. */
 void failed_here(struct run *run, int exit, const char *target, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* Adds bytes: as `key` where they are text, else in hexadecimal as `key`_hex. */
+void put_text(json_t *to, const char *key, const void *bytes, size_t size);
 /* Adds a value, whose reference it takes, to an object or an array. */
 void put(json_t *to, const char *key, json_t *value);
 void append(json_t *to, json_t *value);
@@ -85,7 +92,7 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
-/* domain.c, fork.c, show.c, memory.c */
+/* domain.c, fork.c, show.c, memory.c, create.c, console.c */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
@@ -93,5 +100,6 @@ void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struc
     run_grant(struct run *run), run_revoke(struct run *run);
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
 void run_map(struct run *run), run_diff(struct run *run);
+void run_create(struct run *run), run_console(struct run *run);
 
 #endif

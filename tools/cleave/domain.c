@@ -202,22 +202,6 @@ void run_revoke(struct run *run) { set_rights(run, 0); }
 
 /* --- Waiting ---------------------------------------------------------------------------------- */
 
-static void put_result(json_t *object, const struct cleave_end *end)
-{
-    json_t *text = json_stringn((const char *)end->result, end->size);
-    if (text != NULL && memchr(end->result, '\0', end->size) == NULL) {
-        put(object, "result", text);
-        return;
-    }
-    json_decref(text);
-    char *hex = calloc(2 * (size_t)end->size + 1, 1);
-    for (uint32_t i = 0; hex != NULL && i < end->size; i++) {
-        snprintf(hex + 2 * (size_t)i, 3, "%02x", end->result[i]);
-    }
-    put(object, "result_hex", json_string(hex != NULL ? hex : ""));
-    free(hex);
-}
-
 static void tell_end(const struct run *run, const struct cleave_list *domain,
                      const struct cleave_end *end)
 {
@@ -269,7 +253,7 @@ static void wait_for(struct run *run, struct cleave_list *domains, size_t count,
         json_t *object =
             json_pack("{s:i,s:s,s:s,s:I}", "id", (int)end.domain, "name", domains[which].name,
                       "reason", cleave_reason_name(end.reason), "code", (json_int_t)end.code);
-        put_result(object, &end);
+        put_text(object, "result", end.result, end.size);
         append(all, object);
         tell_end(run, &domains[which], &end);
         left = run->options.any ? 0 : left - 1;

@@ -34,6 +34,25 @@ void append(json_t *to, json_t *value)
     }
 }
 
+void put_text(json_t *to, const char *key, const void *bytes, size_t size)
+{
+    const unsigned char *byte = bytes;
+    char hex_key[64];
+    json_t *text = json_stringn(bytes, size);
+    if (text != NULL && memchr(bytes, '\0', size) == NULL) {
+        put(to, key, text);
+        return;
+    }
+    json_decref(text);
+    char *hex = calloc(2 * size + 1, 1);
+    for (size_t i = 0; hex != NULL && i < size; i++) {
+        snprintf(hex + 2 * i, 3, "%02x", byte[i]);
+    }
+    snprintf(hex_key, sizeof(hex_key), "%s_hex", key);
+    put(to, hex_key, json_string(hex != NULL ? hex : ""));
+    free(hex);
+}
+
 static int exit_of(int status)
 {
     switch (status) {
@@ -105,7 +124,7 @@ static void finish(struct run *run)
 
 static void print_commands(FILE *to)
 {
-    fputs("Forks, resets and watches the virtual machines of a Cleave hypervisor.\n\n"
+    fputs("Makes, forks, resets and watches the virtual machines of a Cleave hypervisor.\n\n"
           "cleave COMMAND [OPTION]... [TARGET]...\n\n",
           to);
     for (const struct command *c = commands; c->name != NULL; c++) {

@@ -34,6 +34,24 @@ const struct command commands[] = {
     {"stat", run_stat, OPT_CHILDREN, 1, -1, "TARGET...", "shows memory and counts of domains",
      CHILDREN_HELP "\nMemory is in bytes. \"exclusive\" is what it alone holds, \"shared\" what it "
                    "holds with others;\nmapped_* is its memory by the size of leaves.\n"},
+    {"create", run_create, OPT_CREATE, 0, 0, "--kernel=FILE",
+     "makes a domain of a kernel, and starts it",
+     "      --kernel=FILE  a bzImage (/boot/vmlinuz) or an ELF kernel, that boots as a PVH guest\n"
+     "      --initrd=FILE  its initial RAM disk\n"
+     "      --cmdline=TEXT  its command line, of at most 1023 characters\n"
+     "      --memory=SIZE  K, M, G or T (512M); it has all of it from the start\n"
+     "      --vcpus=N     1 to 8 (1)\n"
+     "      --name=NAME   unique; without: domain-<number>\n"
+     "      --paused      it stands still until \"cleave unpause\"\n"
+     "\nIt is made in the pool of this domain. When something is wrong, nothing is left of it.\n"
+     "\nExample:\n"
+     "  cleave create --kernel=/boot/vmlinuz --initrd=/boot/initrd.img --memory=1G --vcpus=2 \\\n"
+     "      --cmdline=\"console=hvc0\" --name=template\n"},
+    {"console", run_console, OPT_CONSOLE, 1, 1, "TARGET",
+     "shows what a domain prints, and types for it",
+     "      --once        shows what is kept of it, at most 4032 bytes, and reads no input\n"
+     "\nIt ends with the domain, and on a terminal by Ctrl-]. The end of its input does not end "
+     "it.\n"},
     {"fork", run_fork, OPT_COUNT | OPT_FORK, 1, 1, "TARGET",
      "makes children of a running domain, which share its memory",
      FORK_HELP "\nExamples:\n"
@@ -95,6 +113,13 @@ enum {
     TIMEOUT,
     CHILDREN,
     DRY_RUN,
+    KERNEL,
+    INITRD,
+    CMDLINE,
+    MEMORY,
+    VCPUS,
+    NAME,
+    ONCE,
     JSON
 };
 
@@ -111,6 +136,13 @@ static const struct option table[] = {{"count", required_argument, NULL, 'n'},
                                       {"timeout", required_argument, NULL, TIMEOUT},
                                       {"all-children", no_argument, NULL, CHILDREN},
                                       {"dry-run", no_argument, NULL, DRY_RUN},
+                                      {"kernel", required_argument, NULL, KERNEL},
+                                      {"initrd", required_argument, NULL, INITRD},
+                                      {"cmdline", required_argument, NULL, CMDLINE},
+                                      {"memory", required_argument, NULL, MEMORY},
+                                      {"vcpus", required_argument, NULL, VCPUS},
+                                      {"name", required_argument, NULL, NAME},
+                                      {"once", no_argument, NULL, ONCE},
                                       {"json", no_argument, NULL, JSON},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
@@ -128,6 +160,17 @@ static unsigned group_of(int option)
         return OPT_CHILDREN;
     case DRY_RUN:
         return OPT_DRY_RUN;
+    case KERNEL:
+    case INITRD:
+    case CMDLINE:
+    case MEMORY:
+    case VCPUS:
+    case NAME:
+        return OPT_CREATE;
+    case PAUSED:
+        return OPT_FORK | OPT_CREATE;
+    case ONCE:
+        return OPT_CONSOLE;
     default:
         return OPT_FORK;
     }
@@ -173,7 +216,7 @@ static bool parse_count(struct run *run, const char *text)
     return true;
 }
 
-static bool parse_limit(struct run *run, const char *text)
+static bool parse_size(struct run *run, const char *text, uint64_t *out, const char *rule)
 {
     uint64_t size;
     const char *rest;
@@ -184,8 +227,20 @@ static bool parse_limit(struct run *run, const char *text)
         good = unit != NULL && rest[1] == '\0' && size <= UINT64_MAX >> shift;
         size = good ? size << shift : 0;
     }
-    run->options.limit = size;
-    return good || refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+    *out = size;
+    return good || refuse(run, rule, text);
+}
+
+static bool parse_vcpus(struct run *run, const char *text)
+{
+    uint64_t count;
+    const char *rest;
+    if (!parse_number(text, &count, &rest) || *rest != '\0' || count == 0 ||
+        count > CLEAVE_VCPUS_MAX) {
+        return refuse(run, "--vcpus is a number from 1 to 8, not ", text);
+    }
+    run->options.vcpus = (uint32_t)count;
+    return true;
 }
 
 static bool parse_timeout(struct run *run, const char *text)
@@ -198,6 +253,32 @@ static bool parse_timeout(struct run *run, const char *text)
     }
     run->options.timeout = (int64_t)(seconds * 1000);
     return true;
+}
+
+static bool take_create(struct run *run, int option)
+{
+    struct options *o = &run->options;
+    switch (option) {
+    case KERNEL:
+        o->kernel = optarg;
+        return true;
+    case INITRD:
+        o->initrd = optarg;
+        return true;
+    case CMDLINE:
+        o->cmdline = optarg;
+        return true;
+    case MEMORY:
+        return parse_size(run, optarg, &o->memory,
+                          "--memory is a number of bytes, or with K, M, G or T, not ");
+    case VCPUS:
+        return parse_vcpus(run, optarg);
+    case NAME:
+        o->name = optarg;
+        return true;
+    default:
+        return refuse(run, "an option that it does not have", "");
+    }
 }
 
 static bool take(struct run *run, int option)
@@ -219,7 +300,8 @@ static bool take(struct run *run, int option)
         o->flags |= CLEAVE_FORK_CLOCK;
         return true;
     case LIMIT:
-        return parse_limit(run, optarg);
+        return parse_size(run, optarg, &o->limit,
+                          "--limit is a number of bytes, or with K, M, G or T, not ");
     case DATA:
         o->data = optarg;
         return true;
@@ -240,8 +322,11 @@ static bool take(struct run *run, int option)
     case DRY_RUN:
         o->dry_run = true;
         return true;
+    case ONCE:
+        o->once = true;
+        return true;
     default:
-        return refuse(run, "an option that it does not have", "");
+        return take_create(run, option);
     }
 }
 
@@ -254,6 +339,12 @@ static bool check_arguments(struct run *run)
     }
     if (command->most >= 0 && run->target_count > command->most) {
         return refuse(run, "one argument too many: ", run->targets[command->most]);
+    }
+    if (command->perform == run_create && o->kernel == NULL) {
+        return refuse(run, "it takes ", command->usage);
+    }
+    if (command->perform == run_console && o->json && !o->once) {
+        return refuse(run, "--json goes with --once", "");
     }
     if (o->data_dir != NULL && (o->data != NULL || o->count != 0)) {
         return refuse(run, "--data-dir goes without --data and --count", "");

@@ -27,7 +27,8 @@
  * <cleave/status.h> (CLEAVE_ALIGN and up) when the hypervisor refused it, and then nothing has
  * changed; or a negative errno when it was not reached: -ENOSYS no Cleave, -EFAULT the arguments'
  * memory, -EINVAL an argument that this library refused, -ENOENT no domain of that name,
- * -ETIMEDOUT, -ENOMEM. cleave_message() then says in words what was wrong and what to do.
+ * -ETIMEDOUT, -ECANCELED, -ENOMEM. cleave_message() then says in words what was wrong and what to
+ * do.
  *
  * UNITS. Memory is in bytes, addresses are guest-physical, times are in milliseconds unless a name
  * says otherwise. Domains are numbered from 1; CLEAVE_DOMAIN_SELF is the caller's.
@@ -110,6 +111,48 @@ int cleave_list(struct cleave_handle *cleave, struct cleave_list **out, size_t *
 /* The domain that a user's text means: a number ("17", or "id=17"), or a name ("template", or
  * "name=17" for a name of digits). -ENOENT: there is none. -EINVAL: neither. */
 int cleave_find(struct cleave_handle *cleave, const char *text, struct cleave_list *out);
+
+/* --- Making a domain -------------------------------------------------------------------------- */
+
+struct cleave_create_options {
+    const char *name;   /* rules as for cleave_rename(); null: "domain-" and its number */
+    const void *kernel; /* a 64-bit ELF kernel with a PVH note, as Linux's vmlinux */
+    size_t kernel_size;
+    const void *initrd;       /* initial RAM disk */
+    size_t initrd_size;       /* 0: none */
+    const char *command_line; /* at most 1023 characters; null: empty */
+    uint64_t memory;          /* bytes, a multiple of 4096, at least 2 MiB */
+    uint32_t vcpus;           /* 1..CLEAVE_VCPUS_MAX */
+    uint32_t flags;           /* CLEAVE_CREATE_* */
+    /* Called as it gets on, with bytes; another value than 0 stops it. Null: not wanted. */
+    int (*progress)(void *context, uint64_t done, uint64_t all);
+    void *context;
+};
+#define CLEAVE_CREATE_PAUSED 1u /* until cleave_unpause() */
+
+/* Makes a domain in the caller's pool, loads it and starts it; its number in `*domain` (null: not
+ * wanted). It has all its memory from the start, by the largest leaves that the pool has blocks
+ * for. On failure nothing is left, and the message begins with the argument that was wrong:
+ * -EINVAL; CLEAVE_EXISTS, CLEAVE_INVALID: the name; CLEAVE_NO_MEMORY, CLEAVE_QUOTA: the memory;
+ * -ECANCELED: stopped by `progress`. */
+int cleave_create(struct cleave_handle *cleave, const struct cleave_create_options *options,
+                  uint32_t *domain);
+
+/* --- Consoles --------------------------------------------------------------------------------- */
+
+/* What a domain printed, from byte `*cursor` on, counted from its first: begin with 0. `*size` is
+ * the room in `buffer`, of which CLEAVE_TEXT_MAX are used at most, and then what was given; 0 when
+ * there is no more yet. `*cursor` is then behind it. `*lost`: so many bytes from the cursor on were
+ * gone, as only the last CLEAVE_TERMINAL_KEPT are kept. Also of a domain that has ended; others
+ * read the same. CLEAVE_RANGE: so much it never printed. */
+int cleave_terminal_read(struct cleave_handle *cleave, uint32_t domain, uint64_t *cursor,
+                         void *buffer, size_t *size, uint64_t *lost);
+
+/* Types `*size` bytes, at least 1, on a domain's console; `*size` is then how many it takes, from
+ * the first on: the others are to be typed again later. CLEAVE_DYING: it has ended.
+ * CLEAVE_NOT_MAPPED: it has no console. */
+int cleave_terminal_type(struct cleave_handle *cleave, uint32_t domain, const void *bytes,
+                         size_t *size);
 
 /* --- Life of a domain ------------------------------------------------------------------------- */
 

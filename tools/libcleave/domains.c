@@ -149,8 +149,8 @@ static int put_name(struct cleave_handle *cleave, char to[CLEAVE_NAME_SIZE], con
     return 0;
 }
 
-/* A name that was refused: the rule is more of a help than the argument's value. */
-static int explain_name(struct cleave_handle *cleave, int status, const char *name)
+/* The rule is more of a help than the argument's value. */
+int explain_name(struct cleave_handle *cleave, int status, const char *name)
 {
     struct cleave_error error = cleave->error;
     if (strcmp(error.argument, "name") != 0) {

@@ -22,6 +22,8 @@ struct cleave_handle {
 /* Keeps a failure that is not the hypervisor's; returns -number. */
 int fail_here(struct cleave_handle *cleave, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* A name that was refused: says the rule; returns `status`. */
+int explain_name(struct cleave_handle *cleave, int status, const char *name);
 /* The operation's name in lower case. */
 const char *op_name(unsigned op);
 /* What is wrong and what to do, for each status. */

@@ -100,6 +100,7 @@ const char *op_name(unsigned op)
         [CLEAVE_OP_EVENT] = "event",       [CLEAVE_OP_VERDICT] = "verdict",
         [CLEAVE_OP_YIELD] = "yield",       [CLEAVE_OP_LIST] = "list",
         [CLEAVE_OP_RENAME] = "rename",     [CLEAVE_OP_GRANT] = "grant",
+        [CLEAVE_OP_TERMINAL] = "terminal", [CLEAVE_OP_WINDOW] = "window",
     };
     return op < CLEAVE_OPS ? names[op] : "operation";
 }

@@ -65,6 +65,8 @@ enum cleave_op {
     CLEAVE_OP_LIST = 25,
     CLEAVE_OP_RENAME = 26,
     CLEAVE_OP_GRANT = 27,
+    CLEAVE_OP_TERMINAL = 28,
+    CLEAVE_OP_WINDOW = 29,
     CLEAVE_OPS
 };
 
@@ -314,6 +316,28 @@ struct cleave_grant {
 #define CLEAVE_RIGHT_LOOK 2u /* STAT, LOOKUP */
 #define CLEAVE_RIGHT_HOLD 4u /* PAUSE, UNPAUSE */
 
+/* TERMINAL: reads what a domain printed, or types for it. Bytes are counted from its first; of
+ * those the last CLEAVE_TERMINAL_KEPT are kept. */
+struct cleave_terminal {
+    uint32_t domain;
+    uint32_t flags;  /* CLEAVE_TERMINAL_* */
+    uint64_t cursor; /* in: the first byte that is wanted; out: behind the last that was given */
+    uint64_t lost;   /* out: bytes from there on that are gone */
+    uint64_t buffer; /* guest-linear, the caller's */
+    uint32_t size;   /* room, or bytes to type, 1..CLEAVE_TEXT_MAX; out: given, or taken */
+    uint32_t reserved;
+};
+#define CLEAVE_TERMINAL_TYPE 1u
+#define CLEAVE_TERMINAL_KEPT 4032u
+
+/* WINDOW: the pages that a guest and the hypervisor share (identity page, console ring), for a
+ * domain that was never started. */
+struct cleave_window {
+    uint32_t domain;
+    uint32_t reserved;
+    uint64_t memory; /* bytes that Xen's calls are to tell as its memory */
+};
+
 #define CLEAVE_ABI_SIZE(type, size)                                                                \
     _Static_assert(sizeof(struct type) == (size), #type " has the size that the ABI says")
 #define CLEAVE_ABI_AT(type, field, offset)                                                         \
@@ -366,5 +390,11 @@ CLEAVE_ABI_AT(cleave_list, name, 40);
 CLEAVE_ABI_SIZE(cleave_rename, 72);
 CLEAVE_ABI_AT(cleave_rename, name, 8);
 CLEAVE_ABI_SIZE(cleave_grant, 16);
+CLEAVE_ABI_SIZE(cleave_terminal, 40);
+CLEAVE_ABI_AT(cleave_terminal, cursor, 8);
+CLEAVE_ABI_AT(cleave_terminal, buffer, 24);
+CLEAVE_ABI_AT(cleave_terminal, size, 32);
+CLEAVE_ABI_SIZE(cleave_window, 16);
+CLEAVE_ABI_AT(cleave_window, memory, 8);
 
 #endif

@@ -162,10 +162,11 @@ static void reserved(void)
 #define FIELD(op, type)                                                                            \
     {CLEAVE_OP_##op, sizeof(struct cleave_##type), offsetof(struct cleave_##type, reserved),       \
      sizeof(((struct cleave_##type *)0)->reserved)}
-        FIELD(CONSOLE, console), FIELD(MAP, map),        FIELD(UNMAP, map),
-        FIELD(PROTECT, map),     FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
-        FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
-        FIELD(LIST, list),       FIELD(RENAME, rename),  FIELD(GRANT, grant),
+        FIELD(CONSOLE, console),   FIELD(MAP, map),        FIELD(UNMAP, map),
+        FIELD(PROTECT, map),       FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
+        FIELD(RESET, domain),      FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
+        FIELD(LIST, list),         FIELD(RENAME, rename),  FIELD(GRANT, grant),
+        FIELD(TERMINAL, terminal), FIELD(WINDOW, window),
     };
     static unsigned char bytes[sizeof(struct cleave_stat)];
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -196,6 +197,71 @@ static uint32_t find(const char *name, struct cleave_list *list)
         CHECK_EQ(CLEAVE(CLEAVE_OP_LIST, list), CLEAVE_OK);
     } while (list->domain != 0 && (list->state == 0 || !same(list->name, name)));
     return list->domain;
+}
+
+static void terminals(void)
+{
+    static char text[CLEAVE_TEXT_MAX];
+    const uint32_t self = CLEAVE_DOMAIN_SELF;
+    struct cleave_terminal terminal = {
+        .domain = self, .buffer = (uint64_t)text, .size = sizeof(text)};
+    struct cleave_snapshot snapshot = {.domain = self, .name = "silent"};
+    struct cleave_create create = {.name = "mute", .limit = UINT64_MAX, .vcpus = 1};
+
+    CHECK_EQ(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_OK); /* it printed nothing there */
+    CHECK(terminal.size == 0 && terminal.cursor == 0 && terminal.lost == 0);
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_COUNT, "size");
+    terminal.size = CLEAVE_TEXT_MAX + 1;
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_COUNT, "size");
+    CHECK_EQ(last_error().high, CLEAVE_TEXT_MAX);
+    terminal.size = 1;
+    terminal.flags = 2;
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_INVALID, "flags");
+    terminal.flags = 0;
+    terminal.cursor = 1;
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_RANGE, "cursor");
+    terminal.domain = 4711;
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_NO_CAP, "domain");
+    terminal.flags = CLEAVE_TERMINAL_TYPE;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    terminal.domain = create.domain; /* which has no window */
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_NOT_MAPPED, "domain");
+    destroy(create.domain);
+    terminal.domain = self;
+    terminal.buffer = 8 * GIB;
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_FAULT, "buffer");
+    CHECK_EQ(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_OK);
+    terminal.domain = snapshot.snapshot;
+    named(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_FROZEN, "domain");
+    destroy(snapshot.snapshot);
+}
+
+static void windows(void)
+{
+    struct cleave_create create = {.name = "window", .limit = UINT64_MAX, .vcpus = 1};
+    struct cleave_window window = {.domain = CLEAVE_DOMAIN_SELF, .memory = 2 * MIB};
+    struct cleave_snapshot snapshot = {.name = "glass"};
+
+    named(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_EXISTS, "domain"); /* it runs */
+    window.memory++;
+    named(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_ALIGN, "memory");
+    window.memory = 2 * MIB;
+    window.domain = 4711;
+    named(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_NO_CAP, "domain");
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+    snapshot.domain = create.domain;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_OK);
+    window.domain = snapshot.snapshot;
+    named(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_FROZEN, "domain");
+    window.domain = create.domain;
+    CHECK_EQ(map(create.domain, 0xfeff8000, PAGE, SHARED, RW, 0), CLEAVE_OK);
+    named(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_EXISTS, "at"); /* a mixture */
+    struct cleave_map unmap = {.domain = create.domain, .at = 0xfeff8000, .size = PAGE};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_UNMAP, &unmap), CLEAVE_OK);
+    CHECK_EQ(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_OK);
+    named(CLEAVE(CLEAVE_OP_WINDOW, &window), CLEAVE_EXISTS, "domain"); /* it has one */
+    destroy(snapshot.snapshot);
+    destroy(create.domain);
 }
 
 static void lists(void)
@@ -314,6 +380,8 @@ void guest_story(void)
     domains();
     snapshots();
     lists();
+    terminals();
+    windows();
     limits();
     audit_clean();
 }

@@ -60,7 +60,10 @@ static _Noreturn void child(void)
                                                sizeof(struct cleave_verdict),
                                                0,
                                                sizeof(struct cleave_list),
-                                               sizeof(struct cleave_rename)};
+                                               sizeof(struct cleave_rename),
+                                               sizeof(struct cleave_grant),
+                                               sizeof(struct cleave_terminal),
+                                               sizeof(struct cleave_window)};
     static uint64_t arguments[256];
     volatile uint64_t *count = word(64 * MIB);
 

@@ -812,6 +812,59 @@ static void consoles(void)
     CHECK_EQ(xen_call(__HYPERVISOR_console_io, CONSOLEIO_read, 10, NOT_CANONICAL), 0);
 }
 
+/* What it printed, read as from outside, and what is typed for it. */
+static void terminals(void)
+{
+    static char text[CLEAVE_TEXT_MAX], printed[10000];
+    volatile struct xencons_interface *ring = CONSOLE_RING;
+    struct cleave_terminal terminal = {
+        .domain = CLEAVE_DOMAIN_SELF, .buffer = (uint64_t)text, .size = sizeof(text)};
+
+    for (unsigned i = 0; i < sizeof(printed); i++) {
+        printed[i] = (char)('a' + i % 26);
+    }
+    CHECK_EQ(xen_call(__HYPERVISOR_console_io, CONSOLEIO_write, sizeof(printed), (uint64_t)printed),
+             0);
+    CHECK_EQ(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_OK);
+    uint64_t end = terminal.cursor;
+    CHECK_EQ(terminal.size, CLEAVE_TERMINAL_KEPT);
+    CHECK_EQ(terminal.lost, end - CLEAVE_TERMINAL_KEPT);
+    CHECK(same(text, printed + sizeof(printed) - CLEAVE_TERMINAL_KEPT, CLEAVE_TERMINAL_KEPT));
+    terminal.size = 1;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_OK);
+    CHECK(terminal.size == 0 && terminal.cursor == end && terminal.lost == 0);
+    CHECK_EQ(xen_call(__HYPERVISOR_console_io, CONSOLEIO_write, 3, (uint64_t) "123"), 0);
+    terminal.size = 2;
+    terminal.cursor = end - 1;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_OK);
+    CHECK(terminal.size == 2 && terminal.cursor == end + 1 && terminal.lost == 0);
+    CHECK(text[0] == printed[sizeof(printed) - 1] && text[1] == '1');
+    terminal.size = 10;
+    CHECK_EQ(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_OK);
+    CHECK(terminal.size == 2 && terminal.cursor == end + 3 && same(text, "23", 2));
+
+    mask(CONSOLE_PORT);
+    uint32_t before = ring->in_prod;
+    ring->in_cons = before;
+    terminal = (struct cleave_terminal){.domain = CLEAVE_DOMAIN_SELF,
+                                        .flags = CLEAVE_TERMINAL_TYPE,
+                                        .buffer = (uint64_t)printed,
+                                        .size = CLEAVE_TEXT_MAX};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_TERMINAL, &terminal), CLEAVE_OK);
+    CHECK(terminal.size >= 64 && terminal.size < CLEAVE_TEXT_MAX); /* as many as it takes */
+    while (!pending(CONSOLE_PORT)) {
+        relax();
+    }
+    CHECK_EQ(ring->in_prod - before, terminal.size);
+    for (uint32_t i = 0; i < terminal.size; i++) {
+        CHECK_EQ(ring->in[(before + i) % sizeof(ring->in)], printed[i]);
+    }
+    ring->in_cons = ring->in_prod;
+    __atomic_fetch_and(&shared->evtchn_pending[0], ~(UINT64_C(1) << CONSOLE_PORT),
+                       __ATOMIC_SEQ_CST);
+    __atomic_fetch_and(&shared->evtchn_mask[0], ~(UINT64_C(1) << CONSOLE_PORT), __ATOMIC_SEQ_CST);
+}
+
 /* --- Ways to call ----------------------------------------------------------------------------- */
 
 extern const char user_entry[];
@@ -1128,6 +1181,7 @@ void guest_story(void)
     timers();
     polls();
     consoles();
+    terminals();
     ways_to_call();
     audit_clean();
     ends();

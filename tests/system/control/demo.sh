@@ -13,7 +13,7 @@ show() { # show COMMAND...: as somebody types it
 
 # said PATTERN: what the template wrote last of this, in \1; waits until it is there
 said() {
-    until cleave console template </dev/null 2>/dev/null | tr -d '\r' | sed -n "s/.*cleave: $1.*/\\1/p" | tail -n 1 |
+    until cleave console --once template 2>/dev/null | tr -d '\r' | sed -n "s/.*cleave: $1.*/\\1/p" | tail -n 1 |
         grep .; do
         sleep 1
     done

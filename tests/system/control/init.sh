@@ -36,6 +36,8 @@ This is the control domain, a stock Debian kernel. "template" goes on writing; t
   cleave stat template             what it holds alone and shares
   cleave map fork-5                by which leaves its memory is mapped
   cleave destroy --all-children template
+  cleave create --kernel=/guest/vmlinuz --initrd=/guest/initrd --cmdline="console=hvc0" --memory=256M --name=mine
+  cleave console mine              what it printed
   cleave --help                    all commands
 "poweroff" ends this domain. Three Ctrl-A lead to the debug console, and then to each domain; "stop" there ends all.
 END

@@ -18,7 +18,7 @@ has() {
     cat /tmp/out
 }
 
-until cleave console worker </dev/null 2>/dev/null | grep -q 'forked from here on'; do
+until cleave console --once worker 2>/dev/null | grep -q 'forked from here on'; do
     sleep 1
 done
 has 'hypervisor: revision' cleave version
