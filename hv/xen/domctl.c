@@ -200,17 +200,15 @@ static int64_t create(struct xen_call *call, struct xen_domctl *op)
 static int64_t set_max_mem(struct xen_call *call, struct domain *domain, uint64_t kib)
 {
     uint64_t pages = kib / (PAGE_SIZE / 1024);
-    struct space *space = domain_use(domain);
-    if (space == NULL) {
+    if (domain_use(domain) == NULL) {
         return -XEN_ESRCH;
     }
     uint64_t limit = pages + pages / 256 + 64 + 8u * domain->vcpu_count;
-    enum cleave_status status =
-        kib > UINT64_MAX / 2048
-            ? CLEAVE_RANGE
-            : account_set_limit(call->ctx, space->payer.pool, space->payer.account, limit);
-    if (status == CLEAVE_OK) {
-        domain->pages_max = pages;
+    enum cleave_status status = kib > UINT64_MAX / 2048 ? CLEAVE_RANGE : CLEAVE_AGAIN;
+    if (status == CLEAVE_AGAIN && klock_try(&domain->busy)) {
+        status = xen_set_limit(call->ctx, domain, limit);
+        domain->pages_max = status == CLEAVE_OK ? pages : domain->pages_max;
+        klock_release(&domain->busy);
     }
     domain_unuse(domain);
     return xen_error(status);
@@ -243,7 +241,8 @@ static int64_t destroy(struct xen_call *call, struct domain *domain)
     return xen_error(status);
 }
 
-static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct domain *domain)
+static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct domain *domain,
+                         bool again)
 {
     struct call operation = {.ctx = call->ctx};
     if (domain == call->domain && op->cmd != XEN_DOMCTL_getdomaininfo) {
@@ -260,6 +259,8 @@ static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct do
         return xen_perform(call, domain, &operation, op_unpause);
     case XEN_DOMCTL_destroydomain:
         return destroy(call, domain);
+    case XEN_DOMCTL_shadow_op:
+        return xen_log_dirty(call, domain, &op->u.shadow_op, again);
     case XEN_DOMCTL_max_vcpus:
         return op->u.max_vcpus.max == domain->vcpu_count ? 0 : -XEN_EINVAL;
     case XEN_DOMCTL_max_mem:
@@ -286,7 +287,7 @@ static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct do
     }
 }
 
-int64_t xen_domctl(struct xen_call *call)
+static int64_t operate(struct xen_call *call, bool again)
 {
     struct xen_domctl op;
     uint64_t at = call->argument[0];
@@ -306,6 +307,9 @@ int64_t xen_domctl(struct xen_call *call)
     if (result != 0) {
         return result;
     }
+    if (again && op.cmd != XEN_DOMCTL_shadow_op) {
+        return -XEN_EOPNOTSUPP; /* no other goes on so */
+    }
     if (op.cmd == XEN_DOMCTL_createdomain) {
         result = create(call, &op);
         return result == 0 ? xen_put(call, at, &op, sizeof(op)) : result;
@@ -316,7 +320,10 @@ int64_t xen_domctl(struct xen_call *call)
     if (domain == NULL) {
         return -XEN_ESRCH;
     }
-    result = on_domain(call, &op, domain);
+    result = on_domain(call, &op, domain, again);
     domain_put(call->ctx, domain);
     return result == 0 ? xen_put(call, at, &op, sizeof(op)) : result;
 }
+
+int64_t xen_domctl(struct xen_call *call) { return operate(call, false); }
+int64_t xen_domctl_again(struct xen_call *call) { return operate(call, true); }

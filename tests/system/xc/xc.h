@@ -60,4 +60,13 @@ uint32_t create(uint32_t domid, unsigned vcpus);
 uint32_t fork_template(uint32_t domid);
 void destroy(uint32_t domid);
 
+/* A domain of one vcpu with `pages` pages from 0 on, as many as it may have: the first 512 small
+ * ones, the others in blocks of 2 MiB. Code that is put at TINY_CODE sees the first 1 GiB as it is.
+ * tiny_start() lets it begin there, when it is unpaused. */
+enum { TINY_TOP = 1, TINY_MIDDLE, TINY_BOTTOM, TINY_CODE, TINY_FREE }; /* pages */
+uint32_t tiny_make(unsigned pages, const void *code, size_t size);
+void tiny_start(uint32_t domid);
+/* Pages of a domain, mapped here; munmap() takes them away. It ends where that fails. */
+uint8_t *map_pages(uint32_t domid, unsigned first, unsigned count, int protection);
+
 #endif
