@@ -163,6 +163,7 @@ struct domain {
     uint64_t clock_stopped;  /* TSC since which its clock stands still; 0: it goes; guest_clock.h */
     uint64_t base_tsc, base_tsc_offset; /* when the base was made that reset goes back to */
     uint8_t clock_runs;                 /* also while it is paused */
+    uint8_t no_interrupts;              /* a fork that is to hear of none, nor of NMIs */
     uint8_t has_window;                 /* its memory map has the pages of XEN_WINDOW */
     struct xen_domain *xen;             /* hv/xen/; null: it made no such call yet */
     struct xen_domain *saved_xen;

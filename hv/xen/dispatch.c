@@ -73,9 +73,12 @@ static const struct xen_domain fresh = {
     .port = {[XEN_CONSOLE_PORT] = {.kind = XEN_PORT_CONSOLE}},
 };
 
-static enum cleave_status make(struct mm_ctx *ctx, struct domain *domain)
+enum cleave_status xen_make(struct mm_ctx *ctx, struct domain *domain)
 {
     pfn_t frame;
+    if (__atomic_load_n(&domain->xen, __ATOMIC_ACQUIRE) != NULL) {
+        return CLEAVE_OK;
+    }
     enum cleave_status status = object_alloc(ctx, &domain->space->payer, &frame);
     if (status != CLEAVE_OK) {
         return status;
@@ -201,7 +204,7 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         return true;
     }
     sched_expect(vcpu);
-    if (vcpu->domain->xen == NULL && make(ctx, vcpu->domain) != CLEAVE_OK) {
+    if (xen_make(ctx, vcpu->domain) != CLEAVE_OK) {
         regs->rax = (uint64_t)-XEN_ENOMEM;
         return true;
     }

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xencall.h>
 #include <xenctrl.h>
 
 #define PAGE 4096u
@@ -48,6 +49,14 @@ extern unsigned failed;
         CHECK((call) < 0);                                                                         \
         CHECK_EQ(errno, number);                                                                   \
     } while (0)
+
+/* For calls that libxenctrl has no name for, or would not make so. raw_domctl() gives the version
+ * that `op` names; what it was told is in `op` then. */
+extern xencall_handle *raw;
+int raw_domctl(struct xen_domctl *op);
+int raw_sysctl(struct xen_sysctl *op);
+/* `pages` pages that hypercalls may name; it ends where there are none. */
+void *raw_buffer(size_t pages);
 
 /* What the program does. */
 void test(void);
