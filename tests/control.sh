@@ -3,7 +3,8 @@
 # control.sh CASE: boots a stock Debian as control domain beside a Linux guest on QEMU, and runs programs of
 # tests/system/xc/ in it, one after the other. control.sh --list: the cases.
 #   qemu     all of them, and the command cleave
-#   restart  one of them; the control domain ends and is started again while the guests go on, and runs it once more
+#   restart  two of them; the control domain ends, with maps that it holds, and is started again while the guests go on,
+#            and runs them once more
 # CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; the console is printed when one failed, or with V=1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -15,7 +16,7 @@ fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 only=
-[ "$1" != restart ] || only=only=life
+[ "$1" != restart ] || only=only=life,maps
 cat >"$folder/boot.conf" <<EOF
 pool main size=all
 domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 $only"
@@ -45,6 +46,7 @@ lines() { # lines COUNT PATTERN: so many are like that
 }
 if [ "$1" = restart ]; then
     lines 2 '^--- life: status 0$'
+    lines 2 '^--- maps: status 0$'
     lines 2 '^domain 32751 control: powered off'
 else
     for source in tests/system/control/cleave.sh tests/system/xc/*.c; do
