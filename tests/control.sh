@@ -4,7 +4,8 @@
 # one after the other. control.sh --list: the cases.
 #   qemu     those of tests/system/xc/, and the command cleave
 #   bochs    the command in its short form, on the other machine
-#   restart  one of them; the control domain ends and is started again while the guests go on, and runs it once more
+#   restart  two of them; the control domain ends, with maps that it holds, and is started again while the guests go on,
+#            and runs them once more
 # CLEAVE_IMAGE names another image; the console is printed when one failed, or with V=1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -21,7 +22,7 @@ image=build/gcc-debug/cleave.elf
 only=
 case $1 in
 qemu) ;;
-restart) only=only=life ;;
+restart) only=only=life,maps ;;
 bochs)
     machine=bochs
     limits="-m 1536 -s 1 -t 1500"
@@ -62,6 +63,7 @@ if [ "$1" = bochs ]; then
     lines 1 '^--- short: status 0$'
 elif [ "$1" = restart ]; then
     lines 2 '^--- life: status 0$'
+    lines 2 '^--- maps: status 0$'
     lines 2 '^domain 32751 control: powered off'
 else
     for source in tests/system/control/cleave.sh tests/system/control/create.sh tests/system/control/short.sh \

@@ -74,6 +74,9 @@ static void inject(struct mm_ctx *ctx, struct vcpu *vcpu)
     }
 
     lapic_set_cr8(lapic, vcpu->hvm.cr8);
+    if (vcpu->domain->no_interrupts) {
+        return;
+    }
     if (lapic->nmi && hvm->can_take_nmi(&vcpu->hvm)) {
         lapic->nmi = 0;
         hvm->inject(&vcpu->hvm, EVENT_NMI, 0);

@@ -536,6 +536,9 @@ enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, str
         channel_destroy(ctx, domain->channel);
         domain->channel = NULL;
     }
+    if (status == CLEAVE_OK) {
+        status = xen_log_end(ctx, domain);
+    }
     if (status == CLEAVE_OK && domain->space != NULL) {
         vcpus_free(ctx, domain);
         frames_free(ctx, domain);

@@ -108,6 +108,17 @@ struct vcpu {
 };
 _Static_assert(sizeof(struct vcpu) <= PAGE_SIZE, "a vcpu object is one frame");
 
+/* What was written since when; hv/xen/log_dirty.c. Under the domain's `busy`. */
+struct domain_log {
+    struct space *clean; /* the memory as it was then; null: it is not asked */
+    struct space *next;  /* as it was when the call began that is under way, of those that clean */
+    struct space *old;   /* being destroyed */
+    uint64_t serial;     /* of the call that is under way, */
+    uint64_t at;         /* the page up to which it is done, */
+    uint64_t dirty;      /* and the pages that it found */
+    uint64_t limit;      /* frames of the domain's quota without it */
+};
+
 struct domain {
     uint32_t id;
     uint32_t references; /* atomic: table, calls, children */
@@ -153,9 +164,11 @@ struct domain {
     uint64_t clock_stopped;  /* TSC since which its clock stands still; 0: it goes; guest_clock.h */
     uint64_t base_tsc, base_tsc_offset; /* when the base was made that reset goes back to */
     uint8_t clock_runs;                 /* also while it is paused */
+    uint8_t no_interrupts;              /* a fork that is to hear of none, nor of NMIs */
     uint8_t has_window;                 /* its memory map has the pages of XEN_WINDOW */
     struct xen_domain *xen;             /* hv/xen/; null: it made no such call yet */
     struct xen_domain *saved_xen;
+    struct domain_log log;
     struct grants *grants; /* grant.h; null: none were given yet */
     struct klock grants_lock;
     struct terminal *terminal; /* null: it wrote nothing yet */

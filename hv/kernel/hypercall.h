@@ -24,6 +24,7 @@ struct call {
     bool set_results;
     struct stat_mark asked; /* of a fork: when it began */
     struct domain *into;    /* of a fork of one: the empty domain whose place it takes; or null */
+    bool no_interrupts;     /* of a fork: its vcpus take no interrupts */
     uint8_t reset_what;     /* of call_reset(): CALL_RESET_* */
     union {
         struct cleave_version version;

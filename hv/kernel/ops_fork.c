@@ -96,6 +96,7 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     }
     (*out)->origin = from->id;
     (*out)->has_window = from->has_window;
+    (*out)->no_interrupts = call->no_interrupts;
     (*out)->pages = from->pages;
     (*out)->pages_max = from->pages_max;
     if (call->into != NULL) {

@@ -81,7 +81,8 @@ static enum need prepare_grain(struct fault *f, const struct walk *walk)
     if (status != CLEAVE_OK) {
         return fault_fail(f, status);
     }
-    for (uint64_t i = 0; i < pages && pages > 1 && f->space->attachment_count == 0; i++) {
+    bool alone = pages == 1 || f->space->by_page || f->space->attachment_count != 0;
+    for (uint64_t i = 0; i < pages && !alone; i++) {
         gfn_t at = gfn(first.v + i);
         if (at.v == f->at.v || level_slot(at, 0) / pages != level_slot(f->at, 0) / pages ||
             !copies_along(f, walk, at)) {
@@ -314,7 +315,7 @@ static enum need copy_leaf(struct fault *f, struct walk *walk)
         return prepare_grain(f, walk);
     }
     if (walk->level == 1 && f->region.whole && f->payer->reserved == 0 &&
-        f->space->attachment_count == 0 && in_extent(f, first, 1)) {
+        f->space->attachment_count == 0 && !f->space->by_page && in_extent(f, first, 1)) {
         pfn_t to;
         if (pool_alloc(f->ctx, f->payer, 1, FRAME_DATA, &to) == CLEAVE_OK) {
             enum cleave_status status =

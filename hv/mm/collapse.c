@@ -33,7 +33,8 @@ struct collapse {
 void collapse_note(struct space *space, const struct walk *walk)
 {
     pfn_t aside = pfn(frame_of(walk->table, 0)->rmap);
-    if (walk->level != 0 || space->collapse_at == 0 || !pool_is_aside(aside, walk->table)) {
+    if (walk->level != 0 || space->collapse_at == 0 || space->by_page ||
+        !pool_is_aside(aside, walk->table)) {
         return;
     }
     /* A grain, or another vcpu's copy, may step over the number itself. */
@@ -77,7 +78,7 @@ static enum cleave_status check_block(struct collapse *c)
     bool policy = c->region.policy == REGION_PRIVATE || c->region.policy == REGION_WIPE ||
                   c->region.policy == REGION_ABSENT || c->region.policy == REGION_PAGED;
     if (extent.start.v > block.start.v || extent.end.v < block.end.v || !policy ||
-        c->region.notify || c->space->payer.reserved != 0 ||
+        c->region.notify || c->space->by_page || c->space->payer.reserved != 0 ||
         attachment_next(c->space, NULL, block) != NULL) {
         return mm_fail(c->ctx, CLEAVE_BUSY, "at", c->base.v << PAGE_SHIFT, 1, 0);
     }

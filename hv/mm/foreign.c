@@ -365,9 +365,10 @@ void foreign_follow(struct mm_ctx *ctx, struct space *owner, gfn_t at)
 }
 
 /* Takes the write bits from the leaves of up to FOREIGN_CHUNK records from `r` on that one mapper
- * has, flushed once; returns the last. */
+ * has, flushed once; `forget`: they are no pins any more. Returns the last. */
 static struct foreign_record *protect_maps(struct mm_ctx *ctx, struct space *owner,
-                                           struct foreign_record *r, struct gfn_range range)
+                                           struct foreign_record *r, struct gfn_range range,
+                                           bool forget)
 {
     struct space *mapper = r->a.mapper;
     struct foreign_record *last = r;
@@ -382,6 +383,9 @@ static struct foreign_record *protect_maps(struct mm_ctx *ctx, struct space *own
         walk_end(ctx, &walk);
         last = r;
         r = foreign_record_next(owner, r, range, true);
+        if (forget) {
+            foreign_record_set(last, false, false);
+        }
     }
     flush_need(&batch);
     flush_finish(ctx, &batch);
@@ -389,7 +393,8 @@ static struct foreign_record *protect_maps(struct mm_ctx *ctx, struct space *own
     return last;
 }
 
-void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range range)
+static void protect_range(struct mm_ctx *ctx, struct space *owner, struct gfn_range range,
+                          bool forget)
 {
     struct foreign_record *r = NULL;
     foreign_begin(ctx);
@@ -400,9 +405,19 @@ void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range r
         if (r == NULL) {
             break;
         }
-        r = protect_maps(ctx, owner, r, range);
+        r = protect_maps(ctx, owner, r, range, forget);
     }
     foreign_end(ctx);
+}
+
+void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range range)
+{
+    protect_range(ctx, owner, range, false);
+}
+
+void foreign_unwrite(struct mm_ctx *ctx, struct space *owner)
+{
+    protect_range(ctx, owner, (struct gfn_range){gfn(0), gfn(GUEST_PAGES)}, true);
 }
 
 /* --- Writes through a map --------------------------------------------------------------------- */

@@ -376,6 +376,13 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
     return status;
 }
 
+void space_copy_by_page(struct mm_ctx *ctx, struct space *space, bool set)
+{
+    write_lock(ctx, &space->lock, RANK_SPACE);
+    space->by_page = set;
+    write_unlock(ctx, &space->lock, RANK_SPACE);
+}
+
 enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint64_t limit,
                                   struct space **out)
 {

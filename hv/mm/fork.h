@@ -35,6 +35,13 @@ enum cleave_status space_fork(struct mm_ctx *ctx, struct space *parent, unsigned
 enum cleave_status space_snapshot(struct mm_ctx *ctx, struct space *space, uint64_t limit,
                                   struct space **out) MUST_CHECK;
 
+/* While it is set, a page of the space gets another frame only by a write to it, or when it had
+ * none: no copies of whole blocks or grains, and no collapse (CLEAVE_BUSY). So a diff with a
+ * snapshot that was made meanwhile finds the pages that were written since, and no other. Forks do
+ * not inherit it.
+ */
+void space_copy_by_page(struct mm_ctx *ctx, struct space *space, bool set);
+
 /*
  * Takes a fork back to its base: drops what it has written since. Its vcpus are stopped.
  * Preemptible, O(written). `keep` ranges (may be null, count <= RESET_KEEP_MAX) have their pages

@@ -121,6 +121,9 @@ enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t
  * bit, flushed; the next write through them asks again. To be called before the operation returns,
  * with no lock held. */
 void foreign_protect(struct mm_ctx *ctx, struct space *owner, struct gfn_range range);
+/* Maps of all of the owner's pages lose their write bit, flushed, and are no pins until they are
+ * written through again: a snapshot that is made now shares the pages. With no lock held. */
+void foreign_unwrite(struct mm_ctx *ctx, struct space *owner);
 
 /* --- For fork.c, space.c and audit.c ---------------------------------------------------------- */
 

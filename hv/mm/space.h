@@ -89,6 +89,7 @@ struct space {
     uint8_t op;           /* enum space_op */
     uint8_t op_phase;     /* enum space_phase */
     uint8_t grain;        /* log2 of the pages copied at a time: 0..4 */
+    uint8_t by_page;      /* see space_copy_by_page() */
     uint8_t vcpus;        /* for the reservation formula */
     uint16_t collapse_at; /* private parts at which a fault asks for collapse; 0: never */
     uint16_t collapsing;  /* a collapse is under way; see collapse.c */

@@ -43,6 +43,9 @@ bool xen_as_kept(const struct domain *domain);
 /* Its clock went on without it, or it is another's copy: it learns the true time. */
 void xen_refresh(struct domain *domain);
 
+/* A domain that goes: what is kept to tell what it wrote. CLEAVE_AGAIN until done. */
+enum cleave_status xen_log_end(struct mm_ctx *ctx, struct domain *domain) MUST_CHECK;
+
 /* Tells a control domain that another one has ended or is gone: VIRQ_DOM_EXC. It is in use. */
 void xen_tell_end(struct domain *control);
 /* Characters typed for a domain. Returns how many it takes. */
@@ -55,6 +58,7 @@ struct xen_call {
     struct vcpu *vcpu;
     struct domain *domain;
     struct xen_domain *xen;
+    uint64_t number;
     uint64_t argument[6];
 };
 
@@ -71,10 +75,14 @@ static inline bool xen_repeats(int64_t result)
 
 typedef int64_t xen_op_t(struct xen_call *call);
 xen_op_t xen_memory_op, xen_physmap_op, xen_multicall, xen_version_op, xen_console_io, xen_vcpu_op,
-    xen_sched_op, xen_event_channel_op, xen_hvm_op, xen_platform_op, xen_sysctl, xen_domctl;
-/* The operation of that number; what it changed in `argument` is where it goes on when it is to be
- * executed again. */
-int64_t xen_operate(struct xen_call *call, uint64_t number);
+    xen_sched_op, xen_event_channel_op, xen_hvm_op, xen_platform_op, xen_sysctl, xen_domctl,
+    xen_domctl_again, xen_memory_map, xen_machine_map, xen_set_memory_map;
+/* The operation of call->number; what it changed in that and in `argument` is where it goes on when
+ * it is to be executed again. */
+int64_t xen_operate(struct xen_call *call);
+
+/* The domain has `xen` from then on. CLEAVE_NO_MEMORY, CLEAVE_QUOTA. */
+enum cleave_status xen_make(struct mm_ctx *ctx, struct domain *domain) MUST_CHECK;
 
 /* The domain's number in Xen's ABI: 0 for the control domain. */
 uint32_t xen_domid(const struct domain *domain);

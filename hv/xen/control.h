@@ -28,6 +28,13 @@ int64_t xen_error(enum cleave_status status);
  * XEN_AGAIN, XEN_WAIT. */
 int64_t xen_perform(struct xen_call *call, struct domain *domain, struct call *operation, op_t *op);
 
+/* What a domain wrote, log_dirty.c. `again`: as in Xen, a call that goes on is another hypercall,
+ * whose second argument says which of the domain's it was. */
+int64_t xen_log_dirty(struct xen_call *call, struct domain *domain, struct xen_domctl_shadow_op *op,
+                      bool again);
+/* The domain's quota; how much it may have, as its maker said, is to be in Xen's books. */
+enum cleave_status xen_set_limit(struct mm_ctx *ctx, struct domain *domain, uint64_t frames);
+
 /* The state of vcpus, hvm_context.c: those of the operations on `domain` that say so. */
 int64_t xen_get_context(struct xen_call *call, struct domain *domain,
                         struct xen_domctl_hvmcontext *op);

@@ -20,6 +20,7 @@ static xen_op_t *const operations[] = {
     [__HYPERVISOR_hvm_op] = xen_hvm_op,
     [__HYPERVISOR_sysctl] = xen_sysctl,
     [__HYPERVISOR_domctl] = xen_domctl,
+    [__HYPERVISOR_arch_1] = xen_domctl_again,
 };
 #define OPERATIONS (sizeof(operations) / sizeof(operations[0]))
 
@@ -72,9 +73,12 @@ static const struct xen_domain fresh = {
     .port = {[XEN_CONSOLE_PORT] = {.kind = XEN_PORT_CONSOLE}},
 };
 
-static enum cleave_status make(struct mm_ctx *ctx, struct domain *domain)
+enum cleave_status xen_make(struct mm_ctx *ctx, struct domain *domain)
 {
     pfn_t frame;
+    if (__atomic_load_n(&domain->xen, __ATOMIC_ACQUIRE) != NULL) {
+        return CLEAVE_OK;
+    }
     enum cleave_status status = object_alloc(ctx, &domain->space->payer, &frame);
     if (status != CLEAVE_OK) {
         return status;
@@ -175,8 +179,9 @@ void xen_refresh(struct domain *domain)
 
 /* --- A call ----------------------------------------------------------------------------------- */
 
-int64_t xen_operate(struct xen_call *call, uint64_t number)
+int64_t xen_operate(struct xen_call *call)
 {
+    uint64_t number = call->number;
     if (number < XEN_CALLS) {
         __atomic_fetch_add(&call->xen->calls[number], 1, __ATOMIC_RELAXED);
     }
@@ -191,6 +196,7 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         .ctx = ctx,
         .vcpu = vcpu,
         .domain = vcpu->domain,
+        .number = number,
         .argument = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9}};
 
     if ((number >= OPERATIONS || operations[number] == NULL) && vcpu->domain->xen == NULL) {
@@ -198,12 +204,12 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         return true;
     }
     sched_expect(vcpu);
-    if (vcpu->domain->xen == NULL && make(ctx, vcpu->domain) != CLEAVE_OK) {
+    if (xen_make(ctx, vcpu->domain) != CLEAVE_OK) {
         regs->rax = (uint64_t)-XEN_ENOMEM;
         return true;
     }
     call.xen = vcpu->domain->xen;
-    int64_t result = xen_operate(&call, number);
+    int64_t result = xen_operate(&call);
     if (result == XEN_WAIT && vcpu->sleep == SLEEP_NONE) {
         vcpu->sleep = SLEEP_CORE;
     }
@@ -211,6 +217,7 @@ bool xen_hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t number)
         vcpu->sleep = SLEEP_QUOTA;
     }
     if (xen_repeats(result)) {
+        regs->rax = call.number;
         regs->rdi = call.argument[0];
         regs->rsi = call.argument[1];
         regs->rdx = call.argument[2];

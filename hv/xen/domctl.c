@@ -11,6 +11,8 @@
 #include "guest_clock.h"
 #include "sched.h"
 
+#define PAGE_TYPES_MAX 1024u /* as many as Xen takes at a time */
+
 /* --- Domains by number ------------------------------------------------------------------------ */
 
 struct domain *xen_domain_get(struct xen_call *call, uint32_t domid)
@@ -200,17 +202,15 @@ static int64_t create(struct xen_call *call, struct xen_domctl *op)
 static int64_t set_max_mem(struct xen_call *call, struct domain *domain, uint64_t kib)
 {
     uint64_t pages = kib / (PAGE_SIZE / 1024);
-    struct space *space = domain_use(domain);
-    if (space == NULL) {
+    if (domain_use(domain) == NULL) {
         return -XEN_ESRCH;
     }
     uint64_t limit = pages + pages / 256 + 64 + 8u * domain->vcpu_count;
-    enum cleave_status status =
-        kib > UINT64_MAX / 2048
-            ? CLEAVE_RANGE
-            : account_set_limit(call->ctx, space->payer.pool, space->payer.account, limit);
-    if (status == CLEAVE_OK) {
-        domain->pages_max = pages;
+    enum cleave_status status = kib > UINT64_MAX / 2048 ? CLEAVE_RANGE : CLEAVE_AGAIN;
+    if (status == CLEAVE_AGAIN && klock_try(&domain->busy)) {
+        status = xen_set_limit(call->ctx, domain, limit);
+        domain->pages_max = status == CLEAVE_OK ? pages : domain->pages_max;
+        klock_release(&domain->busy);
     }
     domain_unuse(domain);
     return xen_error(status);
@@ -235,6 +235,36 @@ static int64_t vcpu_info(struct domain *domain, struct xen_domctl_getvcpuinfo *i
     return result;
 }
 
+/* Which of so many pages there are: as Xen tells of a domain whose tables are its own. What is told
+ * takes the place of what was asked; as in Xen, the list then begins behind it. */
+static int64_t page_types(struct xen_call *call, struct domain *domain,
+                          struct xen_domctl_getpageframeinfo3 *list)
+{
+    int64_t result = list->num <= PAGE_TYPES_MAX ? 0 : -XEN_E2BIG;
+    if (result != 0 || domain_use(domain) == NULL) {
+        return result != 0 ? result : -XEN_ESRCH;
+    }
+    while (list->num != 0 && result == 0) {
+        uint64_t at = (uint64_t)list->array.p, page, type;
+        struct mapping mapping;
+        result = xen_get(call, at, &page, sizeof(page));
+        if (result == 0) {
+            bool there = page < UINT64_C(1) << (GUEST_BITS - PAGE_SHIFT) &&
+                         space_lookup(call->ctx, domain->space, gpa(page << PAGE_SHIFT),
+                                      &mapping) == CLEAVE_OK &&
+                         mapping.region.policy != REGION_NONE;
+            type = there ? XEN_DOMCTL_PFINFO_NOTAB : XEN_DOMCTL_PFINFO_XTAB;
+            result = xen_put(call, at, &type, sizeof(type));
+        }
+        if (result == 0) {
+            list->array.p++;
+            list->num--;
+        }
+    }
+    domain_unuse(domain);
+    return result;
+}
+
 static int64_t destroy(struct xen_call *call, struct domain *domain)
 {
     call->ctx->budget = HYPERCALL_BUDGET;
@@ -243,7 +273,8 @@ static int64_t destroy(struct xen_call *call, struct domain *domain)
     return xen_error(status);
 }
 
-static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct domain *domain)
+static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct domain *domain,
+                         bool again)
 {
     struct call operation = {.ctx = call->ctx};
     if (domain == call->domain && op->cmd != XEN_DOMCTL_getdomaininfo) {
@@ -260,6 +291,10 @@ static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct do
         return xen_perform(call, domain, &operation, op_unpause);
     case XEN_DOMCTL_destroydomain:
         return destroy(call, domain);
+    case XEN_DOMCTL_getpageframeinfo3:
+        return page_types(call, domain, &op->u.getpageframeinfo3);
+    case XEN_DOMCTL_shadow_op:
+        return xen_log_dirty(call, domain, &op->u.shadow_op, again);
     case XEN_DOMCTL_max_vcpus:
         return op->u.max_vcpus.max == domain->vcpu_count ? 0 : -XEN_EINVAL;
     case XEN_DOMCTL_max_mem:
@@ -286,7 +321,7 @@ static int64_t on_domain(struct xen_call *call, struct xen_domctl *op, struct do
     }
 }
 
-int64_t xen_domctl(struct xen_call *call)
+static int64_t operate(struct xen_call *call, bool again)
 {
     struct xen_domctl op;
     uint64_t at = call->argument[0];
@@ -306,6 +341,9 @@ int64_t xen_domctl(struct xen_call *call)
     if (result != 0) {
         return result;
     }
+    if (again && op.cmd != XEN_DOMCTL_shadow_op) {
+        return -XEN_EOPNOTSUPP; /* no other goes on so */
+    }
     if (op.cmd == XEN_DOMCTL_createdomain) {
         result = create(call, &op);
         return result == 0 ? xen_put(call, at, &op, sizeof(op)) : result;
@@ -316,7 +354,14 @@ int64_t xen_domctl(struct xen_call *call)
     if (domain == NULL) {
         return -XEN_ESRCH;
     }
-    result = on_domain(call, &op, domain);
+    result = on_domain(call, &op, domain, again);
     domain_put(call->ctx, domain);
-    return result == 0 ? xen_put(call, at, &op, sizeof(op)) : result;
+    if (result == 0 || (xen_repeats(result) && op.cmd == XEN_DOMCTL_getpageframeinfo3)) {
+        int64_t told = xen_put(call, at, &op, sizeof(op));
+        result = told != 0 ? told : result;
+    }
+    return result;
 }
+
+int64_t xen_domctl(struct xen_call *call) { return operate(call, false); }
+int64_t xen_domctl_again(struct xen_call *call) { return operate(call, true); }

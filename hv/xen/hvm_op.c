@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* hvm_op: parameters of a domain (Xen's public/hvm/hvm_op.h, params.h). */
-#include "calls.h"
+/* hvm_op: parameters of a domain (Xen's public/hvm/hvm_op.h, params.h): its own, and for the
+ * control domain those of others. */
+#include "control.h"
 
 #include <xen/errno.h>
 #include <xen/hvm/hvm_op.h>
@@ -11,40 +12,58 @@
 _Static_assert(XEN_PARAMS >= HVM_NR_PARAMS, "all of them");
 
 /* Only a vector is delivered: there is no PCI device and no interrupt controller. */
-static int64_t set_callback(struct xen_call *call, uint64_t value)
+static int64_t set_callback(struct domain *domain, uint64_t value)
 {
     uint64_t vector = value & 0xff;
     if (value != 0 && (value >> 56 != VIA_VECTOR || vector < 0x10 || value << 8 >> 8 != vector)) {
         return -XEN_EINVAL;
     }
-    call->xen->vector = (uint8_t)vector;
-    xen_attend_all(call->domain); /* what is pending already is told by it */
+    domain->xen->vector = (uint8_t)vector;
+    domain->xen->param[HVM_PARAM_CALLBACK_IRQ] = value;
+    xen_attend_all(domain); /* what is pending already is told by it */
     return 0;
 }
 
-static int64_t set_param(struct xen_call *call, const struct xen_hvm_param *param)
+/* The console's are the hypervisor's, where it has one. */
+static bool is_console(const struct domain *domain, uint32_t index)
 {
-    if (param->index == HVM_PARAM_CALLBACK_IRQ) {
-        int64_t result = set_callback(call, param->value);
-        if (result != 0) {
-            return result;
-        }
-        call->xen->param[param->index] = param->value;
-        return 0;
-    }
-    return -XEN_EPERM; /* the others are its builder's */
+    return domain->has_window &&
+           (index == HVM_PARAM_CONSOLE_PFN || index == HVM_PARAM_CONSOLE_EVTCHN);
 }
 
-static uint64_t value_of(const struct xen_call *call, uint32_t index)
+/* A guest sets how it is told of events; the others are its builder's. */
+static int64_t set_param(struct xen_call *call, struct domain *domain,
+                         const struct xen_hvm_param *param)
 {
-    switch (index) {
-    case HVM_PARAM_CONSOLE_PFN:
-        return call->domain->has_window ? XEN_CONSOLE_PAGE >> PAGE_SHIFT : 0;
-    case HVM_PARAM_CONSOLE_EVTCHN:
-        return call->domain->has_window ? XEN_CONSOLE_PORT : 0;
-    default:
-        return call->xen->param[index];
+    if (param->index == HVM_PARAM_CALLBACK_IRQ) {
+        return set_callback(domain, param->value);
     }
+    if (domain == call->domain || is_console(domain, param->index)) {
+        return -XEN_EPERM;
+    }
+    domain->xen->param[param->index] = param->value;
+    return 0;
+}
+
+static uint64_t value_of(const struct domain *domain, uint32_t index)
+{
+    if (is_console(domain, index)) {
+        return index == HVM_PARAM_CONSOLE_PFN ? XEN_CONSOLE_PAGE >> PAGE_SHIFT : XEN_CONSOLE_PORT;
+    }
+    return domain->xen != NULL ? domain->xen->param[index] : 0;
+}
+
+static int64_t on_domain(struct xen_call *call, struct domain *domain, struct xen_hvm_param *param)
+{
+    if (call->argument[0] == HVMOP_get_param) {
+        param->value = value_of(domain, param->index);
+        return xen_put(call, call->argument[1], param, sizeof(*param));
+    }
+    int64_t result = xen_status(xen_make(call->ctx, domain));
+    if (result == 0) {
+        result = set_param(call, domain, param);
+    }
+    return result == XEN_QUOTA ? -XEN_ENOMEM : result;
 }
 
 int64_t xen_hvm_op(struct xen_call *call)
@@ -59,15 +78,17 @@ int64_t xen_hvm_op(struct xen_call *call)
     if (result != 0) {
         return result;
     }
-    if (param.domid != DOMID_SELF) {
+    if (param.domid != DOMID_SELF && !call->domain->control) {
         return -XEN_ESRCH;
     }
     if (param.index >= HVM_NR_PARAMS) {
         return -XEN_EINVAL;
     }
-    if (command == HVMOP_set_param) {
-        return set_param(call, &param);
+    struct domain *domain = xen_target(call, param.domid, &result);
+    if (domain == NULL) {
+        return result;
     }
-    param.value = value_of(call, param.index);
-    return xen_put(call, call->argument[1], &param, sizeof(param));
+    result = domain->snapshot ? -XEN_EINVAL : on_domain(call, domain, &param);
+    xen_target_put(call, domain);
+    return result;
 }

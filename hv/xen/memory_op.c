@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* memory_op (Xen's public/memory.h): where shared_info lies. */
+/* memory_op (Xen's public/memory.h): where shared_info lies, and what memory there is. */
 #include "calls.h"
 
 #include <stddef.h>
@@ -43,6 +43,9 @@ static int64_t place_shared_info(struct xen_call *call, uint64_t gfn)
 int64_t xen_memory_op(struct xen_call *call)
 {
     struct xen_add_to_physmap add;
+    if (call->argument[0] == XENMEM_memory_map) {
+        return xen_memory_map(call);
+    }
     if (call->argument[0] != XENMEM_add_to_physmap) {
         return xen_physmap_op(call);
     }

@@ -13,10 +13,12 @@
 #define ENTRIES_MAX 32u /* at a time */
 
 /* How far an operation came that is to be executed again. */
-static int64_t keep_place(struct xen_call *call, uint64_t at, const struct xen_call *inner)
+static int64_t keep_place(struct xen_call *call, uint64_t at, struct multicall_entry *entry,
+                          const struct xen_call *inner)
 {
-    return xen_put(call, at + offsetof(struct multicall_entry, args), inner->argument,
-                   sizeof(inner->argument));
+    entry->op = inner->number;
+    __builtin_memcpy(entry->args, inner->argument, sizeof(entry->args));
+    return xen_put(call, at, entry, sizeof(*entry));
 }
 
 static int64_t perform(struct xen_call *call, uint64_t at)
@@ -31,13 +33,15 @@ static int64_t perform(struct xen_call *call, uint64_t at)
         return result;
     }
     struct xen_call inner = *call;
+    inner.number = entry.op;
     for (unsigned i = 0; i < sizeof(entry.args) / sizeof(entry.args[0]); i++) {
         inner.argument[i] = entry.args[i];
     }
-    result = entry.op != __HYPERVISOR_multicall ? xen_operate(&inner, entry.op) : -XEN_EINVAL;
+    result = entry.op != __HYPERVISOR_multicall ? xen_operate(&inner) : -XEN_EINVAL;
     if (xen_repeats(result)) {
-        if (__builtin_memcmp(inner.argument, entry.args, sizeof(entry.args)) != 0) {
-            int64_t kept = keep_place(call, at, &inner);
+        if (inner.number != entry.op ||
+            __builtin_memcmp(inner.argument, entry.args, sizeof(entry.args)) != 0) {
+            int64_t kept = keep_place(call, at, &entry, &inner);
             return kept == -XEN_EFAULT ? kept : result;
         }
         return result;

@@ -272,10 +272,11 @@ static int64_t fork(struct xen_call *call, const struct xen_mem_sharing_op *op)
         result = -XEN_ESRCH;
     } else if (parent != child && parent != call->domain && child->blank &&
                child->vcpu_count == parent->vcpu_count) {
-        struct call operation = {.into = child,
-                                 .args.fork = {.count = 1,
-                                               .limit = UINT64_MAX,
-                                               .flags = CLEAVE_FORK_BASE | CLEAVE_FORK_PAUSED}};
+        struct call operation = {
+            .into = child,
+            .no_interrupts = (op->u.fork.flags & XENMEM_FORK_BLOCK_INTERRUPTS) != 0,
+            .args.fork = {
+                .count = 1, .limit = UINT64_MAX, .flags = CLEAVE_FORK_BASE | CLEAVE_FORK_PAUSED}};
         result = xen_perform(call, parent, &operation, fork_operation);
     }
     domain_put(call->ctx, child);
@@ -337,6 +338,10 @@ int64_t xen_physmap_op(struct xen_call *call)
         return remove_page(call);
     case XENMEM_sharing_op:
         return sharing_op(call);
+    case XENMEM_set_memory_map:
+        return xen_set_memory_map(call);
+    case XENMEM_machine_memory_map:
+        return xen_machine_map(call);
     default:
         return xen_unknown(call);
     }

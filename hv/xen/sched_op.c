@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* sched_op (Xen's public/sched.h): yield, poll, shutdown. */
-#include "calls.h"
+/* sched_op (Xen's public/sched.h): yield, poll, shutdown; of others by the control domain. */
+#include "control.h"
 
 #include <xen/errno.h>
 #include <xen/sched.h>
@@ -47,25 +47,58 @@ static int64_t poll(struct xen_call *call)
     return result;
 }
 
-static int64_t shut_down(struct xen_call *call)
+/* Cleave's word for Xen's; 0: there is no such. */
+static uint8_t reason_of(uint32_t reason)
 {
     static const uint8_t reasons[] = {[SHUTDOWN_poweroff] = CLEAVE_POWERED_OFF,
                                       [SHUTDOWN_reboot] = CLEAVE_REBOOTED,
                                       [SHUTDOWN_suspend] = CLEAVE_SUSPENDED,
                                       [SHUTDOWN_crash] = CLEAVE_GUEST_CRASHED,
                                       [SHUTDOWN_watchdog] = CLEAVE_GUEST_CRASHED};
+    return reason < sizeof(reasons) ? reasons[reason] : 0;
+}
+
+static int64_t shut_down(struct xen_call *call)
+{
     struct sched_shutdown shutdown;
     int64_t result = xen_get(call, call->argument[1], &shutdown, sizeof(shutdown));
 
-    if (result == 0 && (shutdown.reason >= sizeof(reasons) || reasons[shutdown.reason] == 0)) {
+    if (result == 0 && reason_of(shutdown.reason) == 0) {
         result = -XEN_EINVAL;
     }
     if (result != 0) {
         return result;
     }
-    call->vcpu->ending = reasons[shutdown.reason];
+    call->vcpu->ending = reason_of(shutdown.reason);
     call->vcpu->end_code = 0;
     return 0;
+}
+
+/* One that has ended keeps its reason. */
+static int64_t shut_down_other(struct xen_call *call)
+{
+    struct sched_remote_shutdown shutdown;
+    if (!call->domain->control) {
+        return xen_unknown(call);
+    }
+    int64_t result = xen_get(call, call->argument[1], &shutdown, sizeof(shutdown));
+    if (result != 0) {
+        return result;
+    }
+    struct domain *domain = xen_target(call, shutdown.domain_id, &result);
+    if (domain == NULL) {
+        return result;
+    }
+    if (domain == call->domain || domain->snapshot || reason_of(shutdown.reason) == 0) {
+        result = -XEN_EINVAL;
+    } else if (!klock_try(&domain->busy)) {
+        result = XEN_AGAIN;
+    } else {
+        domain_end(call->ctx, domain, call->vcpu, reason_of(shutdown.reason), 0);
+        klock_release(&domain->busy);
+    }
+    xen_target_put(call, domain);
+    return result;
 }
 
 int64_t xen_sched_op(struct xen_call *call)
@@ -78,6 +111,8 @@ int64_t xen_sched_op(struct xen_call *call)
         return poll(call);
     case SCHEDOP_shutdown:
         return shut_down(call);
+    case SCHEDOP_remote_shutdown:
+        return shut_down_other(call);
     default:
         return xen_unknown(call);
     }

@@ -35,6 +35,13 @@ enum xen_port_kind {
     XEN_PORT_CONSOLE  /* to the hypervisor */
 };
 
+/* As the BIOS tells memory (INT 15h, AX = E820h). */
+struct xen_map_entry {
+    uint64_t at, size;
+    uint32_t type;
+} __attribute__((packed));
+#define XEN_MAP_MAX 64u
+
 struct xen_port {
     uint8_t kind;  /* enum xen_port_kind */
     uint8_t vcpu;  /* which is told */
@@ -51,6 +58,8 @@ struct xen_domain {
     uint64_t shared_info;      /* guest-physical */
     uint64_t param[XEN_PARAMS];
     struct xen_port port[XEN_PORTS];
+    uint32_t map_count; /* under `lock`: 0 when it was given none */
+    struct xen_map_entry map[XEN_MAP_MAX];
     uint32_t input_size; /* typed, and not yet in the guest's ring */
     uint32_t lost;       /* events and bytes that could not be stored */
     uint8_t input[XEN_INPUT_SIZE];

@@ -162,6 +162,39 @@ TEST(blocks_that_were_copied_whole)
     CHECK_EQ(compared, level_size(1));
 }
 
+/* With what a space copies by page alone, a diff with a snapshot finds what was written since,
+ * whatever else would be copied along: blocks, grains, and what a collapse lacks. */
+TEST(pages_that_were_written)
+{
+    struct region region = {.policy = REGION_PRIVATE, .rights = RIGHT_ALL, .order = 1};
+    const uint64_t half = TABLE_ENTRIES / 2, block = SHAPE_AT + level_size(2);
+    const uint64_t whole = block + level_size(1);
+    shape_start(4);
+    shape_make(SHAPE_BLOCK);
+    struct space *space = shaped.space, *snapshot;
+    REQUIRE_OK(space_map(shaped.ctx, space, gpa(block), 1, &region));
+    region.whole = true;
+    REQUIRE_OK(space_map(shaped.ctx, space, gpa(whole), 1, &region));
+    space->grain = 4;
+    space_copy_by_page(shaped.ctx, space, true);
+    REQUIRE_OK(space_snapshot(shaped.ctx, space, UINT64_MAX, &snapshot));
+    shape_write(space, whole + 2 * PAGE_SIZE, 5);
+    for (uint64_t i = 0; i <= half; i++) {
+        shape_write(space, block + i * PAGE_SIZE, 6);
+    }
+    CHECK_STATUS(space_collapse(shaped.ctx, space, gpa(block), 1), CLEAVE_BUSY);
+    diff(snapshot, space, false);
+    CHECK_EQ(pages_found(), half + 2);
+    CHECK(reported(whole + 2 * PAGE_SIZE) && reported(block + half * PAGE_SIZE));
+    struct space *fork = shape_fork(space);
+    CHECK(!fork->by_page);
+    shape_destroy(fork);
+    shape_destroy(snapshot);
+    space_copy_by_page(shaped.ctx, space, false);
+    CHECK_OK(space_collapse(shaped.ctx, space, gpa(block), 1));
+    shape_check();
+}
+
 /* First touch: reported, but zeros are zeros. A hole is not what can never be filled. */
 TEST(holes)
 {

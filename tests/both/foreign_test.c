@@ -134,6 +134,33 @@ TEST_TABLE(a_write_breaks_the_copy, shape_cases)
     check_all();
 }
 
+/* A map that was written through asks again: a snapshot shares its page, and keeps it. */
+TEST_TABLE(a_written_map_can_be_taken_back, shape_cases)
+{
+    struct space *snapshot;
+    set_up(row->shape);
+    REQUIRE_OK(map(PAGE_A, WINDOW));
+    REQUIRE_OK(map(PAGE_A, WINDOW + PAGE_SIZE));
+    REQUIRE_OK(map(PAGE_A + PAGE_SIZE, WINDOW + 2 * PAGE_SIZE));
+    CHECK_OK(mapper_write(WINDOW, NEW_VALUE));
+    CHECK_OK(mapper_write(WINDOW + 2 * PAGE_SIZE, 6));
+    CHECK_EQ(shaped.space->foreign_written, 2);
+    foreign_unwrite(shaped.ctx, shaped.space);
+    CHECK_EQ(shaped.space->foreign_written, 0);
+    check_all();
+    REQUIRE_OK(space_snapshot(shaped.ctx, shaped.space, UINT64_MAX, &snapshot));
+    CHECK_EQ(frame_at(snapshot, PAGE_A).v, frame_at(shaped.space, PAGE_A).v);
+    CHECK_OK(mapper_write(WINDOW, 7));
+    CHECK_EQ(mapper_read(WINDOW + PAGE_SIZE), 7);
+    CHECK_EQ(shape_read(shaped.space, PAGE_A), 7);
+    CHECK_EQ(shape_read(snapshot, PAGE_A), NEW_VALUE);
+    CHECK_EQ(frame_at(snapshot, PAGE_A + PAGE_SIZE).v,
+             frame_at(shaped.space, PAGE_A + PAGE_SIZE).v);
+    check_all();
+    shape_destroy(snapshot);
+    check_all();
+}
+
 /* T-C4: the child's page is mapped, the child unmaps it, the parent writes: the map keeps the
  * bytes. */
 TEST_TABLE(outlives_the_owners_unmap, shape_cases)

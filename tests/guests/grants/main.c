@@ -5,8 +5,9 @@
 const char guest_name[] = "grants";
 
 #define SHARED_AT (64 * MIB)
+#define LAST_TURN 13u
 
-enum { TEMPLATE, TURN, DONE, GRANTS }; /* words of shared memory */
+enum { TEMPLATE, TURN, DONE, GRANTS, FORKED }; /* words of shared memory */
 
 static volatile uint64_t *const board = (volatile uint64_t *)SHARED_AT;
 
@@ -65,6 +66,24 @@ static void await_turn(uint64_t turn)
     }
 }
 
+/* FORK, which is taken back while it is used, a few times. */
+static void fork_till_refused(uint32_t id)
+{
+    for (uint64_t turn = 5; turn < LAST_TURN; turn++) {
+        uint64_t status;
+        uint32_t child;
+        await_turn(turn);
+        while ((status = fork_of(id, &child)) == CLEAVE_OK) {
+            board[FORKED]++;
+            destroy(child);
+        }
+        CHECK_EQ(status, CLEAVE_NO_CAP);
+        for (unsigned i = 0; i < 20; i++) {
+            CHECK_EQ(fork_of(id, &child), CLEAVE_NO_CAP);
+        }
+    }
+}
+
 /* The domain that is given rights. */
 static _Noreturn void given(void)
 {
@@ -90,7 +109,8 @@ static _Noreturn void given(void)
     CHECK_EQ(fork_of(id, &other), CLEAVE_NO_CAP);
     CHECK_EQ(fork_of(child, &other), CLEAVE_OK); /* what it made stays its own */
     destroy(other);
-    await_turn(5); /* FORK again, and the template is destroyed */
+    fork_till_refused(id);
+    await_turn(LAST_TURN); /* FORK again, and the template is destroyed */
     CHECK_EQ(fork_of(id, &other), CLEAVE_NO_CAP);
     destroy(child);
     leave(7);
@@ -108,6 +128,36 @@ static void next_turn(uint64_t turn)
     while (board[DONE] < turn) {
         CHECK(stat_of((uint32_t)board[GRANTS])->state != CLEAVE_STATE_ENDED);
         yield();
+    }
+}
+
+/* Domains that this one commands. */
+static unsigned domains(void)
+{
+    struct cleave_list list = {.domain = 0};
+    unsigned count = 0;
+    do {
+        CHECK_EQ(CLEAVE(CLEAVE_OP_LIST, &list), CLEAVE_OK);
+        count += list.name[0] != '\0';
+    } while (list.domain != 0);
+    return count;
+}
+
+/* The right is taken back in the middle of its use: calls are refused from then on, and what was
+ * made before is whole and its maker's. */
+static void taken_back(uint32_t to, uint32_t template)
+{
+    for (uint64_t turn = 5; turn < LAST_TURN; turn++) {
+        uint64_t before = board[FORKED];
+        CHECK_EQ(grant(to, template, CLEAVE_RIGHT_FORK), CLEAVE_OK);
+        board[TURN] = turn;
+        while (board[FORKED] < before + turn) {
+            CHECK(stat_of(to)->state != CLEAVE_STATE_ENDED);
+            yield();
+        }
+        CHECK_EQ(grant(to, template, 0), CLEAVE_OK);
+        next_turn(turn);
+        CHECK_EQ(domains(), 4); /* this one, those two, and the child of the first */
     }
 }
 
@@ -162,10 +212,11 @@ void guest_story(void)
     next_turn(3);
     CHECK_EQ(grant(to, template, 0), CLEAVE_OK);
     next_turn(4);
+    taken_back(to, template);
     many(to, template);
     CHECK_EQ(grant(to, template, CLEAVE_RIGHT_FORK), CLEAVE_OK);
     destroy(template);
-    board[TURN] = 5;
+    board[TURN] = LAST_TURN;
     wait_for(to, 7);
     destroy(to);
     audit_clean();

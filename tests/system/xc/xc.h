@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xencall.h>
 #include <xenctrl.h>
 
 #define PAGE 4096u
@@ -49,6 +50,14 @@ extern unsigned failed;
         CHECK_EQ(errno, number);                                                                   \
     } while (0)
 
+/* For calls that libxenctrl has no name for, or would not make so. raw_domctl() gives the version
+ * that `op` names; what it was told is in `op` then. */
+extern xencall_handle *raw;
+int raw_domctl(struct xen_domctl *op);
+int raw_sysctl(struct xen_sysctl *op);
+/* `pages` pages that hypercalls may name; it ends where there are none. */
+void *raw_buffer(size_t pages);
+
 /* What the program does. */
 void test(void);
 
@@ -59,5 +68,14 @@ uint32_t create(uint32_t domid, unsigned vcpus);
 /* A paused fork of domain 1, whose number may be asked for. */
 uint32_t fork_template(uint32_t domid);
 void destroy(uint32_t domid);
+
+/* A domain of one vcpu with `pages` pages from 0 on, as many as it may have: the first 512 small
+ * ones, the others in blocks of 2 MiB. Code that is put at TINY_CODE sees the first 1 GiB as it is.
+ * tiny_start() lets it begin there, when it is unpaused. */
+enum { TINY_TOP = 1, TINY_MIDDLE, TINY_BOTTOM, TINY_CODE, TINY_FREE }; /* pages */
+uint32_t tiny_make(unsigned pages, const void *code, size_t size);
+void tiny_start(uint32_t domid);
+/* Pages of a domain, mapped here; munmap() takes them away. It ends where that fails. */
+uint8_t *map_pages(uint32_t domid, unsigned first, unsigned count, int protection);
 
 #endif

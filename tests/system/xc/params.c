@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a domain's maker says of it: parameters, a memory map, its end; and which pages it has. */
+#include "xc.h"
+
+#include <xen/hvm/params.h>
+#include <xen/sys/privcmd.h>
+
+static void parameters(void)
+{
+    uint64_t value;
+    uint32_t id = create(0, 1);
+    CHECK_EQ(xc_hvm_param_get(xc, id, HVM_PARAM_STORE_PFN, &value), 0);
+    CHECK_EQ(value, 0);
+    for (uint32_t i = 1; i < HVM_NR_PARAMS; i++) {
+        CHECK_EQ(xc_hvm_param_set(xc, id, i, UINT64_C(0x123456789a00) + i), 0);
+    }
+    for (uint32_t i = 1; i < HVM_NR_PARAMS; i++) {
+        CHECK_EQ(xc_hvm_param_get(xc, id, i, &value), 0);
+        CHECK_EQ(value, UINT64_C(0x123456789a00) + i);
+    }
+    CHECK_EQ(xc_hvm_param_set(xc, id, HVM_PARAM_CALLBACK_IRQ, UINT64_C(2) << 56 | 0xf3), 0);
+    CHECK_EQ(xc_hvm_param_get(xc, id, HVM_PARAM_CALLBACK_IRQ, &value), 0);
+    CHECK_EQ(value, UINT64_C(2) << 56 | 0xf3);
+    CHECK_ERRNO(xc_hvm_param_set(xc, id, HVM_PARAM_CALLBACK_IRQ, 5), EINVAL);
+    CHECK_ERRNO(xc_hvm_param_set(xc, id, HVM_NR_PARAMS, 5), EINVAL);
+    CHECK_ERRNO(xc_hvm_param_get(xc, id, HVM_NR_PARAMS, &value), EINVAL);
+    CHECK_ERRNO(xc_hvm_param_get(xc, 99, HVM_PARAM_STORE_PFN, &value), ESRCH);
+    CHECK_ERRNO(xc_hvm_param_set(xc, 99, HVM_PARAM_STORE_PFN, 1), ESRCH);
+    destroy(id);
+    CHECK_EQ(xc_hvm_param_get(xc, TEMPLATE, HVM_PARAM_CONSOLE_EVTCHN, &value), 0);
+    CHECK_EQ(value, 1);
+    CHECK_EQ(xc_hvm_param_get(xc, TEMPLATE, HVM_PARAM_CONSOLE_PFN, &value), 0);
+    CHECK_EQ(value, 0xfefff);
+    CHECK_ERRNO(xc_hvm_param_set(xc, TEMPLATE, HVM_PARAM_CONSOLE_PFN, 1), EPERM);
+    id = fork_template(0);
+    CHECK_EQ(xc_hvm_param_set(xc, id, HVM_PARAM_STORE_PFN, 77), 0);
+    CHECK_EQ(xc_hvm_param_get(xc, id, HVM_PARAM_STORE_PFN, &value), 0);
+    CHECK_EQ(value, 77);
+    CHECK_EQ(xc_hvm_param_get(xc, TEMPLATE, HVM_PARAM_STORE_PFN, &value), 0);
+    CHECK_EQ(value, 0);
+    destroy(id);
+}
+
+static void memory_maps(void)
+{
+    static struct e820entry map[65], machine[128];
+    xc_physinfo_t info;
+    uint64_t ram = 0;
+    uint32_t id = create(0, 1);
+    for (unsigned i = 0; i < 65; i++) {
+        map[i] = (struct e820entry){.addr = (uint64_t)i << 20, .size = 1 << 20, .type = 1};
+    }
+    CHECK_EQ(xc_domain_set_memory_map(xc, id, map, 64), 0);
+    CHECK_ERRNO(xc_domain_set_memory_map(xc, id, map, 65), EINVAL);
+    CHECK_EQ(xc_domain_set_memory_map(xc, id, map, 1), 0);
+    CHECK_ERRNO(xc_domain_set_memory_map(xc, 99, map, 1), ESRCH);
+    destroy(id);
+    int count = xc_get_machine_memory_map(xc, machine, 128);
+    CHECK(count > 0 && count < 128);
+    for (int i = 0; i < count; i++) {
+        CHECK_EQ(machine[i].type, 1);
+        CHECK(i == 0 || machine[i].addr >= machine[i - 1].addr + machine[i - 1].size);
+        ram += machine[i].size;
+    }
+    CHECK_EQ(xc_physinfo(xc, &info), 0);
+    CHECK(ram >= info.total_pages * PAGE && ram <= UINT64_C(3) << 30);
+    CHECK_EQ(xc_get_machine_memory_map(xc, machine, 2), count < 2 ? count : 2);
+}
+
+/* Reasons are told as they were given; a domain that has ended keeps its own. */
+static void ends(void)
+{
+    static const uint8_t reasons[] = {SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_suspend,
+                                      SHUTDOWN_crash};
+    for (unsigned i = 0; i < sizeof(reasons); i++) {
+        uint32_t id = fork_template(0);
+        CHECK_EQ(xc_domain_unpause(xc, id), 0);
+        CHECK(!info_of(id).shutdown);
+        CHECK_ERRNO(xc_domain_shutdown(xc, id, 77), EINVAL);
+        CHECK_EQ(xc_domain_shutdown(xc, id, reasons[i]), 0);
+        xc_dominfo_t info = info_of(id);
+        CHECK(reasons[i] == SHUTDOWN_crash ? info.crashed : info.shutdown);
+        CHECK(!info.dying && !info.running);
+        CHECK_EQ(info.shutdown_reason, reasons[i]);
+        CHECK_EQ(xc_domain_shutdown(xc, id, SHUTDOWN_reboot), 0);
+        CHECK_EQ(info_of(id).shutdown_reason, reasons[i]);
+        destroy(id);
+    }
+    CHECK_ERRNO(xc_domain_shutdown(xc, 99, SHUTDOWN_poweroff), ESRCH);
+    CHECK_ERRNO(xc_domain_shutdown(xc, 0, SHUTDOWN_poweroff), EINVAL);
+}
+
+static int types_of(uint32_t id, uint64_t *list, uint64_t count)
+{
+    struct xen_domctl op = {.cmd = XEN_DOMCTL_getpageframeinfo3,
+                            .interface_version = XEN_DOMCTL_INTERFACE_VERSION,
+                            .domain = (domid_t)id,
+                            .u.getpageframeinfo3.num = count};
+    op.u.getpageframeinfo3.array.p = list;
+    return raw_domctl(&op);
+}
+
+static void page_types(void)
+{
+    uint64_t *list = raw_buffer(3), there[4];
+    uint32_t id = create(0, 1);
+    CHECK_EQ(xc_domain_setmaxmem(xc, id, 16 << 10), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        there[i] = 8 + i;
+    }
+    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 4, 0, 0, there), 0);
+    for (unsigned i = 0; i < 1025; i++) {
+        list[i] = i;
+    }
+    list[1000] = UINT64_MAX;
+    list[1001] = UINT64_C(1) << 40;
+    CHECK_EQ(types_of(id, list, 1024), 0);
+    for (unsigned i = 0; i < 1024; i++) {
+        CHECK_EQ(list[i], i >= 8 && i < 12 ? XEN_DOMCTL_PFINFO_NOTAB : XEN_DOMCTL_PFINFO_XTAB);
+    }
+    CHECK_EQ(list[1024], 1024);
+    CHECK_ERRNO(types_of(id, list, 1025), E2BIG);
+    CHECK_EQ(types_of(id, list, 0), 0);
+    CHECK_ERRNO(types_of(id, NULL, 1), EFAULT);
+    destroy(id);
+    CHECK_ERRNO(types_of(id, list, 1), ESRCH);
+    xencall_free_buffer_pages(raw, list, 3);
+}
+
+void test(void)
+{
+    parameters();
+    memory_maps();
+    ends();
+    page_types();
+}
