@@ -17,7 +17,7 @@ fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 machine=qemu
-limits="-m 3G -s 1 -t 500"
+limits="-m 3G -s 1 -t 900"
 image=build/gcc-debug/cleave.elf
 only=
 case $1 in

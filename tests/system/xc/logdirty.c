@@ -231,6 +231,21 @@ static void refusals(void)
     CHECK_ERRNO(control(id, XEN_DOMCTL_SHADOW_OP_PEEK, 0), EINVAL);
 }
 
+/* As a migration does at last: what has shut down is asked once more. */
+static void ended_domain(void)
+{
+    list[0] = some_word(FIRST + 11);
+    run(1);
+    CHECK_EQ(xc_domain_shutdown(xc, id, SHUTDOWN_suspend), 0);
+    CHECK(info_of(id).shutdown);
+    find_written();
+    told(XEN_DOMCTL_SHADOW_OP_PEEK, BITS);
+    told(XEN_DOMCTL_SHADOW_OP_CLEAN, BITS);
+    keep();
+    nothing_written();
+    told(XEN_DOMCTL_SHADOW_OP_CLEAN, BITS);
+}
+
 static void small_domain(void)
 {
     id = tiny_make(PAGES, writer, sizeof(writer));
@@ -253,6 +268,8 @@ static void small_domain(void)
     refusals();
     CHECK_EQ(xc_shadow_control(xc, id, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, NULL, 0), 0);
     CHECK(!info_of(id).shutdown);
+    keep();
+    ended_domain();
     munmap((void *)(uintptr_t)go, PAGE);
     munmap((void *)(uintptr_t)list, PAGE);
     munmap((void *)(uintptr_t)now, PAGES * PAGE);
