@@ -38,16 +38,16 @@ static time_t now(void)
 /* How far it is, on a terminal, when it takes long. */
 struct progress {
     time_t began;
-    bool shown;
+    unsigned shown; /* per cent; 0: nothing yet */
 };
 
 static int tell_progress(void *context, uint64_t done, uint64_t all)
 {
     struct progress *progress = context;
-    if (isatty(STDERR_FILENO) && (progress->shown || now() > progress->began + 1)) {
-        progress->shown = true;
-        fprintf(stderr, "\rcleave create: %3u%% of %.0f MiB", (unsigned)(done * 100 / all),
-                (double)all / 1048576);
+    unsigned percent = (unsigned)(done * 100 / all);
+    if (percent != progress->shown && now() > progress->began + 1 && isatty(STDERR_FILENO)) {
+        progress->shown = percent;
+        fprintf(stderr, "\rcleave create: %3u%% of %.0f MiB", percent, (double)all / 1048576);
     }
     return stopped;
 }
@@ -73,7 +73,7 @@ static void create(struct run *run, const struct bytes *kernel, const struct byt
         .context = &progress};
 
     int status = cleave_create(run->cleave, &options, &id);
-    if (progress.shown) {
+    if (progress.shown != 0) {
         fputs("\r\033[K", stderr);
     }
     if (status == -ECANCELED) {
