@@ -43,7 +43,7 @@ enum cleave_status op_protect(struct call *call)
 enum cleave_status op_copy(struct call *call)
 {
     const struct cleave_copy *copy = &call->args.copy;
-    unsigned char part[512];
+    unsigned char part[2048];
     enum cleave_status status = CLEAVE_OK;
 
     if (copy->size == 0 || copy->size > CLEAVE_COPY_MAX) {

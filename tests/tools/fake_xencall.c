@@ -88,7 +88,7 @@ static int console(uint64_t op, void *arguments)
                                      .name = "guest"};
         return CLEAVE_OK;
     }
-    char *buffer = (char *)(uintptr_t)terminal->buffer; /* NOLINT(performance-no-int-to-ptr) */
+    char *buffer = (char *)(uintptr_t)terminal->buffer;
     if (terminal->flags & CLEAVE_TERMINAL_TYPE) {
         terminal->size = terminal->size < 3 ? terminal->size : 3;
         memcpy(printed + size, buffer, terminal->size);

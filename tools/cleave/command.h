@@ -73,6 +73,9 @@ void usage_print(FILE *to, const struct command *command);
 /* In the order of --help, ended by one without a name. */
 extern const struct command commands[];
 
+/* Bytes, or with K, M, G or T, more than 0; false: it is none. */
+bool parse_size(const char *text, uint64_t *out);
+
 /* Text for people, not with --json. */
 void tell(const struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A failure of the library's, of `target` (null: of none). */

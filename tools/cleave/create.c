@@ -28,26 +28,26 @@ static void catch_signals(void)
     sigaction(SIGHUP, &action, NULL);
 }
 
-static time_t now(void)
+static int64_t now_ms(void)
 {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* How far it is, on a terminal, when it takes long. */
 struct progress {
-    time_t began;
-    bool shown;
+    int64_t began;
+    unsigned shown; /* per cent; 0: nothing yet */
 };
 
 static int tell_progress(void *context, uint64_t done, uint64_t all)
 {
     struct progress *progress = context;
-    if (isatty(STDERR_FILENO) && (progress->shown || now() > progress->began + 1)) {
-        progress->shown = true;
-        fprintf(stderr, "\rcleave create: %3u%% of %.0f MiB", (unsigned)(done * 100 / all),
-                (double)all / 1048576);
+    unsigned percent = (unsigned)(done * 100 / all);
+    if (percent != progress->shown && now_ms() > progress->began + 1000 && isatty(STDERR_FILENO)) {
+        progress->shown = percent;
+        fprintf(stderr, "\rcleave create: %3u%% of %.0f MiB", percent, (double)all / 1048576);
     }
     return stopped;
 }
@@ -55,7 +55,7 @@ static int tell_progress(void *context, uint64_t done, uint64_t all)
 static void create(struct run *run, const struct bytes *kernel, const struct bytes *initrd)
 {
     const struct options *o = &run->options;
-    struct progress progress = {.began = now()};
+    struct progress progress = {.began = now_ms()};
     struct cleave_list made;
     char number[16];
     uint32_t id;
@@ -73,7 +73,7 @@ static void create(struct run *run, const struct bytes *kernel, const struct byt
         .context = &progress};
 
     int status = cleave_create(run->cleave, &options, &id);
-    if (progress.shown) {
+    if (progress.shown != 0) {
         fputs("\r\033[K", stderr);
     }
     if (status == -ECANCELED) {

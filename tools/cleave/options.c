@@ -216,19 +216,29 @@ static bool parse_count(struct run *run, const char *text)
     return true;
 }
 
-static bool parse_size(struct run *run, const char *text, uint64_t *out, const char *rule)
+bool parse_size(const char *text, uint64_t *out)
 {
-    uint64_t size;
     const char *rest;
-    bool good = parse_number(text, &size, &rest) && size != 0;
+    bool good = parse_number(text, out, &rest) && *out != 0;
     if (good && *rest != '\0') {
         const char *unit = strchr("KMGT", *rest);
         unsigned shift = unit != NULL ? 10 * (unsigned)(unit - "KMGT" + 1) : 64;
-        good = unit != NULL && rest[1] == '\0' && size <= UINT64_MAX >> shift;
-        size = good ? size << shift : 0;
+        good = unit != NULL && rest[1] == '\0' && *out <= UINT64_MAX >> shift;
+        *out = good ? *out << shift : 0;
     }
-    *out = size;
-    return good || refuse(run, rule, text);
+    return good;
+}
+
+static bool parse_limit(struct run *run, const char *text)
+{
+    return parse_size(text, &run->options.limit) ||
+           refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+}
+
+static bool parse_memory(struct run *run, const char *text)
+{
+    return parse_size(text, &run->options.memory) ||
+           refuse(run, "--memory is a number of bytes, or with K, M, G or T, not ", text);
 }
 
 static bool parse_vcpus(struct run *run, const char *text)
@@ -269,8 +279,7 @@ static bool take_create(struct run *run, int option)
         o->cmdline = optarg;
         return true;
     case MEMORY:
-        return parse_size(run, optarg, &o->memory,
-                          "--memory is a number of bytes, or with K, M, G or T, not ");
+        return parse_memory(run, optarg);
     case VCPUS:
         return parse_vcpus(run, optarg);
     case NAME:
@@ -300,8 +309,7 @@ static bool take(struct run *run, int option)
         o->flags |= CLEAVE_FORK_CLOCK;
         return true;
     case LIMIT:
-        return parse_size(run, optarg, &o->limit,
-                          "--limit is a number of bytes, or with K, M, G or T, not ");
+        return parse_limit(run, optarg);
     case DATA:
         o->data = optarg;
         return true;

@@ -217,6 +217,9 @@ int cleave_create(struct cleave_handle *cleave, const struct cleave_create_optio
         for (unsigned i = 0; i < build.guest.kernel.segments; i++) {
             build.all += build.guest.kernel.segment[i].file_size;
         }
+        status = advance(&build, 0);
+    }
+    if (status == 0) {
         status = make_domain(&build);
     }
     if (status != 0) {

@@ -145,7 +145,7 @@ is_forked() {
 
 # Both directions, from the prompt of a shell to its end.
 consoles() {
-    create made shell --paused
+    create made 'shell loglevel=7' --paused
     json 0 domains.0.state paused stat made
     json 0 text '' console --once made
     json 0 lost_bytes 0 console --once made
@@ -155,6 +155,10 @@ consoles() {
     grep -q '^typed-42' $out || fail "nothing came of what was typed"
     grep -q 'made: exited, code 0' $out || fail "its end is not told"
     expect 0 'typed-42' console --once made
+    expect 0 'made: [0-9]* bytes are gone' console --once made
+    [ "$(value lost_bytes console --once made)" -gt 4032 ] || fail "it lost little of its boot"
+    [ "$(value text console --once made | wc -c)" -ge 4032 ] || fail "little is kept"
+    expect 0 'control domain: \|^--- ' console --once control
     expect 0 'exited, code 0' console made
     expect 0 destroyed destroy made
     expect 0 ' made$' create --kernel=/guest/hello --memory=32M --name=made --paused
