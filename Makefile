@@ -411,7 +411,7 @@ build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/s
 		$(if $(findstring redis,$@),-l build/debian) $@ $(INITRD) $(if $(findstring redis,$@),$(REDIS))
 
 # libcleave and the command. (The libcleave.a of build/VARIANT/ is the core with its hosted port.)
-TOOL_LIBRARIES := -lxencall -lxentoollog -lxentoolcore -ljansson
+TOOL_LIBRARIES = -ljansson $(XC_LIBRARIES)
 build/tools/objects/%.o: tools/%.c Makefile
 	mkdir -p $(@D)
 	echo "  CC  $@"
@@ -428,7 +428,7 @@ build/tools/$(SONAME): $(LIBCLEAVE) tools/libcleave/libcleave.map
 		$(LIBCLEAVE) -lxencall -lxentoollog
 
 build/tools/cleave: $(COMMAND) build/tools/$(SONAME)
-	gcc -o $@ $^ -ljansson
+	gcc -o $@ $^ -ljansson -lxenctrl -lxentoollog
 
 build/linux/cleave: $(COMMAND) build/tools/libcleave.a
 	mkdir -p $(@D)
@@ -447,14 +447,22 @@ build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h 
 	echo "  CC  $@"
 	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
 
+# gdb, with which the tests open what `cleave dump` writes.
+build/linux/libdebuginfod.so.1: $(addprefix tests/system/control/debuginfod.,c map) Makefile
+	mkdir -p $(@D)
+	gcc $(HOSTED_FLAGS) -O2 -fPIC -shared -Wl,-soname,$(@F) -Wl,--version-script,$(word 2,$^) -o $@ $<
+
+GDB := $(shell awk '$$2 == "unpack" && $$3 == "gdb" { print $$1 }' configs/packages.txt)
 build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/control/*) $(XC:%=build/linux/xc/%) \
-		build/linux/cleave build/linux/check-json \
+		build/linux/cleave build/linux/check-json build/linux/libdebuginfod.so.1 $(GDB:%=build/debian/%.version) \
+		$(WORKLOAD:%=build/debian/%.version) \
 		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
-	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
+	configs/initrd.sh -k build/debian/linux-image-amd64 -l build/debian $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
 		bin/busybox=build/debian/busybox-static/bin/busybox bin/cleave=build/linux/cleave \
-		bin/check-json=build/linux/check-json tests/cleave=tests/system/control/cleave.sh \
+		bin/check-json=build/linux/check-json lib/libdebuginfod.so.1=build/linux/libdebuginfod.so.1 \
+		bin/gdb=build/debian/gdb-minimal/usr/bin/gdb tests/cleave=tests/system/control/cleave.sh \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # What lint and the mutants start from.

@@ -63,7 +63,7 @@ fi
 
 # With hypervisors that do not fit: fake_xencall.c says which there are.
 gcc -I hv/include -Wall -Wextra -Werror -o "$folder/fake" build/tools/objects/cleave/*.o build/tools/libcleave.a \
-    tests/tools/fake_xencall.c -ljansson || fail "fake"
+    tests/tools/fake_xencall.c -ljansson -lxenctrl || fail "fake"
 fake() { # fake WHICH STATUS TEXT ARGUMENT...
     local which=$1 status=$2 text=$3
     shift 3

@@ -32,7 +32,8 @@ enum {
     OPT_FORK = 2, /* --reserve, --no-base, --paused, --clock, --limit, --data, --data-dir */
     OPT_WAIT = 4, /* --any, --all, --timeout */
     OPT_CHILDREN = 8,
-    OPT_DRY_RUN = 16
+    OPT_DRY_RUN = 16,
+    OPT_DUMP = 256 /* --output, --limit, --live */
 };
 
 struct options {
@@ -41,6 +42,8 @@ struct options {
     uint64_t limit;
     int64_t timeout; /* milliseconds; -1: none */
     const char *data, *data_dir;
+    const char *output; /* of a dump */
+    bool live;
 };
 
 struct run {
@@ -85,7 +88,7 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
-/* domain.c, fork.c, show.c, memory.c */
+/* domain.c, fork.c, show.c, memory.c, dump.c */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
@@ -93,5 +96,6 @@ void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struc
     run_grant(struct run *run), run_revoke(struct run *run);
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
 void run_map(struct run *run), run_diff(struct run *run);
+void run_dump(struct run *run);
 
 #endif

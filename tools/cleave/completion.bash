@@ -4,7 +4,7 @@
 _cleave() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words
     case $before in
-    --data | --data-dir)
+    --data | --data-dir | -o | --output)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;

@@ -77,6 +77,15 @@ const struct command commands[] = {
      "write), and whether the domain holds them alone.\n"},
     {"diff", run_diff, 0, 2, 2, "TARGET TARGET", "shows in which pages two domains differ",
      "What was never touched counts as zeros. Pause what runs, or it changes meanwhile.\n"},
+    {"dump", run_dump, OPT_DUMP, 1, 1, "TARGET", "writes a domain's memory and registers to a file",
+     "  -o, --output=FILE  where to; - is standard output\n"
+     "      --limit=SIZE  refuses where the file would be larger (K, M, G)\n"
+     "      --live        the domain runs meanwhile; else it is paused\n"
+     "\nAn ELF core that gdb reads: one thread for each vcpu, memory at its physical addresses, "
+     "and at\n"
+     "those of a 64-bit Linux kernel's image. What was never touched takes no room. The file is "
+     "whole\n"
+     "or not there.\n"},
     {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
      "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
     {.name = NULL}};
@@ -95,6 +104,7 @@ enum {
     TIMEOUT,
     CHILDREN,
     DRY_RUN,
+    LIVE,
     JSON
 };
 
@@ -111,6 +121,8 @@ static const struct option table[] = {{"count", required_argument, NULL, 'n'},
                                       {"timeout", required_argument, NULL, TIMEOUT},
                                       {"all-children", no_argument, NULL, CHILDREN},
                                       {"dry-run", no_argument, NULL, DRY_RUN},
+                                      {"output", required_argument, NULL, 'o'},
+                                      {"live", no_argument, NULL, LIVE},
                                       {"json", no_argument, NULL, JSON},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
@@ -128,6 +140,11 @@ static unsigned group_of(int option)
         return OPT_CHILDREN;
     case DRY_RUN:
         return OPT_DRY_RUN;
+    case LIMIT:
+        return OPT_FORK | OPT_DUMP;
+    case 'o':
+    case LIVE:
+        return OPT_DUMP;
     default:
         return OPT_FORK;
     }
@@ -240,6 +257,12 @@ static bool take(struct run *run, int option)
     case DRY_RUN:
         o->dry_run = true;
         return true;
+    case 'o':
+        o->output = optarg;
+        return true;
+    case LIVE:
+        o->live = true;
+        return true;
     default:
         return refuse(run, "an option that it does not have", "");
     }
@@ -255,6 +278,12 @@ static bool check_arguments(struct run *run)
     if (command->most >= 0 && run->target_count > command->most) {
         return refuse(run, "one argument too many: ", run->targets[command->most]);
     }
+    if (command->perform == run_dump && (o->output == NULL || o->output[0] == '\0')) {
+        return refuse(run, "it takes -o FILE", "");
+    }
+    if (o->output != NULL && o->json && strcmp(o->output, "-") == 0) {
+        return refuse(run, "--json goes with a file, not with standard output", "");
+    }
     if (o->data_dir != NULL && (o->data != NULL || o->count != 0)) {
         return refuse(run, "--data-dir goes without --data and --count", "");
     }
@@ -264,12 +293,21 @@ static bool check_arguments(struct run *run)
     return true;
 }
 
+static const char *name_of(int option)
+{
+    unsigned i = 0;
+    while (table[i].val != option) {
+        i++;
+    }
+    return table[i].name;
+}
+
 bool options_parse(struct run *run, int argc, char **argv)
 {
-    int option, index = 0;
+    int option;
     run->options.timeout = -1;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, ":n:h", table, &index)) != -1) {
+    while ((option = getopt_long(argc, argv, ":n:o:h", table, NULL)) != -1) {
         if (option == 'h') {
             usage_print(stdout, run->command);
             return false;
@@ -283,7 +321,7 @@ bool options_parse(struct run *run, int argc, char **argv)
         if (option == JSON) {
             run->options.json = true;
         } else if (!(run->command->options & group_of(option))) {
-            return refuse(run, "it does not take --", option == 'n' ? "count" : table[index].name);
+            return refuse(run, "it does not take --", name_of(option));
         } else if (!take(run, option)) {
             return false;
         }

@@ -42,7 +42,7 @@ value() {
     cleave "$@" --json 2>/dev/null | check-json "$path"
 }
 
-commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff audit"
+commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff dump audit"
 
 usage() {
     expect 2 'cleave COMMAND'
@@ -123,6 +123,9 @@ waits() {
     json 0 domains.2.state ended list
     json 0 domains.2.reason exited list
     expect 1 'FROZEN\|DYING' pause short
+    expect 0 '^3 short: [0-9]* bytes in /tmp/core' dump -o /tmp/core short
+    [ "$(cleave dump -o - short | head -c 4 | tail -c 3)" = ELF ] || fail "a core to a pipe"
+    rm /tmp/core
     expect 0 '^3 short: destroyed' destroy short
     expect 3 'no domain "short"' wait short
 }
@@ -263,6 +266,41 @@ snapshots() {
     json 0 domains 3 info
 }
 
+# To files that can be written, and others. What gdb finds in one: tests/system/xc/dump.c.
+dumps() {
+    core=/tmp/small/core
+    mkdir /tmp/small
+    mount -t tmpfs -o size=256k none /tmp/small
+    echo old >$core
+    expect 2 'it takes -o FILE' dump template
+    expect 2 'it takes -o FILE' dump -o '' template
+    expect 2 'it takes TARGET' dump -o $core
+    expect 2 'too many: worker' dump -o $core template worker
+    expect 2 'value is missing for -o' dump template -o
+    expect 2 'not take --output' pause -o $core template
+    expect 2 'not take --live' map --live template
+    expect 2 'number of bytes' dump --limit=x -o $core template
+    expect 2 'goes with a file' dump -o - --json template
+    expect 2 'cannot dump itself' dump -o $core control
+    expect 3 'no domain "nobody"' dump -o $core nobody
+    expect 1 'limit allows 4096: nothing is written' dump --limit=4K -o $core template
+    expect 1 'its file system only .* left: nothing is written' dump -o $core template
+    expect 1 'No such file' dump -o /tmp/nothing/core template
+    expect 1 'Is a directory' dump -o /tmp template
+    expect 1 'No space left on device' dump -o /dev/full template
+    json 1 errors.0.target /dev/full dump -o /dev/full --live template
+    [ "$(ls -A /tmp/small)" = core ] || fail "what failed left a file"
+    [ "$(cat $core)" = old ] || fail "what failed changed the file that was there"
+    umount /tmp/small
+    json 0 domains.0.pauses 0 list
+    still=$(value id snapshot template still)
+    json 0 vcpus 1 dump -o /tmp/core still
+    json 0 live false dump -o /tmp/core "$still"
+    [ "$(check-json bytes <$out)" = "$(wc -c </tmp/core)" ] || fail "the file is as long as was said"
+    rm /tmp/core
+    expect 0 destroyed destroy still
+}
+
 usage
 shows
 waits
@@ -271,5 +309,6 @@ forks
 data
 memory
 snapshots
+dumps
 json 0 violated '' audit
 exit $((failures != 0))
