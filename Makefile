@@ -32,7 +32,7 @@ X86 := $(filter-out $(FORMATS) $(OFFSETS),$(wildcard $(foreach e,c S,hv/x86/*.$e
 KERNEL := $(wildcard hv/kernel/*.c hv/kernel/*.S hv/xen/*.c)
 # The platform: all of hv/x86/ but the world switches.
 PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
-            $(foreach f,acpi apic console cpu crash date format port smp string symbols rtc time trap,hv/x86/$f.c) \
+            $(foreach f,acpi apic console console_log cpu crash date format port smp string symbols rtc time trap,hv/x86/$f.c) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
 # The randomized run beside the reference, compiled without the C library's headers: the same objects in a
@@ -45,7 +45,7 @@ PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kerne
         hv/kernel/guest_walk.c
 PURE_real := $(addprefix hv/kernel/,guest_acpi.c ids.c lapic.c mtrr.c terminal.c timer.c) \
              $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
-             hv/x86/date.c
+             hv/x86/date.c hv/x86/console_log.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
