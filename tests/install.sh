@@ -86,6 +86,24 @@ fake stranger 1 'audit: the right to do it is missing (DENIED)' audit # nothing 
 fake memory 4 'no memory' list
 fake open 4 '/dev/xen/privcmd: Permission denied' list
 
+# Pictures of memory, of which the fake has every kind; on a terminal (of script(1)) in colours.
+fake mapped 0 '^000000000000 P*x*\.*$' map 9
+fake mapped 0 '^000040000000 &*$' map 9
+fake mapped 0 '^one cell is ' map 9
+fake mapped 0 '9 a<b&"c>: 3.0 MiB private, 1025.0 MiB shared, 99.8% by 2M or 1G leaves' map 9
+fake mapped 0 '000000200000 - 000000201000 .* 4 KiB  4K  *rwx  shared' map --table 9
+fake mapped 0 '"leaves": "not-loaded"' map --json 9
+fake mapped 0 'drawn in' map --svg="$folder/map.svg" 9
+xmllint --noout "$folder/map.svg" || fail "a drawing that is no XML"
+grep -q 'a&lt;b&amp;&quot;c&gt;' "$folder/map.svg" || fail "the name in the drawing"
+grep -q '>0x40000000, [0-9]* MiB: shared (1G)<' "$folder/map.svg" || fail "what is shared in the drawing"
+grep -q '>0x100000000, [0-9]* MiB: not loaded<' "$folder/map.svg" || fail "what is not loaded in the drawing"
+fake mapped 1 'No such file' map --svg=/nothing/map.svg 9
+fake mapped 1 'No space left' map --svg=/dev/full 9
+FAKE=mapped script -q -e -c "stty cols 100 rows 20; '$folder/fake' map 9" "$folder/typed" >/dev/null ||
+    fail "map on a terminal"
+grep -q "$(printf '\033\\[1;7;36m&&*\033\\[0m')" "$folder/typed" || fail "no colours on a terminal"
+
 man=tools/cleave/cleave.1
 commands=$(cleave --help | sed -n 's/^  \([a-z]*\) .*/\1/p')
 [ "$(echo "$commands" | wc -l)" -ge 14 ] || fail "few commands: $commands"

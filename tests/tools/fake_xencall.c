@@ -3,8 +3,9 @@
  * A hypervisor for the command in the place of libxencall, to see what it says where a real one
  * does not fit. The variable FAKE says which: "revision" speaks another revision, "old" does not
  * know LIST, "xen" does not know Cleave's call, "again" has to be called three times, "stranger"
- * tells of another call's error, "memory" and "open" refuse to begin. Without, VERSION is answered
- * and every other operation refused.
+ * tells of another call's error, "memory" and "open" refuse to begin, "mapped" has one domain, with
+ * memory of every kind and a name that no domain can have. Without, VERSION is answered and every
+ * other operation refused.
  */
 #include "cleave/abi.h"
 
@@ -71,6 +72,42 @@ static int refuse(uint64_t op, enum cleave_status status, const char *argument, 
     return (int)status;
 }
 
+#define MIB (UINT64_C(1) << 20)
+
+/* 2 MiB by a large leaf, 2 MiB by small ones, of which every second is its own, 1 GiB shared, a
+ * page that is not loaded. */
+static void look_up(struct cleave_lookup *lookup)
+{
+    uint64_t at = lookup->at;
+    lookup->kind = at < 4 * MIB || (at >= 1024 * MIB && at < 2048 * MIB) ? 2 : 0;
+    lookup->order = at < 2 * MIB ? 1 : at < 4 * MIB ? 0 : at < 1024 * MIB ? 1 : 2;
+    lookup->exclusive = at < 2 * MIB || (at < 4 * MIB && at / 4096 % 2 != 0);
+    lookup->rights = 7;
+    if (at >= 4096 * MIB && at < 4096 * MIB + 4096) {
+        lookup->kind = 3;
+    }
+    if (at >= 4096 * MIB && at < 4098 * MIB) {
+        lookup->order = 0;
+    } else if (at >= 512 * 1024 * MIB) {
+        lookup->order = 3;
+    }
+}
+
+static int answer(uint64_t op, void *arguments)
+{
+    struct cleave_list *list = arguments;
+    if (op == CLEAVE_OP_LOOKUP) {
+        look_up(arguments);
+    } else if (op == CLEAVE_OP_LIST) {
+        *list = list->domain < 9 ? (struct cleave_list){.domain = 9,
+                                                        .state = CLEAVE_STATE_RUNNING,
+                                                        .vcpus = 1,
+                                                        .name = "a<b&\"c>"}
+                                 : (struct cleave_list){.domain = 0};
+    }
+    return CLEAVE_OK;
+}
+
 int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, uint64_t size)
 {
     static unsigned calls;
@@ -95,6 +132,9 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
         last.operation += is("stranger");
         memcpy(arguments, &last, sizeof(last));
         return CLEAVE_OK;
+    }
+    if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP)) {
+        return answer(op, arguments);
     }
     return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)
                      : refuse(op, CLEAVE_DENIED, "nothing", 5);

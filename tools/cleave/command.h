@@ -33,7 +33,10 @@ enum {
     OPT_WAIT = 4, /* --any, --all, --timeout */
     OPT_CHILDREN = 8,
     OPT_DRY_RUN = 16,
-    OPT_DUMP = 256 /* --output, --limit, --live */
+    OPT_DUMP = 256, /* --output, --limit, --live */
+    OPT_MAP = 512,  /* --svg, --table */
+    OPT_TOP = 1024, /* --delay, --times */
+    OPT_LOG = 2048  /* --follow */
 };
 
 struct options {
@@ -43,7 +46,10 @@ struct options {
     int64_t timeout; /* milliseconds; -1: none */
     const char *data, *data_dir;
     const char *output; /* of a dump */
-    bool live;
+    const char *svg;
+    bool live, table, follow;
+    int64_t delay;  /* milliseconds between two tables */
+    uint32_t times; /* tables; 0: not given */
 };
 
 struct run {
@@ -88,7 +94,7 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
-/* domain.c, fork.c, show.c, memory.c, dump.c */
+/* domain.c, fork.c, show.c, memory.c, picture.c, dump.c, top.c, log.c */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
@@ -96,6 +102,6 @@ void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struc
     run_grant(struct run *run), run_revoke(struct run *run);
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
 void run_map(struct run *run), run_diff(struct run *run);
-void run_dump(struct run *run);
+void run_dump(struct run *run), run_top(struct run *run), run_log(struct run *run);
 
 #endif

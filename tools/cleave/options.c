@@ -72,9 +72,12 @@ const struct command commands[] = {
      "ends domains and gives their memory back",
      CHILDREN_HELP "      --dry-run     says what would be destroyed, and destroys nothing\n"
                    "\nTheir forks live on.\n"},
-    {"map", run_map, 0, 1, 1, "TARGET", "shows how a domain's memory is mapped",
-     "Ranges with the size of leaves, what they allow now (writing is missing until the first\n"
-     "write), and whether the domain holds them alone.\n"},
+    {"map", run_map, OPT_MAP, 1, 1, "TARGET", "shows how a domain's memory is mapped",
+     "      --table       ranges, with the size of leaves, what they allow now (writing is missing "
+     "until\n"
+     "                    the first write), and whether the domain holds them alone\n"
+     "      --svg=FILE    draws the picture in a file\n"
+     "\nWithout an option a picture: one cell is 2 MiB, or as much more as makes all of it fit.\n"},
     {"diff", run_diff, 0, 2, 2, "TARGET TARGET", "shows in which pages two domains differ",
      "What was never touched counts as zeros. Pause what runs, or it changes meanwhile.\n"},
     {"dump", run_dump, OPT_DUMP, 1, 1, "TARGET", "writes a domain's memory and registers to a file",
@@ -86,6 +89,15 @@ const struct command commands[] = {
      "those of a 64-bit Linux kernel's image. What was never touched takes no room. The file is "
      "whole\n"
      "or not there.\n"},
+    {"top", run_top, OPT_TOP, 0, 0, "", "shows again and again what domains do",
+     "  -d, --delay=SECONDS  between two tables (2)\n"
+     "  -n, --times=N     so many tables; else until q on a terminal, one to anything else\n"
+     "\nShares of one CPU since the last table, faults, what was copied, what a domain holds alone "
+     "and\n"
+     "with others (MiB), and how much of it is mapped by leaves of 2 MiB or 1 GiB.\n"},
+    {"log", run_log, OPT_LOG, 0, 0, "", "shows what the hypervisor printed",
+     "  -f, --follow      goes on with what it prints, until it is stopped\n"
+     "\nThe newest 16 KiB; without what domains print.\n"},
     {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
      "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
     {.name = NULL}};
@@ -105,6 +117,9 @@ enum {
     CHILDREN,
     DRY_RUN,
     LIVE,
+    SVG,
+    TABLE,
+    TIMES,
     JSON
 };
 
@@ -123,6 +138,11 @@ static const struct option table[] = {{"count", required_argument, NULL, 'n'},
                                       {"dry-run", no_argument, NULL, DRY_RUN},
                                       {"output", required_argument, NULL, 'o'},
                                       {"live", no_argument, NULL, LIVE},
+                                      {"svg", required_argument, NULL, SVG},
+                                      {"table", no_argument, NULL, TABLE},
+                                      {"delay", required_argument, NULL, 'd'},
+                                      {"times", required_argument, NULL, TIMES},
+                                      {"follow", no_argument, NULL, 'f'},
                                       {"json", no_argument, NULL, JSON},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
@@ -131,7 +151,12 @@ static unsigned group_of(int option)
 {
     switch (option) {
     case 'n':
-        return OPT_COUNT;
+        return OPT_COUNT | OPT_TOP;
+    case 'd':
+    case TIMES:
+        return OPT_TOP;
+    case 'f':
+        return OPT_LOG;
     case ANY:
     case ALL:
     case TIMEOUT:
@@ -145,6 +170,9 @@ static unsigned group_of(int option)
     case 'o':
     case LIVE:
         return OPT_DUMP;
+    case SVG:
+    case TABLE:
+        return OPT_MAP;
     default:
         return OPT_FORK;
     }
@@ -190,31 +218,59 @@ static bool parse_count(struct run *run, const char *text)
     return true;
 }
 
-static bool parse_limit(struct run *run, const char *text)
+static bool parse_size(const char *text, uint64_t *out)
 {
-    uint64_t size;
     const char *rest;
-    bool good = parse_number(text, &size, &rest) && size != 0;
+    bool good = parse_number(text, out, &rest) && *out != 0;
     if (good && *rest != '\0') {
         const char *unit = strchr("KMGT", *rest);
         unsigned shift = unit != NULL ? 10 * (unsigned)(unit - "KMGT" + 1) : 64;
-        good = unit != NULL && rest[1] == '\0' && size <= UINT64_MAX >> shift;
-        size = good ? size << shift : 0;
+        good = unit != NULL && rest[1] == '\0' && *out <= UINT64_MAX >> shift;
+        *out = good ? *out << shift : 0;
     }
-    run->options.limit = size;
-    return good || refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+    return good;
 }
 
-static bool parse_timeout(struct run *run, const char *text)
+static bool parse_limit(struct run *run, const char *text)
+{
+    return parse_size(text, &run->options.limit) ||
+           refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+}
+
+/* Seconds as milliseconds; false: no such number. */
+static bool parse_seconds(const char *text, int64_t *out)
 {
     char *end;
     double seconds = strtod(text, &end);
     bool digits = text[0] == '.' || (text[0] >= '0' && text[0] <= '9');
     if (!digits || *end != '\0' || !isfinite(seconds) || seconds > 1e9) {
-        return refuse(run, "--timeout is a number of seconds, not ", text);
+        return false;
     }
-    run->options.timeout = (int64_t)(seconds * 1000);
+    *out = (int64_t)(seconds * 1000);
     return true;
+}
+
+static bool parse_timeout(struct run *run, const char *text)
+{
+    return parse_seconds(text, &run->options.timeout) ||
+           refuse(run, "--timeout is a number of seconds, not ", text);
+}
+
+static bool parse_delay(struct run *run, const char *text)
+{
+    bool good = parse_seconds(text, &run->options.delay) && run->options.delay >= 100 &&
+                run->options.delay <= 86400000;
+    return good || refuse(run, "--delay is a number of seconds, from 0.1 to 86400, not ", text);
+}
+
+static bool parse_times(struct run *run, const char *text)
+{
+    uint64_t times;
+    const char *rest;
+    bool good =
+        parse_number(text, &times, &rest) && *rest == '\0' && times != 0 && times <= UINT32_MAX;
+    run->options.times = good ? (uint32_t)times : 0;
+    return good || refuse(run, "--times is a number from 1, not ", text);
 }
 
 static bool take(struct run *run, int option)
@@ -222,7 +278,15 @@ static bool take(struct run *run, int option)
     struct options *o = &run->options;
     switch (option) {
     case 'n':
-        return parse_count(run, optarg);
+        return run->command->options & OPT_TOP ? parse_times(run, optarg)
+                                               : parse_count(run, optarg);
+    case 'd':
+        return parse_delay(run, optarg);
+    case TIMES:
+        return parse_times(run, optarg);
+    case 'f':
+        o->follow = true;
+        return true;
     case RESERVE:
         o->flags |= CLEAVE_FORK_RESERVE;
         return true;
@@ -263,6 +327,12 @@ static bool take(struct run *run, int option)
     case LIVE:
         o->live = true;
         return true;
+    case SVG:
+        o->svg = optarg;
+        return true;
+    case TABLE:
+        o->table = true;
+        return true;
     default:
         return refuse(run, "an option that it does not have", "");
     }
@@ -280,6 +350,9 @@ static bool check_arguments(struct run *run)
     }
     if (command->perform == run_dump && (o->output == NULL || o->output[0] == '\0')) {
         return refuse(run, "it takes -o FILE", "");
+    }
+    if (o->follow && o->json) {
+        return refuse(run, "--follow goes without --json", "");
     }
     if (o->output != NULL && o->json && strcmp(o->output, "-") == 0) {
         return refuse(run, "--json goes with a file, not with standard output", "");
@@ -306,8 +379,9 @@ bool options_parse(struct run *run, int argc, char **argv)
 {
     int option;
     run->options.timeout = -1;
+    run->options.delay = 2000;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, ":n:o:h", table, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":n:o:d:fh", table, NULL)) != -1) {
         if (option == 'h') {
             usage_print(stdout, run->command);
             return false;

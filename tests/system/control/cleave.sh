@@ -42,7 +42,7 @@ value() {
     cleave "$@" --json 2>/dev/null | check-json "$path"
 }
 
-commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff dump audit"
+commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff dump top log audit"
 
 usage() {
     expect 2 'cleave COMMAND'
@@ -233,7 +233,15 @@ memory() {
     bytes=$(value bytes diff still "$child")
     [ "$bytes" -gt 0 ] || fail "it ran, and nothing differs"
     [ "$bytes" -lt 33554432 ] || fail "it differs in $bytes bytes"
-    expect 0 'exclusive' map "$child"
+    expect 0 'exclusive' map --table "$child"
+    expect 0 '^00000[0-9a-f]* .*x' map "$child" # some of a block is its own, the rest shared
+    expect 0 '^one cell is 2 MiB' map "$child"
+    expect 0 '^00000[0-9a-f]* .*SSSSSSS' map still
+    expect 0 'drawn in /tmp/map.svg' map --svg=/tmp/map.svg "$child"
+    grep -q 'MiB: private and shared<' /tmp/map.svg || fail "the drawing"
+    expect 1 'No such file' map --svg=/tmp/nothing/map.svg "$child"
+    expect 1 'No space left' map --svg=/dev/full "$child"
+    expect 2 'not take --svg' diff --svg=/tmp/map.svg still "$child"
     expect 0 ': reset' reset "$child"
     json 0 bytes 0 diff "$snapshot" "$child"
     expect 3 'no domain "nobody"' diff still nobody
@@ -301,6 +309,44 @@ dumps() {
     expect 0 destroyed destroy still
 }
 
+# Tables of what domains do. The worker does something, the template does not.
+tops() {
+    expect 0 '^ *2 worker  *running  *[0-9.]* ' top
+    expect 0 '^3 domains; [0-9.]* MiB, ' top
+    [ "$(wc -l <$out)" = 5 ] || fail "one table"
+    expect 0 '^32751 control ' top -n 2 -d 0.2
+    [ "$(grep -c ' NAME ' $out)" = 2 ] || fail "two tables"
+    json 0 tables.1.domains.1.name worker top -n 2 -d 0.1
+    json 0 tables.0.domains.2.id 32751 top
+    [ "$(value tables.0.domains.0.huge_percent top | cut -d. -f1)" -gt 10 ] || fail "how much is huge"
+    [ "$(value tables.0.domains.0.shared_bytes top)" -ge 0 ] || fail "what is shared"
+    share=$(value tables.0.domains.2.cpu_percent top | cut -d. -f1) # this one works, and has one vcpu
+    [ "$share" -ge 1 ] && [ "$share" -le 110 ] || fail "this domain had $share% of a CPU"
+    for delay in 0 0.01 x -1 '' 100000; do
+        expect 2 'from 0.1 to 86400' top "--delay=$delay"
+    done
+    for times in 0 -1 x '' 4294967296; do
+        expect 2 'number from 1' top "--times=$times"
+    done
+    expect 2 'too many: template' top template
+    expect 2 'not take --delay' list -d 1
+}
+
+logs() {
+    expect 0 '^machine: SVM with NPT' log
+    expect 0 '^domain 3 short: ' log
+    json 0 command log log
+    value text log | grep -q '^domain 3 short: ' || fail "the log as JSON"
+    timeout -s TERM 1 cleave log --follow >$out 2>&1
+    grep -q '^machine: SVM with NPT' $out || fail "the log that is followed"
+    [ "$(grep -c '^machine: SVM' $out)" = 1 ] || fail "a line twice"
+    expect 2 'goes without --json' log --follow --json
+    expect 2 'too many: template' log template
+    expect 2 'not take --follow' list --follow
+    cleave log >/dev/full 2>/tmp/out2
+    [ $? = 1 ] || fail "a log that cannot be written"
+}
+
 usage
 shows
 waits
@@ -310,5 +356,7 @@ data
 memory
 snapshots
 dumps
+tops
+logs
 json 0 violated '' audit
 exit $((failures != 0))
