@@ -31,7 +31,9 @@ enum {
 _Static_assert(sizeof(struct cleave_create) <= RESULT_KEPT &&
                    sizeof(struct cleave_snapshot) <= RESULT_KEPT &&
                    sizeof(struct cleave_wait) <= RESULT_KEPT &&
-                   sizeof(struct cleave_event) <= RESULT_KEPT,
+                   sizeof(struct cleave_event) <= RESULT_KEPT &&
+                   sizeof(struct cleave_pool_create) <= RESULT_KEPT &&
+                   sizeof(struct cleave_create_in) <= RESULT_KEPT,
                "copies of a vcpu keep what OP_ONCE gives");
 
 static const struct {
@@ -76,6 +78,13 @@ static const struct {
     [CLEAVE_OP_RENAME] = {op_rename, sizeof(struct cleave_rename), OP_DOMAIN | OP_ENDED,
                           RESERVED(rename)},
     [CLEAVE_OP_GRANT] = {op_grant, sizeof(struct cleave_grant), OP_DOMAIN, RESERVED(grant)},
+    [CLEAVE_OP_POOL_CREATE] = {op_pool_create, sizeof(struct cleave_pool_create),
+                               OP_RESULT | OP_ONCE, NOT_RESERVED},
+    [CLEAVE_OP_POOL_LIST] = {op_pool_list, sizeof(struct cleave_pool_list), OP_RESULT,
+                             RESERVED(pool_list)},
+    [CLEAVE_OP_POOL_DELETE] = {op_pool_delete, sizeof(struct cleave_pool_delete), 0, NOT_RESERVED},
+    [CLEAVE_OP_CREATE_IN] = {op_create_in, sizeof(struct cleave_create_in), OP_RESULT | OP_ONCE,
+                             RESERVED(create_in)},
 };
 
 struct operands {
@@ -157,7 +166,7 @@ static enum cleave_status check_writable(struct call *call, uint64_t arguments, 
 static enum cleave_status perform(struct call *call, const struct operands *operands)
 {
     struct mm_ctx *ctx = call->ctx;
-    if (operands->op >= CLEAVE_OPS) {
+    if (operands->op >= CLEAVE_OPS || operations[operands->op].perform == NULL) {
         return mm_fail(ctx, CLEAVE_INVALID, "operation", operands->op, 0, CLEAVE_OPS - 1);
     }
     uint64_t size = operations[operands->op].size;
