@@ -17,7 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 only=
 [ "$1" != restart ] || only=only=life
 cat >"$folder/boot.conf" <<EOF
-pool main size=all
+pool main size=2688M
 domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 $only"
 domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"

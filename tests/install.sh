@@ -104,6 +104,18 @@ FAKE=mapped script -q -e -c "stty cols 100 rows 20; '$folder/fake' map 9" "$fold
     fail "map on a terminal"
 grep -q "$(printf '\033\\[1;7;36m&&*\033\\[0m')" "$folder/typed" || fail "no colours on a terminal"
 
+# The table of domains, where libxenctrl tells no times; on a terminal it is drawn in place, until q.
+fake mapped 0 '^1 domains; 4096.0 MiB, 0.0 free' top
+fake mapped 0 '^ *9 a<b&"c> *starved *- *123456 *1.5 *2.0 *6.0 *25$' top -n 2 -d 0.1
+[ "$(grep -c starved "$folder/said")" = 2 ] || fail "not two tables"
+fake mapped 0 '"cpu_percent": null' top --json
+(sleep 1; printf q) | FAKE=mapped timeout 10 script -q -e -c "stty rows 20; '$folder/fake' top -d 0.1" "$folder/typed" \
+    >/dev/null || fail "top on a terminal"
+[ "$(grep -c "$(printf '\033\\[H1 domains')" "$folder/typed")" -ge 2 ] || fail "top on a terminal is not drawn again"
+fake mapped 4 'libxenctrl' dump -o "$folder/core" 9
+[ ! -e "$folder/core" ] || fail "a file of a dump that was none"
+fake mapped 4 'libxenctrl' log
+
 man=tools/cleave/cleave.1
 commands=$(cleave --help | sed -n 's/^  \([a-z]*\) .*/\1/p')
 [ "$(echo "$commands" | wc -l)" -ge 14 ] || fail "few commands: $commands"

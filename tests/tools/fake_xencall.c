@@ -98,6 +98,16 @@ static int answer(uint64_t op, void *arguments)
     struct cleave_list *list = arguments;
     if (op == CLEAVE_OP_LOOKUP) {
         look_up(arguments);
+    } else if (op == CLEAVE_OP_STAT) {
+        struct cleave_stat *stat = arguments;
+        *stat = (struct cleave_stat){.domain = 9,
+                                     .state = CLEAVE_STATE_STARVED,
+                                     .faults = 123456,
+                                     .copied = 3 * MIB / 2,
+                                     .exclusive = 2 * MIB,
+                                     .shared = 6 * MIB,
+                                     .mapped = {6 * MIB, 2 * MIB, 0},
+                                     .pool_size = 4096 * MIB};
     } else if (op == CLEAVE_OP_LIST) {
         *list = list->domain < 9 ? (struct cleave_list){.domain = 9,
                                                         .state = CLEAVE_STATE_RUNNING,
@@ -133,7 +143,7 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
         memcpy(arguments, &last, sizeof(last));
         return CLEAVE_OK;
     }
-    if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP)) {
+    if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP || op == CLEAVE_OP_STAT)) {
         return answer(op, arguments);
     }
     return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)

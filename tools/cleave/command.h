@@ -77,6 +77,9 @@ void usage_print(FILE *to, const struct command *command);
 /* In the order of --help, ended by one without a name. */
 extern const struct command commands[];
 
+/* Bytes, or with K, M, G or T, more than 0; false: it is none. */
+bool parse_size(const char *text, uint64_t *out);
+
 /* Text for people, not with --json. */
 void tell(const struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A failure of the library's, of `target` (null: of none). */
@@ -94,7 +97,7 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
-/* domain.c, fork.c, show.c, memory.c, picture.c, dump.c, top.c, log.c */
+/* domain.c, fork.c, show.c, memory.c, picture.c, dump.c, top.c, log.c, pool.c */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
@@ -102,6 +105,7 @@ void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struc
     run_grant(struct run *run), run_revoke(struct run *run);
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
 void run_map(struct run *run), run_diff(struct run *run);
-void run_dump(struct run *run), run_top(struct run *run), run_log(struct run *run);
+void run_dump(struct run *run), run_top(struct run *run), run_log(struct run *run),
+    run_pool(struct run *run);
 
 #endif
