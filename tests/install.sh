@@ -86,6 +86,23 @@ fake stranger 1 'audit: the right to do it is missing (DENIED)' audit # nothing 
 fake memory 4 'no memory' list
 fake open 4 '/dev/xen/privcmd: Permission denied' list
 
+# What no command asks for.
+cat >"$folder/create.c" <<'END'
+#include <cleave.h>
+#include <errno.h>
+int main(void)
+{
+    struct cleave_handle *cleave = cleave_open(0, 0);
+    uint32_t id = 0;
+    const char *longest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"; /* 64 */
+    return cleave_create_in(cleave, 3, "new", 2, 4 << 20, &id) != 0 || id != 324 ||
+           cleave_create_in(cleave, 3, longest, 2, 4 << 20, &id) != -EINVAL;
+}
+END
+gcc -I "$folder/usr/include" -I hv/include -Wall -Wextra -Werror -o "$folder/create" "$folder/create.c" \
+    build/tools/libcleave.a tests/tools/fake_xencall.c || fail "create"
+FAKE=mapped "$folder/create" || fail "a domain in a pool"
+
 # Pictures of memory, of which the fake has every kind; on a terminal (of script(1)) in colours.
 fake mapped 0 '^000000000000 P*x*\.*$' map 9
 fake mapped 0 '^000040000000 &*$' map 9

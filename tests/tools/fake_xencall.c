@@ -98,6 +98,11 @@ static int answer(uint64_t op, void *arguments)
     struct cleave_list *list = arguments;
     if (op == CLEAVE_OP_LOOKUP) {
         look_up(arguments);
+    } else if (op == CLEAVE_OP_CREATE_IN) {
+        struct cleave_create_in *create = arguments;
+        create->domain = 100 * create->pool + 10 * create->vcpus + (uint32_t)(create->limit / MIB);
+        return strcmp(create->name, "new") == 0 && create->reserved == 0 ? CLEAVE_OK
+                                                                         : CLEAVE_INVALID;
     } else if (op == CLEAVE_OP_STAT) {
         struct cleave_stat *stat = arguments;
         *stat = (struct cleave_stat){.domain = 9,
@@ -143,7 +148,8 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
         memcpy(arguments, &last, sizeof(last));
         return CLEAVE_OK;
     }
-    if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP || op == CLEAVE_OP_STAT)) {
+    if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP || op == CLEAVE_OP_STAT ||
+                         op == CLEAVE_OP_CREATE_IN)) {
         return answer(op, arguments);
     }
     return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)

@@ -225,7 +225,8 @@ static void tell_picture(const struct map *map)
     unsigned char row[128];
     size_t next = 0;
     bool terminal = isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
-    unsigned width = size.ws_col >= 32 ? (size.ws_col - 14u) / 16 * 16 : 16;
+    unsigned columns = size.ws_col != 0 ? size.ws_col : 80; /* 0: the terminal does not know */
+    unsigned width = columns >= 32 ? (columns - 14) / 16 * 16 : 16;
     width = width < 16 ? 16 : width < sizeof(row) ? width : sizeof(row);
     struct grid grid = choose_grid(map, width, size.ws_row >= 20 ? size.ws_row - 6u : 14);
 

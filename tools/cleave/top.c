@@ -155,7 +155,8 @@ static void tell_table(const struct run *run, const struct table *table, bool li
     size_t rows = table->count;
     if (live) {
         ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-        size_t most = size.ws_row > 4 ? size.ws_row - 4u : 1;
+        unsigned lines = size.ws_row != 0 ? size.ws_row : 24; /* 0: the terminal does not know */
+        size_t most = lines > 4 ? lines - 4 : 1;
         rows = rows < most ? rows : most;
         tell(run, "\033[H");
     }
