@@ -32,7 +32,7 @@ X86 := $(filter-out $(FORMATS) $(OFFSETS),$(wildcard $(foreach e,c S,hv/x86/*.$e
 KERNEL := $(wildcard hv/kernel/*.c hv/kernel/*.S hv/xen/*.c)
 # The platform: all of hv/x86/ but the world switches.
 PLATFORM := $(wildcard $(foreach e,c S,hv/x86/boot/*.$e) \
-            $(foreach f,acpi apic console cpu crash date format port smp string symbols rtc time trap,hv/x86/$f.c) \
+            $(foreach f,acpi apic console console_log cpu crash date format port smp string symbols rtc time trap,hv/x86/$f.c) \
             hv/x86/trap_entry.S)
 BOOT_TEST := $(wildcard tests/boot/*.c)
 # The randomized run beside the reference, compiled without the C library's headers: the same objects in a
@@ -45,7 +45,7 @@ PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kerne
         hv/kernel/guest_walk.c
 PURE_real := $(addprefix hv/kernel/,guest_acpi.c ids.c lapic.c mtrr.c terminal.c timer.c) \
              $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
-             hv/x86/date.c
+             hv/x86/date.c hv/x86/console_log.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
 # folders are shared by all test programs.
@@ -420,7 +420,7 @@ build/linux/initrd.cpio build/linux/initrd-redis.cpio: configs/initrd.sh tests/s
 
 # libcleave and the command. (The libcleave.a of build/VARIANT/ is the core with its hosted port.)
 COMMAND_LIBRARIES := -ljansson -llz4 -llzma -lz
-TOOL_LIBRARIES := -lxencall -lxentoollog -lxentoolcore $(COMMAND_LIBRARIES)
+TOOL_LIBRARIES = $(COMMAND_LIBRARIES) $(XC_LIBRARIES)
 build/tools/objects/%.o: tools/%.c Makefile
 	mkdir -p $(@D)
 	echo "  CC  $@"
@@ -444,7 +444,7 @@ build/tools/$(SONAME): $(LIBCLEAVE) tools/libcleave/libcleave.map
 		$(LIBCLEAVE) -lxencall -lxentoollog
 
 build/tools/cleave: $(COMMAND) build/tools/$(SONAME)
-	gcc -o $@ $^ $(COMMAND_LIBRARIES)
+	gcc -o $@ $^ $(COMMAND_LIBRARIES) -lxenctrl -lxentoollog
 
 build/linux/cleave: $(COMMAND) build/tools/libcleave.a
 	mkdir -p $(@D)
@@ -463,16 +463,24 @@ build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h 
 	echo "  CC  $@"
 	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
 
+# gdb, with which the tests open what `cleave dump` writes.
+build/linux/libdebuginfod.so.1: $(addprefix tests/system/control/debuginfod.,c map) Makefile
+	mkdir -p $(@D)
+	gcc $(HOSTED_FLAGS) -O2 -fPIC -shared -Wl,-soname,$(@F) -Wl,--version-script,$(word 2,$^) -o $@ $<
+
+GDB := $(shell awk '$$2 == "unpack" && $$3 == "gdb" { print $$1 }' configs/packages.txt)
 build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/control/*) $(XC:%=build/linux/xc/%) \
 		build/linux/cleave build/linux/check-json build/linux/cleave-guest build/linux/initrd.cpio \
-		build/guests/hello.elf $(addprefix build/debian/,linux-image-amd64.version linux-image-cloud-amd64.version \
-		busybox-static.version) | linux-tools
+		build/linux/libdebuginfod.so.1 build/guests/hello.elf $(GDB:%=build/debian/%.version) \
+		$(WORKLOAD:%=build/debian/%.version) $(addprefix build/debian/,linux-image-amd64.version \
+		linux-image-cloud-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
-	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
+	configs/initrd.sh -k build/debian/linux-image-amd64 -l build/debian $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
 		bin/busybox=build/debian/busybox-static/bin/busybox bin/cleave=build/linux/cleave \
 		bin/check-json=build/linux/check-json bin/cleave-guest=build/linux/cleave-guest \
 		bin/demo=tests/system/control/demo.sh lib/expect.sh=tests/system/control/expect.sh \
+		lib/libdebuginfod.so.1=build/linux/libdebuginfod.so.1 bin/gdb=build/debian/gdb-minimal/usr/bin/gdb \
 		$(foreach x,cleave create short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
 		guest/hello=build/guests/hello.elf guest/vmlinuz=$$(echo build/debian/linux-image-cloud-amd64/boot/vmlinuz-*) \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)

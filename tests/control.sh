@@ -20,11 +20,13 @@ machine=qemu
 limits="-m 3G -s 1 -t 900"
 image=build/gcc-debug/cleave.elf
 only=
+pool=2688M # what is left is for pools that the tests make
 case $1 in
 qemu) ;;
 restart) only=only=life,maps ;;
 bochs)
     machine=bochs
+    pool=all
     limits="-m 1536 -s 1 -t 1500"
     image=build/gcc-release/cleave.elf
     only=only=short
@@ -32,7 +34,7 @@ bochs)
 *) exit 2 ;;
 esac
 cat >"$folder/boot.conf" <<EOF
-pool main size=all
+pool main size=$pool
 domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 tests $only"
 domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"

@@ -67,7 +67,7 @@ mapfile -t objects < <(find build/tools/objects/cleave -name '*.o' ! -name kerne
 gcc -I hv/include -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all -o "$folder/fake" \
     tools/cleave/kernel.c hv/kernel/elf.c hv/kernel/pvh.c \
     "${objects[@]}" build/tools/libcleave.a \
-    tests/tools/fake_xencall.c -ljansson -llz4 -llzma -lz || fail "fake"
+    tests/tools/fake_xencall.c -ljansson -lxenctrl -llz4 -llzma -lz || fail "fake"
 fake() { # fake WHICH STATUS TEXT ARGUMENT...
     local which=$1 status=$2 text=$3
     shift 3
@@ -190,6 +190,52 @@ done
 { cat $hello && word "$size"; } >"$folder/bad"
 bzimage "$folder/bad" 0 $((size + 4))
 made 2 'compressed by none of gzip, xz and lz4' "$folder/image"
+# What no command asks for.
+cat >"$folder/create.c" <<'END'
+#include <cleave.h>
+#include <errno.h>
+int main(void)
+{
+    struct cleave_handle *cleave = cleave_open(0, 0);
+    uint32_t id = 0;
+    const char *longest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"; /* 64 */
+    return cleave_create_in(cleave, 3, "new", 2, 4 << 20, &id) != 0 || id != 324 ||
+           cleave_create_in(cleave, 3, longest, 2, 4 << 20, &id) != -EINVAL;
+}
+END
+gcc -I "$folder/usr/include" -I hv/include -Wall -Wextra -Werror -o "$folder/create" "$folder/create.c" \
+    build/tools/libcleave.a tests/tools/fake_xencall.c || fail "create"
+FAKE=mapped "$folder/create" || fail "a domain in a pool"
+
+# Pictures of memory, of which the fake has every kind; on a terminal (of script(1)) in colours.
+fake mapped 0 '^000000000000 P*x*\.*$' map 9
+fake mapped 0 '^000040000000 &*$' map 9
+fake mapped 0 '^one cell is ' map 9
+fake mapped 0 '9 a<b&"c>: 3.0 MiB private, 1025.0 MiB shared, 99.8% by 2M or 1G leaves' map 9
+fake mapped 0 '000000200000 - 000000201000 .* 4 KiB  4K  *rwx  shared' map --table 9
+fake mapped 0 '"leaves": "not-loaded"' map --json 9
+fake mapped 0 'drawn in' map --svg="$folder/map.svg" 9
+xmllint --noout "$folder/map.svg" || fail "a drawing that is no XML"
+grep -q 'a&lt;b&amp;&quot;c&gt;' "$folder/map.svg" || fail "the name in the drawing"
+grep -q '>0x40000000, [0-9]* MiB: shared (1G)<' "$folder/map.svg" || fail "what is shared in the drawing"
+grep -q '>0x100000000, [0-9]* MiB: not loaded<' "$folder/map.svg" || fail "what is not loaded in the drawing"
+fake mapped 1 'No such file' map --svg=/nothing/map.svg 9
+fake mapped 1 'No space left' map --svg=/dev/full 9
+FAKE=mapped script -q -e -c "stty cols 100 rows 20; '$folder/fake' map 9" "$folder/typed" >/dev/null ||
+    fail "map on a terminal"
+grep -q "$(printf '\033\\[1;7;36m&&*\033\\[0m')" "$folder/typed" || fail "no colours on a terminal"
+
+# The table of domains, where libxenctrl tells no times; on a terminal it is drawn in place, until q.
+fake mapped 0 '^1 domains; 4096.0 MiB, 0.0 free' top
+fake mapped 0 '^ *9 a<b&"c> *starved *- *123456 *1.5 *2.0 *6.0 *25$' top -n 2 -d 0.1
+[ "$(grep -c starved "$folder/said")" = 2 ] || fail "not two tables"
+fake mapped 0 '"cpu_percent": null' top --json
+(sleep 1; printf q) | FAKE=mapped timeout 10 script -q -e -c "stty rows 20; '$folder/fake' top -d 0.1" "$folder/typed" \
+    >/dev/null || fail "top on a terminal"
+[ "$(grep -c "$(printf '\033\\[H1 domains')" "$folder/typed")" -ge 2 ] || fail "top on a terminal is not drawn again"
+fake mapped 4 'libxenctrl' dump -o "$folder/core" 9
+[ ! -e "$folder/core" ] || fail "a file of a dump that was none"
+fake mapped 4 'libxenctrl' log
 
 man=tools/cleave/cleave.1
 commands=$(cleave --help | sed -n 's/^  \([a-z]*\) .*/\1/p')

@@ -278,16 +278,17 @@ bool build_all(struct mm_ctx *ctx, struct config *config)
         return false;
     }
     for (unsigned i = 0; i < config->pools; i++) {
-        if (tenant_make(ctx, config->pool[i].name, config->pool[i].size) != CLEAVE_OK) {
+        uint64_t size = config->pool[i].size;
+        if (tenant_make(ctx, config->pool[i].name, &size) != CLEAVE_OK) {
             print("boot: pool %s of %lu bytes: %s %lu, from %lu to %lu\n", config->pool[i].name,
                   config->pool[i].size, ctx->error.argument, ctx->error.value, ctx->error.low,
                   ctx->error.high);
             return false;
         }
     }
-    struct pool *pool = NULL;
+    struct pool *pool = config->pools != 0 ? tenant_pool(config->pool[0].name) : NULL;
     bool test = boot_option("selftest") || !hvm_ept_dirty_bits;
-    if (test && tenant_at(0, &pool) != NULL && !selftest_run(ctx, pool)) {
+    if (test && pool != NULL && !selftest_run(ctx, pool)) {
         return false;
     }
     built = config;

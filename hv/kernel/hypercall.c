@@ -32,7 +32,9 @@ _Static_assert(sizeof(struct cleave_create) <= RESULT_KEPT &&
                    sizeof(struct cleave_snapshot) <= RESULT_KEPT &&
                    sizeof(struct cleave_wait) <= RESULT_KEPT &&
                    sizeof(struct cleave_event) <= RESULT_KEPT &&
-                   sizeof(struct cleave_terminal) <= RESULT_KEPT,
+                   sizeof(struct cleave_terminal) <= RESULT_KEPT &&
+                   sizeof(struct cleave_pool_create) <= RESULT_KEPT &&
+                   sizeof(struct cleave_create_in) <= RESULT_KEPT,
                "copies of a vcpu keep what OP_ONCE gives");
 
 static const struct {
@@ -80,6 +82,13 @@ static const struct {
     [CLEAVE_OP_TERMINAL] = {op_terminal, sizeof(struct cleave_terminal),
                             OP_DOMAIN | OP_RESULT | OP_ENDED | OP_ONCE, RESERVED(terminal)},
     [CLEAVE_OP_WINDOW] = {op_window, sizeof(struct cleave_window), OP_DOMAIN, RESERVED(window)},
+    [CLEAVE_OP_POOL_CREATE] = {op_pool_create, sizeof(struct cleave_pool_create),
+                               OP_RESULT | OP_ONCE, NOT_RESERVED},
+    [CLEAVE_OP_POOL_LIST] = {op_pool_list, sizeof(struct cleave_pool_list), OP_RESULT,
+                             RESERVED(pool_list)},
+    [CLEAVE_OP_POOL_DELETE] = {op_pool_delete, sizeof(struct cleave_pool_delete), 0, NOT_RESERVED},
+    [CLEAVE_OP_CREATE_IN] = {op_create_in, sizeof(struct cleave_create_in), OP_RESULT | OP_ONCE,
+                             RESERVED(create_in)},
 };
 
 struct operands {
@@ -161,7 +170,7 @@ static enum cleave_status check_writable(struct call *call, uint64_t arguments, 
 static enum cleave_status perform(struct call *call, const struct operands *operands)
 {
     struct mm_ctx *ctx = call->ctx;
-    if (operands->op >= CLEAVE_OPS) {
+    if (operands->op >= CLEAVE_OPS || operations[operands->op].perform == NULL) {
         return mm_fail(ctx, CLEAVE_INVALID, "operation", operands->op, 0, CLEAVE_OPS - 1);
     }
     uint64_t size = operations[operands->op].size;

@@ -51,17 +51,22 @@ struct call {
         struct cleave_rename rename;
         struct cleave_terminal terminal;
         struct cleave_window window;
+        struct cleave_pool_create pool_create;
+        struct cleave_pool_list pool_list;
+        struct cleave_pool_delete pool_delete;
+        struct cleave_create_in create_in;
     } args;
 };
 
 typedef enum cleave_status op_t(struct call *call);
 op_t op_version, op_console, op_exit, op_error, op_yield;                     /* ops_self.c */
 op_t op_create, op_start, op_pause, op_unpause, op_destroy, op_wait, op_stat; /* ops_domain.c */
-op_t op_list, op_rename, op_grant, op_window;
+op_t op_create_in, op_list, op_rename, op_grant, op_window;
 op_t op_terminal;                                                             /* ops_terminal.c */
 op_t op_map, op_unmap, op_protect, op_copy, op_lookup, op_collapse, op_audit; /* ops_memory.c */
 op_t op_fork, op_snapshot, op_reset;                                          /* ops_fork.c */
 op_t op_notify, op_event, op_verdict;                                         /* ops_notify.c */
+op_t op_pool_create, op_pool_list, op_pool_delete;                            /* ops_pool.c */
 
 /* CLEAVE_OP_FORK for the debug console: call->args.fork.data is not read, `data` is a page with the
  * caller's data (null: none). Afterwards call->results is the first child's id. */

@@ -8,6 +8,7 @@
 #include "identity.h"
 #include "sched.h"
 #include "stat.h"
+#include "tenant.h"
 
 #define PAUSES_MAX (UINT32_MAX / 2) /* room in `paused` for those of calls under way */
 
@@ -24,35 +25,22 @@ enum cleave_status call_limit(struct call *call, uint64_t limit, uint64_t *frame
     return CLEAVE_OK;
 }
 
-enum cleave_status op_create(struct call *call)
+/* What CREATE and CREATE_IN have in common. `pool` 0: the caller's. */
+static enum cleave_status create_domain(struct call *call, const char name[CLEAVE_NAME_SIZE],
+                                        uint32_t vcpus, uint64_t limit, uint32_t pool,
+                                        uint32_t *made)
 {
-    struct cleave_create *create = &call->args.create;
     struct space *space;
     struct domain *domain;
-
-    if (!domain_name_legal(create->name)) {
-        return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
-    }
-    if (create->vcpus == 0 || create->vcpus > CLEAVE_VCPUS_MAX) {
-        return mm_fail(call->ctx, CLEAVE_COUNT, "vcpus", create->vcpus, 1, CLEAVE_VCPUS_MAX);
-    }
-    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
-        return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
-                       DOMAIN_DEPTH_MAX - 1);
-    }
-    uint64_t limit;
-    enum cleave_status status = call_limit(call, create->limit, &limit);
-    if (status != CLEAVE_OK) {
-        return status;
-    }
     uint32_t id = domain_ids_take(1);
     if (id == 0) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
     }
-    status = space_create(call->ctx, call->caller->pool, limit, &space);
+    enum cleave_status status = pool == 0
+                                    ? space_create(call->ctx, call->caller->pool, limit, &space)
+                                    : tenant_create_space(call->ctx, pool - 1, limit, &space);
     if (status == CLEAVE_OK) {
-        status = domain_make(call->ctx, id, create->name, call->caller, space, create->vcpus, false,
-                             &domain);
+        status = domain_make(call->ctx, id, name, call->caller, space, vcpus, false, &domain);
     }
     if (status == CLEAVE_OK && !domain_enter(domain, true)) {
         domain_discard(call->ctx, domain);
@@ -62,8 +50,53 @@ enum cleave_status op_create(struct call *call)
         domain_ids_drop(id, 1);
         return status;
     }
-    create->domain = id;
+    *made = id;
     return CLEAVE_OK;
+}
+
+static enum cleave_status check_create(struct call *call, const char name[CLEAVE_NAME_SIZE],
+                                       uint32_t vcpus)
+{
+    if (!domain_name_legal(name)) {
+        return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
+    }
+    if (vcpus == 0 || vcpus > CLEAVE_VCPUS_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "vcpus", vcpus, 1, CLEAVE_VCPUS_MAX);
+    }
+    if (call->caller->depth >= DOMAIN_DEPTH_MAX) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,
+                       DOMAIN_DEPTH_MAX - 1);
+    }
+    return CLEAVE_OK;
+}
+
+enum cleave_status op_create(struct call *call)
+{
+    struct cleave_create *create = &call->args.create;
+    uint64_t limit;
+    enum cleave_status status = check_create(call, create->name, create->vcpus);
+    if (status == CLEAVE_OK) {
+        status = call_limit(call, create->limit, &limit);
+    }
+    return status == CLEAVE_OK
+               ? create_domain(call, create->name, create->vcpus, limit, 0, &create->domain)
+               : status;
+}
+
+enum cleave_status op_create_in(struct call *call)
+{
+    struct cleave_create_in *create = &call->args.create_in;
+    uint64_t limit = create->limit == UINT64_MAX ? UINT64_MAX : create->limit >> PAGE_SHIFT;
+    if (!call->caller->control) {
+        return mm_fail(call->ctx, CLEAVE_DENIED, "caller", call->caller->id, 1, 0);
+    }
+    enum cleave_status status = check_create(call, create->name, create->vcpus);
+    if (status == CLEAVE_OK && (create->pool == 0 || create->pool > TENANTS_MAX)) {
+        status = mm_fail(call->ctx, CLEAVE_RANGE, "pool", create->pool, 1, TENANTS_MAX);
+    }
+    return status == CLEAVE_OK ? create_domain(call, create->name, create->vcpus, limit,
+                                               create->pool, &create->domain)
+                               : status;
 }
 
 /* Nothing is left of what an earlier run or a fork put into it. */

@@ -45,6 +45,8 @@ enum cleave_status op_copy(struct call *call)
     const struct cleave_copy *copy = &call->args.copy;
     unsigned char part[2048];
     enum cleave_status status = CLEAVE_OK;
+    /* Memory of another pool is not waited for: the vcpu would stand in that pool's queue. */
+    struct vcpu_wait *wait = call->domain->pool == call->caller->pool ? &call->vcpu->wait : NULL;
 
     if (copy->size == 0 || copy->size > CLEAVE_COPY_MAX) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "size", copy->size, 1, CLEAVE_COPY_MAX);
@@ -58,12 +60,11 @@ enum cleave_status op_copy(struct call *call)
         if (copy->write) {
             status = guest_read(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");
             if (status == CLEAVE_OK) {
-                status = space_write(call->ctx, call->space, gpa(copy->at + at), part, size,
-                                     &call->vcpu->wait, &done);
+                status = space_write(call->ctx, call->space, gpa(copy->at + at), part, size, wait,
+                                     &done);
             }
         } else {
-            status = space_read(call->ctx, call->space, gpa(copy->at + at), part, size,
-                                &call->vcpu->wait);
+            status = space_read(call->ctx, call->space, gpa(copy->at + at), part, size, wait);
             if (status == CLEAVE_OK) {
                 status =
                     guest_write(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");

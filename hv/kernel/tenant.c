@@ -1,18 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Untyped memory and pools; see tenant.h. Made at boot by one CPU, constant afterwards. */
+/*
+ * Untyped memory and pools; see tenant.h. `lock` is of the table, held for a few instructions;
+ * `busy`, which is only ever tried, is held by who makes or deletes a pool, or a space in one that
+ * it names.
+ */
 #include "tenant.h"
 
 #include "hvm.h"
+#include "klock.h"
 #include "platform.h"
+#include "table.h"
 
 #define ROOT_NODE_FRAMES 16u
 
-static struct {
+static struct tenant {
     char name[TENANT_NAME_SIZE];
-    struct pool *pool;
+    struct pool *pool; /* null: no tenant */
+    cap_t cap;
+    uint64_t frames;
     uint64_t free; /* frames that were free or the pool's own when it was made */
+    bool closing;  /* it is being deleted */
+    bool gone;     /* and there is no pool any more */
 } tenants[TENANTS_MAX];
-static unsigned tenant_count;
+static struct klock lock, busy;
 
 static struct cnode *root;
 static void *scratch;
@@ -64,77 +74,257 @@ static bool same(const char *a, const char *b)
     return *a == *b;
 }
 
-struct pool *tenant_pool(const char *name)
+static struct tenant *find(const char *name)
 {
-    for (unsigned i = 0; i < tenant_count; i++) {
-        if (same(tenants[i].name, name)) {
-            return tenants[i].pool;
+    for (unsigned i = 0; i < TENANTS_MAX; i++) {
+        if (tenants[i].pool != NULL && same(tenants[i].name, name)) {
+            return &tenants[i];
         }
     }
     return NULL;
 }
 
-const char *tenant_at(unsigned index, struct pool **pool)
+struct pool *tenant_pool(const char *name)
 {
-    if (index >= tenant_count) {
-        return NULL;
-    }
-    *pool = tenants[index].pool;
-    return tenants[index].name;
+    const struct tenant *tenant = find(name);
+    return tenant != NULL ? tenant->pool : NULL;
 }
 
-/* The untyped capability with the most memory unused. */
-static cap_t largest_untyped(struct mm_ctx *ctx, uint64_t *unused)
+bool tenant_look(unsigned index, struct tenant_info *info)
 {
-    cap_t best = CAP_SELF;
-    *unused = 0;
+    const struct tenant *tenant = &tenants[index];
+    klock_take(&lock);
+    bool there = tenant->pool != NULL;
+    if (there) {
+        *info = (struct tenant_info){.frames = tenant->frames, .closing = tenant->closing};
+        __builtin_memcpy(info->name, tenant->name, sizeof(info->name));
+    }
+    if (there && !tenant->closing) {
+        info->free = tenant->pool->free;
+        info->reserved = tenant->pool->reserved;
+        info->spaces = tenant->pool->account_used;
+    }
+    klock_release(&lock);
+    return there;
+}
+
+static bool begin_change(void)
+{
+    if (klock_try(&busy)) {
+        return true;
+    }
+    this_cpu()->resched = 1;
+    return false;
+}
+
+/* --- Untyped memory --------------------------------------------------------------------------- */
+
+/* The untyped capability in slot `index` of the first node; false where there is none. */
+static bool untyped_at(struct mm_ctx *ctx, uint32_t index, cap_t *handle, struct cap_info *info)
+{
+    return cap_at(ctx, root, index, handle) == CLEAVE_OK &&
+           cap_look(ctx, root, *handle, info) == CLEAVE_OK && info->type == CAP_UNTYPED;
+}
+
+/* Frames of the largest pool that the unused rest of it has room for. */
+static uint64_t room_in(const struct cap_info *info)
+{
+    uint64_t block = level_pages(1), end = info->range.end.v;
+    uint64_t first = (end - info->unused + block - 1) / block * block;
+    return first < end ? (end - first) / block * block : 0;
+}
+
+uint64_t tenant_room(struct mm_ctx *ctx)
+{
+    uint64_t most = 0;
+    cap_t handle;
+    struct cap_info info;
     for (uint32_t i = 0; i < cnode_slots(root); i++) {
-        cap_t handle;
-        struct cap_info info;
-        if (cap_at(ctx, root, i, &handle) == CLEAVE_OK &&
-            cap_look(ctx, root, handle, &info) == CLEAVE_OK && info.type == CAP_UNTYPED &&
-            info.unused > *unused) {
-            *unused = info.unused;
-            best = handle;
+        if (untyped_at(ctx, i, &handle, &info) && room_in(&info) > most) {
+            most = room_in(&info);
         }
     }
-    return best;
+    return most;
 }
 
-enum cleave_status tenant_make(struct mm_ctx *ctx, const char *name, uint64_t bytes)
+/* Was nothing made of it? */
+static bool is_whole(const struct cap_info *info)
 {
-    uint64_t unused, block = level_pages(1);
-    struct cap_use use;
-    cap_t made;
+    return info->unused == (uint64_t)info->range.end.v - info->range.start.v;
+}
 
-    if (tenant_pool(name) != NULL) {
-        return mm_fail(ctx, CLEAVE_EXISTS, "name", tenant_count, 1, 0);
+/* Untyped memory of exactly so many frames, of which nothing was made: out of the smallest that has
+ * room for it. What is handed out of a capability comes back only when nothing made of it is left:
+ * so where something is, all the rest becomes a piece first, which will be whole again. */
+static enum cleave_status take_piece(struct mm_ctx *ctx, uint64_t frames, cap_t *piece)
+{
+    cap_t handle, best = CAP_SELF;
+    struct cap_info info, found = {.type = CAP_NONE};
+    enum cleave_status status = CLEAVE_OK;
+    for (uint32_t i = 0; i < cnode_slots(root); i++) {
+        if (untyped_at(ctx, i, &handle, &info) && room_in(&info) >= frames &&
+            (found.type == CAP_NONE || room_in(&info) < room_in(&found))) {
+            best = handle;
+            found = info;
+        }
     }
-    if (tenant_count == TENANTS_MAX) {
-        return mm_fail(ctx, CLEAVE_COUNT, "pools", tenant_count + 1, 0, TENANTS_MAX);
+    if (found.type == CAP_NONE) {
+        return mm_fail(ctx, CLEAVE_NO_MEMORY, "size", frames << PAGE_SHIFT,
+                       level_pages(1) << PAGE_SHIFT, tenant_room(ctx) << PAGE_SHIFT);
     }
-    cap_t source = largest_untyped(ctx, &unused);
-    uint64_t frames = bytes >> PAGE_SHIFT;
-    if (frames == 0) { /* what alignment may skip is left out */
-        frames = unused > 2 * block ? unused - 2 * block : 0;
+    if (is_whole(&found) && found.unused == frames) {
+        *piece = best; /* one whose pool is gone */
+        return CLEAVE_OK;
     }
-    frames -= frames % block;
-    enum cleave_status status =
-        untyped_retype(ctx, root, source, CAP_POOL, frames, 1, CAP_SELF, &made);
+    if (!is_whole(&found) && room_in(&found) > frames) {
+        status =
+            untyped_retype(ctx, root, best, CAP_UNTYPED, room_in(&found), 1, CAP_SELF, &handle);
+        best = handle;
+    }
+    return status == CLEAVE_OK
+               ? untyped_retype(ctx, root, best, CAP_UNTYPED, frames, 1, CAP_SELF, piece)
+               : status;
+}
+
+static bool has_pool(struct pfn_range range)
+{
+    for (unsigned i = 0; i < TENANTS_MAX; i++) {
+        const struct tenant *tenant = &tenants[i];
+        if (tenant->pool != NULL && !tenant->gone && tenant->pool->start.v >= range.start.v &&
+            tenant->pool->start.v < range.end.v) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Untyped memory in which no pool is left is whole again: what was made of it were pieces. */
+static enum cleave_status join_pieces(struct mm_ctx *ctx)
+{
+    cap_t handle;
+    struct cap_info info;
+    enum cleave_status status = CLEAVE_OK;
+    for (uint32_t i = 0; i < cnode_slots(root) && status == CLEAVE_OK; i++) {
+        if (untyped_at(ctx, i, &handle, &info) && !has_pool(info.range) && !is_whole(&info)) {
+            status = cap_revoke(ctx, root, handle);
+        }
+    }
+    return status;
+}
+
+/* --- Making and deleting ---------------------------------------------------------------------- */
+
+static enum cleave_status make_pool(struct mm_ctx *ctx, struct tenant *tenant, const char *name,
+                                    uint64_t frames)
+{
+    struct cap_use use;
+    cap_t piece, made;
+    enum cleave_status status = take_piece(ctx, frames, &piece);
+    if (status == CLEAVE_OK) {
+        status = untyped_retype(ctx, root, piece, CAP_POOL, frames, 1, CAP_SELF, &made);
+    }
     if (status == CLEAVE_OK) {
         status = cap_use(ctx, root, made, CAP_BIT(CAP_POOL), CAP_MAY_WRITE, &use);
     }
     if (status != CLEAVE_OK) {
-        return status;
+        return status; /* a piece that was taken is there for the next */
     }
+    klock_take(&lock);
+    *tenant = (struct tenant){.pool = use.pool,
+                              .cap = made,
+                              .frames = frames,
+                              .free = use.pool->free + use.pool->own.charged};
     for (unsigned i = 0; i < TENANT_NAME_SIZE - 1 && name[i] != '\0'; i++) {
-        tenants[tenant_count].name[i] = name[i];
+        tenant->name[i] = name[i];
     }
-    tenants[tenant_count].pool = use.pool;
-    tenants[tenant_count].free = use.pool->free + use.pool->own.charged;
-    tenant_count++;
+    klock_release(&lock);
     cap_end(ctx, &use);
     return CLEAVE_OK;
+}
+
+enum cleave_status tenant_make(struct mm_ctx *ctx, const char *name, uint64_t *bytes)
+{
+    uint64_t block = level_pages(1), frames = *bytes >> PAGE_SHIFT;
+    unsigned index = 0;
+    enum cleave_status status;
+    if (!begin_change()) {
+        return CLEAVE_AGAIN;
+    }
+    while (index < TENANTS_MAX && tenants[index].pool != NULL) {
+        index++;
+    }
+    if (frames == 0 && *bytes == 0) {
+        frames = tenant_room(ctx);
+    }
+    frames -= frames % block;
+    if (find(name) != NULL) {
+        status = mm_fail(ctx, CLEAVE_EXISTS, "name", index, 1, 0);
+    } else if (index == TENANTS_MAX) {
+        status = mm_fail(ctx, CLEAVE_COUNT, "pools", TENANTS_MAX + 1, 0, TENANTS_MAX);
+    } else if (frames == 0) {
+        status = mm_fail(ctx, CLEAVE_COUNT, "size", *bytes, block << PAGE_SHIFT, UINT64_MAX);
+    } else {
+        status = make_pool(ctx, &tenants[index], name, frames);
+        *bytes = frames << PAGE_SHIFT;
+    }
+    klock_release(&busy);
+    return status;
+}
+
+/* Its memory goes through the capabilities; `busy` is held. */
+static enum cleave_status delete_pool(struct mm_ctx *ctx, struct tenant *tenant)
+{
+    enum cleave_status status = CLEAVE_OK;
+    if (!tenant->closing) {
+        if (!table_reap(ctx, tenant->pool)) {
+            return CLEAVE_AGAIN;
+        }
+        uint32_t used = tenant->pool->account_used;
+        if (used != 0 || tenant->pool->spaces != NULL) {
+            return mm_fail(ctx, CLEAVE_BUSY, "spaces", used, 0, 0);
+        }
+        klock_take(&lock);
+        tenant->closing = true;
+        klock_release(&lock);
+    }
+    if (!tenant->gone) {
+        status = cap_delete(ctx, root, tenant->cap);
+        tenant->gone = status == CLEAVE_OK;
+    }
+    if (status == CLEAVE_OK) {
+        status = join_pieces(ctx);
+    }
+    if (status == CLEAVE_OK) {
+        klock_take(&lock);
+        *tenant = (struct tenant){.pool = NULL};
+        klock_release(&lock);
+    }
+    return status;
+}
+
+enum cleave_status tenant_delete(struct mm_ctx *ctx, const char *name)
+{
+    if (!begin_change()) {
+        return CLEAVE_AGAIN;
+    }
+    struct tenant *tenant = find(name);
+    enum cleave_status status = tenant != NULL ? delete_pool(ctx, tenant)
+                                               : mm_fail(ctx, CLEAVE_NOT_MAPPED, "name", 0, 1, 0);
+    klock_release(&busy);
+    return status;
+}
+
+enum cleave_status tenant_create_space(struct mm_ctx *ctx, unsigned index, uint64_t limit,
+                                       struct space **space)
+{
+    if (!begin_change()) {
+        return CLEAVE_AGAIN;
+    }
+    bool there = index < TENANTS_MAX && tenants[index].pool != NULL && !tenants[index].closing;
+    enum cleave_status status = there ? space_create(ctx, tenants[index].pool, limit, space)
+                                      : mm_fail(ctx, CLEAVE_NOT_MAPPED, "pool", index + 1ul, 1, 0);
+    klock_release(&busy);
+    return status;
 }
 
 /* --- Audit ------------------------------------------------------------------------------------ */
@@ -154,8 +344,11 @@ bool tenants_audit(struct mm_ctx *ctx)
     struct cap_report caps;
     bool clean = true;
 
-    for (unsigned i = 0; i < tenant_count; i++) {
+    for (unsigned i = 0; i < TENANTS_MAX; i++) {
         struct audit_report report = {.what = "no room to audit it"};
+        if (tenants[i].pool == NULL || tenants[i].gone) {
+            continue;
+        }
         if (tenant_audit(ctx, tenants[i].pool, &report) != CLEAVE_OK || report.invariant != 0) {
             print("audit: pool %s: I%u %s: space %u, page %lx, level %u, entry %lx, expected %lx, "
                   "found %lx\n",
@@ -177,8 +370,11 @@ bool tenants_audit(struct mm_ctx *ctx)
 bool tenants_empty(void)
 {
     bool empty = true;
-    for (unsigned i = 0; i < tenant_count; i++) {
+    for (unsigned i = 0; i < TENANTS_MAX; i++) {
         const struct pool *pool = tenants[i].pool;
+        if (pool == NULL || tenants[i].gone) {
+            continue;
+        }
         uint64_t free = pool->free + pool->own.charged; /* pages of accounts stay with the pool */
         if (free != tenants[i].free || pool->reserved != 0) {
             print("pool %s: %lu frames of %lu, %lu reserved\n", tenants[i].name, free,

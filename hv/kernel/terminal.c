@@ -206,7 +206,9 @@ static void show_part(const char *part, uint32_t size, const char *name, uint32_
         return;
     }
     if (shown == TERMINAL_ALL && last_line != id) {
-        print("%s%s: ", last_line != 0 ? "\n" : "", name);
+        char head[CLEAVE_NAME_SIZE + 4]; /* not by print(): it is no message of the hypervisor's */
+        int length = format_text(head, sizeof(head), "%s%s: ", last_line != 0 ? "\n" : "", name);
+        console_write(head, (uint64_t)length);
     }
     console_write(part, size);
     last_line = size != 0 && part[size - 1] == '\n' ? 0 : id;
@@ -236,7 +238,7 @@ void terminal_listen(uint32_t id) { front = id; }
 void terminal_end_line(void)
 {
     if (last_line != 0) {
-        print("\n");
+        console_write("\n", 1);
         last_line = 0;
     }
 }

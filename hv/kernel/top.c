@@ -27,7 +27,7 @@ static struct {
     bool terminal, pending;
     unsigned height; /* lines at the top of the terminal that are the table's */
     uint32_t done;   /* the row of this domain and those of lower ids are made */
-    unsigned rows, others;
+    unsigned rows, others, pools;
     struct row row[TOP_ROWS];
     struct stat_walk walk; /* of the domain behind `done` */
 } top;
@@ -148,10 +148,10 @@ static void put_row(const struct row *row)
     end_line();
 }
 
-static void put_pool(const char *name, const struct pool *pool)
+static void put_pool(const struct tenant_info *pool)
 {
     begin_line();
-    put("pool %s: %lu.%lu MiB, %lu.%lu free, %lu.%lu reserved", name,
+    put("pool %s: %lu.%lu MiB, %lu.%lu free, %lu.%lu reserved", pool->name,
         MIB(pool->frames << PAGE_SHIFT), MIB(pool->free << PAGE_SHIFT),
         MIB(pool->reserved << PAGE_SHIFT));
     end_line();
@@ -159,8 +159,7 @@ static void put_pool(const char *name, const struct pool *pool)
 
 static void put_lines(void)
 {
-    struct pool *pool;
-    const char *name;
+    struct tenant_info pool;
 
     begin_line();
     put("--- %lu s: %u domains", tsc_to_ns(read_tsc() - top.start) / UINT64_C(1000000000),
@@ -173,8 +172,11 @@ static void put_lines(void)
     for (unsigned i = 0; i < top.rows; i++) {
         put_row(&top.row[i]);
     }
-    for (unsigned i = 0; (name = tenant_at(i, &pool)) != NULL; i++) {
-        put_pool(name, pool);
+    for (unsigned i = 0, lines = 0; i < TENANTS_MAX && lines < top.pools; i++) {
+        if (tenant_look(i, &pool)) {
+            put_pool(&pool);
+            lines++;
+        }
     }
     begin_line();
     put("---");
@@ -193,17 +195,18 @@ static void grow(unsigned height)
 
 static unsigned count_tenants(void)
 {
-    struct pool *pool;
+    struct tenant_info pool;
     unsigned count = 0;
-    while (tenant_at(count, &pool) != NULL) {
-        count++;
+    for (unsigned i = 0; i < TENANTS_MAX; i++) {
+        count += tenant_look(i, &pool);
     }
     return count;
 }
 
 static void draw(void)
 {
-    unsigned height = 3 + top.rows + count_tenants();
+    top.pools = count_tenants();
+    unsigned height = 3 + top.rows + top.pools;
     used = 0;
     line = 0;
     if (!top.terminal) {

@@ -5,6 +5,7 @@
  */
 #include "console.h"
 
+#include "console_log.h"
 #include "format.h"
 #include "platform.h"
 
@@ -87,6 +88,12 @@ static void put(void *unused, char c)
     uart_put(c);
 }
 
+static void put_own(void *unused, char c)
+{
+    put(unused, c);
+    console_log_put(c);
+}
+
 static bool broken(void) { return __atomic_load_n(&console.broken, __ATOMIC_ACQUIRE); }
 
 static void lock(void)
@@ -110,7 +117,7 @@ void console_drain(void)
 void vprint(const char *format, va_list arguments)
 {
     lock();
-    format_to(put, NULL, format, arguments);
+    format_to(put_own, NULL, format, arguments);
     unlock();
 }
 
@@ -128,6 +135,22 @@ void console_write(const char *bytes, uint64_t count)
     for (uint64_t i = 0; i < count; i++) {
         put(NULL, bytes[i]);
     }
+    unlock();
+}
+
+uint32_t console_log(uint32_t *from, bool oldest, char *to, uint32_t room)
+{
+    lock();
+    *from = oldest ? console_log_first() : *from;
+    uint32_t count = console_log_take(from, to, room);
+    unlock();
+    return count;
+}
+
+void console_log_clear(uint32_t before)
+{
+    lock();
+    console_log_drop(before);
     unlock();
 }
 

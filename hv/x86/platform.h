@@ -73,6 +73,11 @@ void cpus_start(void);
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void vprint(const char *format, va_list arguments);
 void console_write(const char *bytes, uint64_t count);
+/* The newest 16 KiB of what print() wrote, from any CPU: from byte `*from` on, or the oldest, at
+ * most `room` bytes; console_log.h. */
+uint32_t console_log(uint32_t *from, bool oldest, char *to, uint32_t room);
+/* What stands before byte `before` is not given again. */
+void console_log_clear(uint32_t before);
 /* A character that has arrived on COM1, or -1. */
 int console_read(void);
 /* snprintf() with the same conversions; always terminates; returns what would have been written. */

@@ -51,6 +51,32 @@ static int64_t list(struct xen_call *call, struct xen_sysctl_getdomaininfolist *
     return result;
 }
 
+/* What the hypervisor printed, from `index` on or the oldest there is; `index` goes on behind it.
+ */
+static int64_t read_console(struct xen_call *call, struct xen_sysctl_readconsole *op)
+{
+    char part[256];
+    uint32_t at = op->index, done = 0, count;
+    bool oldest = op->incremental == 0;
+    int64_t result = 0;
+    do {
+        uint32_t room = op->count - done;
+        room = room < sizeof(part) ? room : (uint32_t)sizeof(part);
+        count = console_log(&at, oldest, part, room);
+        oldest = false;
+        if (count != 0) {
+            result = xen_put(call, (uint64_t)op->buffer.p + done, part, count);
+            done += count;
+        }
+    } while (result == 0 && count != 0);
+    if (result == 0 && op->clear) {
+        console_log_clear(at);
+    }
+    op->index = at;
+    op->count = done;
+    return result;
+}
+
 int64_t xen_sysctl(struct xen_call *call)
 {
     struct xen_sysctl op;
@@ -66,6 +92,9 @@ int64_t xen_sysctl(struct xen_call *call)
         return -XEN_EACCES;
     }
     switch (op.cmd) {
+    case XEN_SYSCTL_readconsole:
+        result = read_console(call, &op.u.readconsole);
+        break;
     case XEN_SYSCTL_physinfo:
         physinfo(call, &op.u.physinfo);
         break;

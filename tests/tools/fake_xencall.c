@@ -4,8 +4,8 @@
  * does not fit. The variable FAKE says which: "revision" speaks another revision, "old" does not
  * know LIST, "xen" does not know Cleave's call, "again" has to be called three times, "stranger"
  * tells of another call's error, "memory" and "open" refuse to begin; "console" has a domain 5 that
- * prints what is typed, 3 bytes at a time. Without, VERSION is answered and every other operation
- * refused.
+ * prints what is typed, 3 bytes at a time; "mapped" has one domain, with memory of every kind and a
+ * name that no domain can have. Without, VERSION is answered and every other operation refused.
  */
 #include "cleave/abi.h"
 
@@ -102,6 +102,57 @@ static int console(uint64_t op, void *arguments)
     return CLEAVE_OK;
 }
 
+#define MIB (UINT64_C(1) << 20)
+
+/* 2 MiB by a large leaf, 2 MiB by small ones, of which every second is its own, 1 GiB shared, a
+ * page that is not loaded. */
+static void look_up(struct cleave_lookup *lookup)
+{
+    uint64_t at = lookup->at;
+    lookup->kind = at < 4 * MIB || (at >= 1024 * MIB && at < 2048 * MIB) ? 2 : 0;
+    lookup->order = at < 2 * MIB ? 1 : at < 4 * MIB ? 0 : at < 1024 * MIB ? 1 : 2;
+    lookup->exclusive = at < 2 * MIB || (at < 4 * MIB && at / 4096 % 2 != 0);
+    lookup->rights = 7;
+    if (at >= 4096 * MIB && at < 4096 * MIB + 4096) {
+        lookup->kind = 3;
+    }
+    if (at >= 4096 * MIB && at < 4098 * MIB) {
+        lookup->order = 0;
+    } else if (at >= 512 * 1024 * MIB) {
+        lookup->order = 3;
+    }
+}
+
+static int answer(uint64_t op, void *arguments)
+{
+    struct cleave_list *list = arguments;
+    if (op == CLEAVE_OP_LOOKUP) {
+        look_up(arguments);
+    } else if (op == CLEAVE_OP_CREATE_IN) {
+        struct cleave_create_in *create = arguments;
+        create->domain = 100 * create->pool + 10 * create->vcpus + (uint32_t)(create->limit / MIB);
+        return strcmp(create->name, "new") == 0 && create->reserved == 0 ? CLEAVE_OK
+                                                                         : CLEAVE_INVALID;
+    } else if (op == CLEAVE_OP_STAT) {
+        struct cleave_stat *stat = arguments;
+        *stat = (struct cleave_stat){.domain = 9,
+                                     .state = CLEAVE_STATE_STARVED,
+                                     .faults = 123456,
+                                     .copied = 3 * MIB / 2,
+                                     .exclusive = 2 * MIB,
+                                     .shared = 6 * MIB,
+                                     .mapped = {6 * MIB, 2 * MIB, 0},
+                                     .pool_size = 4096 * MIB};
+    } else if (op == CLEAVE_OP_LIST) {
+        *list = list->domain < 9 ? (struct cleave_list){.domain = 9,
+                                                        .state = CLEAVE_STATE_RUNNING,
+                                                        .vcpus = 1,
+                                                        .name = "a<b&\"c>"}
+                                 : (struct cleave_list){.domain = 0};
+    }
+    return CLEAVE_OK;
+}
+
 int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, uint64_t size)
 {
     static unsigned calls;
@@ -129,6 +180,10 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
     }
     if (is("console") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_TERMINAL)) {
         return console(op, arguments);
+    }
+    if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP || op == CLEAVE_OP_STAT ||
+                         op == CLEAVE_OP_CREATE_IN)) {
+        return answer(op, arguments);
     }
     return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)
                      : refuse(op, CLEAVE_DENIED, "nothing", 5);

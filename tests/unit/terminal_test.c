@@ -58,6 +58,14 @@ void print(const char *format, ...)
     va_end(arguments);
     show(text, (size_t)size);
 }
+int format_text(char *to, uint64_t room, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int size = vsnprintf(to, room, format, arguments);
+    va_end(arguments);
+    return size;
+}
 
 struct domain *domain_next(uint32_t id) { return id < DOMAINS ? &domain[id] : NULL; }
 struct domain *domain_get(uint32_t id) { return &domain[id - 1]; }

@@ -33,8 +33,12 @@ enum {
     OPT_WAIT = 4, /* --any, --all, --timeout */
     OPT_CHILDREN = 8,
     OPT_DRY_RUN = 16,
-    OPT_CREATE = 32, /* --kernel, --initrd, --cmdline, --memory, --vcpus, --name, --paused */
-    OPT_CONSOLE = 64 /* --once */
+    OPT_CREATE = 32,  /* --kernel, --initrd, --cmdline, --memory, --vcpus, --name, --paused */
+    OPT_CONSOLE = 64, /* --once */
+    OPT_DUMP = 256,   /* --output, --limit, --live */
+    OPT_MAP = 512,    /* --svg, --table */
+    OPT_TOP = 1024,   /* --delay, --times */
+    OPT_LOG = 2048    /* --follow */
 };
 
 struct options {
@@ -46,6 +50,11 @@ struct options {
     const char *kernel, *initrd, *cmdline, *name; /* of create; null: not given */
     uint64_t memory;                              /* 0: not given */
     uint32_t vcpus;                               /* 0: not given */
+    const char *output;                           /* of a dump */
+    const char *svg;
+    bool live, table, follow;
+    int64_t delay;  /* milliseconds between two tables */
+    uint32_t times; /* tables; 0: not given */
 };
 
 struct run {
@@ -95,7 +104,8 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
-/* domain.c, fork.c, show.c, memory.c, create.c, console.c */
+/* domain.c, fork.c, show.c, memory.c, picture.c, create.c, console.c, dump.c, top.c, log.c, pool.c
+ */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),
     run_stat(struct run *run), run_audit(struct run *run);
 void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struct run *run),
@@ -104,5 +114,7 @@ void run_pause(struct run *run), run_unpause(struct run *run), run_destroy(struc
 void run_fork(struct run *run), run_restore(struct run *run), run_snapshot(struct run *run);
 void run_map(struct run *run), run_diff(struct run *run);
 void run_create(struct run *run), run_console(struct run *run);
+void run_dump(struct run *run), run_top(struct run *run), run_log(struct run *run),
+    run_pool(struct run *run);
 
 #endif

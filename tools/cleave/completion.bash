@@ -4,11 +4,11 @@
 _cleave() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words
     case $before in
-    --data | --data-dir | --kernel | --initrd)
+    --data | --data-dir | --kernel | --initrd | -o | --output | --svg)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    -n | --count | --limit | --timeout | --cmdline | --memory | --vcpus | --name) return ;;
+    -n | --count | --limit | --timeout | --cmdline | --memory | --vcpus | --name | -d | --delay | --times) return ;;
     esac
     if [ "$COMP_CWORD" = 1 ] || { [ "$COMP_CWORD" = 2 ] && [ "$command" = help ]; }; then
         words="$(cleave --help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p') help"

@@ -116,7 +116,7 @@ static void finish(struct run *run)
     }
     json_decref(run->result);
     cleave_close(run->cleave);
-    if (fflush(stdout) != 0) {
+    if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "cleave: standard output: %s\n", strerror(errno));
         run->exit = run->exit == DONE ? REFUSED : run->exit;
     }

@@ -90,11 +90,39 @@ const struct command commands[] = {
      "ends domains and gives their memory back",
      CHILDREN_HELP "      --dry-run     says what would be destroyed, and destroys nothing\n"
                    "\nTheir forks live on.\n"},
-    {"map", run_map, 0, 1, 1, "TARGET", "shows how a domain's memory is mapped",
-     "Ranges with the size of leaves, what they allow now (writing is missing until the first\n"
-     "write), and whether the domain holds them alone.\n"},
+    {"map", run_map, OPT_MAP, 1, 1, "TARGET", "shows how a domain's memory is mapped",
+     "      --table       ranges, with the size of leaves, what they allow now (writing is missing "
+     "until\n"
+     "                    the first write), and whether the domain holds them alone\n"
+     "      --svg=FILE    draws the picture in a file\n"
+     "\nWithout an option a picture: one cell is 2 MiB, or as much more as makes all of it fit.\n"},
     {"diff", run_diff, 0, 2, 2, "TARGET TARGET", "shows in which pages two domains differ",
      "What was never touched counts as zeros. Pause what runs, or it changes meanwhile.\n"},
+    {"dump", run_dump, OPT_DUMP, 1, 1, "TARGET", "writes a domain's memory and registers to a file",
+     "  -o, --output=FILE  where to; - is standard output\n"
+     "      --limit=SIZE  refuses where the file would be larger (K, M, G)\n"
+     "      --live        the domain runs meanwhile; else it is paused\n"
+     "\nAn ELF core that gdb reads: one thread for each vcpu, memory at its physical addresses, "
+     "and at\n"
+     "those of a 64-bit Linux kernel's image. What was never touched takes no room. The file is "
+     "whole\n"
+     "or not there.\n"},
+    {"top", run_top, OPT_TOP, 0, 0, "", "shows again and again what domains do",
+     "  -d, --delay=SECONDS  between two tables (2)\n"
+     "  -n, --times=N     so many tables; else until q on a terminal, one to anything else\n"
+     "\nShares of one CPU since the last table, faults, what was copied, what a domain holds alone "
+     "and\n"
+     "with others (MiB), and how much of it is mapped by leaves of 2 MiB or 1 GiB.\n"},
+    {"log", run_log, OPT_LOG, 0, 0, "", "shows what the hypervisor printed",
+     "  -f, --follow      goes on with what it prints, until it is stopped\n"
+     "\nThe newest 16 KiB; without what domains print.\n"},
+    {"pool", run_pool, 0, 1, 3, "list | create NAME SIZE | delete NAME",
+     "shows, makes and deletes pools: memory of tenants",
+     "A pool is made of memory that no pool has: SIZE in bytes, or with K, M, G or T, rounded down "
+     "to\n"
+     "2 MiB. It is deleted when no domain and no snapshot is in it, and its memory can be "
+     "another's.\n"
+     "SPACES are domains, snapshots, and what forks go back to. A pool cannot be resized.\n"},
     {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
      "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
     {.name = NULL}};
@@ -120,6 +148,10 @@ enum {
     VCPUS,
     NAME,
     ONCE,
+    LIVE,
+    SVG,
+    TABLE,
+    TIMES,
     JSON
 };
 
@@ -143,6 +175,13 @@ static const struct option table[] = {{"count", required_argument, NULL, 'n'},
                                       {"vcpus", required_argument, NULL, VCPUS},
                                       {"name", required_argument, NULL, NAME},
                                       {"once", no_argument, NULL, ONCE},
+                                      {"output", required_argument, NULL, 'o'},
+                                      {"live", no_argument, NULL, LIVE},
+                                      {"svg", required_argument, NULL, SVG},
+                                      {"table", no_argument, NULL, TABLE},
+                                      {"delay", required_argument, NULL, 'd'},
+                                      {"times", required_argument, NULL, TIMES},
+                                      {"follow", no_argument, NULL, 'f'},
                                       {"json", no_argument, NULL, JSON},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
@@ -151,7 +190,12 @@ static unsigned group_of(int option)
 {
     switch (option) {
     case 'n':
-        return OPT_COUNT;
+        return OPT_COUNT | OPT_TOP;
+    case 'd':
+    case TIMES:
+        return OPT_TOP;
+    case 'f':
+        return OPT_LOG;
     case ANY:
     case ALL:
     case TIMEOUT:
@@ -171,6 +215,14 @@ static unsigned group_of(int option)
         return OPT_FORK | OPT_CREATE;
     case ONCE:
         return OPT_CONSOLE;
+    case LIMIT:
+        return OPT_FORK | OPT_DUMP;
+    case 'o':
+    case LIVE:
+        return OPT_DUMP;
+    case SVG:
+    case TABLE:
+        return OPT_MAP;
     default:
         return OPT_FORK;
     }
@@ -229,12 +281,6 @@ bool parse_size(const char *text, uint64_t *out)
     return good;
 }
 
-static bool parse_limit(struct run *run, const char *text)
-{
-    return parse_size(text, &run->options.limit) ||
-           refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
-}
-
 static bool parse_memory(struct run *run, const char *text)
 {
     return parse_size(text, &run->options.memory) ||
@@ -253,16 +299,46 @@ static bool parse_vcpus(struct run *run, const char *text)
     return true;
 }
 
-static bool parse_timeout(struct run *run, const char *text)
+static bool parse_limit(struct run *run, const char *text)
+{
+    return parse_size(text, &run->options.limit) ||
+           refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+}
+
+/* Seconds as milliseconds; false: no such number. */
+static bool parse_seconds(const char *text, int64_t *out)
 {
     char *end;
     double seconds = strtod(text, &end);
     bool digits = text[0] == '.' || (text[0] >= '0' && text[0] <= '9');
     if (!digits || *end != '\0' || !isfinite(seconds) || seconds > 1e9) {
-        return refuse(run, "--timeout is a number of seconds, not ", text);
+        return false;
     }
-    run->options.timeout = (int64_t)(seconds * 1000);
+    *out = (int64_t)(seconds * 1000);
     return true;
+}
+
+static bool parse_timeout(struct run *run, const char *text)
+{
+    return parse_seconds(text, &run->options.timeout) ||
+           refuse(run, "--timeout is a number of seconds, not ", text);
+}
+
+static bool parse_delay(struct run *run, const char *text)
+{
+    bool good = parse_seconds(text, &run->options.delay) && run->options.delay >= 100 &&
+                run->options.delay <= 86400000;
+    return good || refuse(run, "--delay is a number of seconds, from 0.1 to 86400, not ", text);
+}
+
+static bool parse_times(struct run *run, const char *text)
+{
+    uint64_t times;
+    const char *rest;
+    bool good =
+        parse_number(text, &times, &rest) && *rest == '\0' && times != 0 && times <= UINT32_MAX;
+    run->options.times = good ? (uint32_t)times : 0;
+    return good || refuse(run, "--times is a number from 1, not ", text);
 }
 
 static bool take_create(struct run *run, int option)
@@ -295,7 +371,15 @@ static bool take(struct run *run, int option)
     struct options *o = &run->options;
     switch (option) {
     case 'n':
-        return parse_count(run, optarg);
+        return run->command->options & OPT_TOP ? parse_times(run, optarg)
+                                               : parse_count(run, optarg);
+    case 'd':
+        return parse_delay(run, optarg);
+    case TIMES:
+        return parse_times(run, optarg);
+    case 'f':
+        o->follow = true;
+        return true;
     case RESERVE:
         o->flags |= CLEAVE_FORK_RESERVE;
         return true;
@@ -333,6 +417,18 @@ static bool take(struct run *run, int option)
     case ONCE:
         o->once = true;
         return true;
+    case 'o':
+        o->output = optarg;
+        return true;
+    case LIVE:
+        o->live = true;
+        return true;
+    case SVG:
+        o->svg = optarg;
+        return true;
+    case TABLE:
+        o->table = true;
+        return true;
     default:
         return take_create(run, option);
     }
@@ -354,6 +450,15 @@ static bool check_arguments(struct run *run)
     if (command->perform == run_console && o->json && !o->once) {
         return refuse(run, "--json goes with --once", "");
     }
+    if (command->perform == run_dump && (o->output == NULL || o->output[0] == '\0')) {
+        return refuse(run, "it takes -o FILE", "");
+    }
+    if (o->follow && o->json) {
+        return refuse(run, "--follow goes without --json", "");
+    }
+    if (o->output != NULL && o->json && strcmp(o->output, "-") == 0) {
+        return refuse(run, "--json goes with a file, not with standard output", "");
+    }
     if (o->data_dir != NULL && (o->data != NULL || o->count != 0)) {
         return refuse(run, "--data-dir goes without --data and --count", "");
     }
@@ -363,12 +468,22 @@ static bool check_arguments(struct run *run)
     return true;
 }
 
+static const char *name_of(int option)
+{
+    unsigned i = 0;
+    while (table[i].val != option) {
+        i++;
+    }
+    return table[i].name;
+}
+
 bool options_parse(struct run *run, int argc, char **argv)
 {
-    int option, index = 0;
+    int option;
     run->options.timeout = -1;
+    run->options.delay = 2000;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, ":n:h", table, &index)) != -1) {
+    while ((option = getopt_long(argc, argv, ":n:o:d:fh", table, NULL)) != -1) {
         if (option == 'h') {
             usage_print(stdout, run->command);
             return false;
@@ -382,7 +497,7 @@ bool options_parse(struct run *run, int argc, char **argv)
         if (option == JSON) {
             run->options.json = true;
         } else if (!(run->command->options & group_of(option))) {
-            return refuse(run, "it does not take --", option == 'n' ? "count" : table[index].name);
+            return refuse(run, "it does not take --", name_of(option));
         } else if (!take(run, option)) {
             return false;
         }

@@ -102,6 +102,27 @@ int cleave_version(struct cleave_handle *cleave, struct cleave_version *out);
  * which is 0 when all hold. CLEAVE_COUNT: a pool of more than 8 GiB. */
 int cleave_audit(struct cleave_handle *cleave, struct cleave_audit *out);
 
+/* --- Pools, for the control domain ------------------------------------------------------------ */
+
+/* A pool of `*size` bytes, rounded down to 2 MiB, which is then what it has; of memory that no pool
+ * has. A name has 1 to 31 characters as those of domains. CLEAVE_EXISTS, CLEAVE_NO_MEMORY,
+ * CLEAVE_COUNT: less than 2 MiB, or 16 pools there are. -EINVAL: the name is too long. */
+int cleave_pool_create(struct cleave_handle *cleave, const char *name, uint64_t *size);
+
+/* All pools: `*out` is an array of `*count`, to be given back by free(); in `*left` (null: not
+ * wanted) the size of the largest that could still be made. */
+int cleave_pool_list(struct cleave_handle *cleave, struct cleave_pool_list **out, size_t *count,
+                     uint64_t *left);
+
+/* Its memory is no pool's again. CLEAVE_NOT_MAPPED: there is none of that name. CLEAVE_BUSY:
+ * domains, snapshots or bases are in it. -EINVAL as above. */
+int cleave_pool_delete(struct cleave_handle *cleave, const char *name);
+
+/* An empty domain in the pool of this number: no memory, vcpus off; its id in `*domain`. `limit` in
+ * bytes, UINT64_MAX: all of the pool. CLEAVE_NOT_MAPPED, CLEAVE_EXISTS, CLEAVE_NO_MEMORY. */
+int cleave_create_in(struct cleave_handle *cleave, uint32_t pool, const char *name, uint32_t vcpus,
+                     uint64_t limit, uint32_t *domain);
+
 /* --- Finding domains -------------------------------------------------------------------------- */
 
 /* All domains that the caller may command, by rising number, itself included: `*out` is an array of

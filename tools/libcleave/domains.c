@@ -169,6 +169,20 @@ int explain_name(struct cleave_handle *cleave, int status, const char *name)
     return status;
 }
 
+int cleave_create_in(struct cleave_handle *cleave, uint32_t pool, const char *name, uint32_t vcpus,
+                     uint64_t limit, uint32_t *domain)
+{
+    struct cleave_create_in arguments = {.limit = limit, .vcpus = vcpus, .pool = pool};
+    int status = put_name(cleave, arguments.name, name);
+    if (status == 0) {
+        status = cleave_call(cleave, CLEAVE_OP_CREATE_IN, &arguments, sizeof(arguments));
+    }
+    if (status == 0) {
+        *domain = arguments.domain;
+    }
+    return status > 0 ? explain_name(cleave, status, name) : status;
+}
+
 int cleave_rename(struct cleave_handle *cleave, uint32_t domain, const char *name)
 {
     struct cleave_rename rename = {.domain = domain};

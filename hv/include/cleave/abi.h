@@ -28,8 +28,9 @@
 
 #define CLEAVE_DOMAIN_SELF UINT32_C(0x7ff0) /* DOMID_SELF */
 #define CLEAVE_DOMAIN_CONTROL                                                                      \
-    UINT32_C(0x7fef)         /* the control domain, where there is one; Xen's ABI calls it 0 */
-#define CLEAVE_NAME_SIZE 64u /* with the zero byte that ends a name */
+    UINT32_C(0x7fef)              /* the control domain, where there is one; Xen's ABI calls it 0 */
+#define CLEAVE_NAME_SIZE 64u      /* with the zero byte that ends a name */
+#define CLEAVE_POOL_NAME_SIZE 32u /* with the zero byte */
 #define CLEAVE_VCPUS_MAX 8u
 #define CLEAVE_FORKS_MAX 64u /* in one call */
 #define CLEAVE_TEXT_MAX 4096u
@@ -67,6 +68,10 @@ enum cleave_op {
     CLEAVE_OP_GRANT = 27,
     CLEAVE_OP_TERMINAL = 28,
     CLEAVE_OP_WINDOW = 29,
+    CLEAVE_OP_POOL_CREATE = 30,
+    CLEAVE_OP_POOL_LIST = 31,
+    CLEAVE_OP_POOL_DELETE = 32,
+    CLEAVE_OP_CREATE_IN = 33,
     CLEAVE_OPS
 };
 
@@ -337,6 +342,37 @@ struct cleave_window {
     uint32_t reserved;
     uint64_t memory; /* bytes that Xen's calls are to tell as its memory */
 };
+/* POOL_CREATE: memory of a tenant, out of what no pool has. This and the next three are the control
+ * domain's. */
+struct cleave_pool_create {
+    char name[CLEAVE_POOL_NAME_SIZE]; /* unique among pools, 1 to 31 characters */
+    uint64_t size;                    /* bytes; out: as many as were taken, whole 2 MiB */
+};
+/* POOL_LIST: the next pool. */
+struct cleave_pool_list {
+    uint32_t number;                  /* in: above which; out: 0 at the end */
+    uint32_t spaces;                  /* out: domains, snapshots and bases that have memory in it */
+    char name[CLEAVE_POOL_NAME_SIZE]; /* out */
+    uint64_t size, free;              /* out: bytes */
+    uint64_t promised;                /* out: of what is free, by reservations */
+    uint64_t left;  /* out: the largest pool that could be made, also at the end */
+    uint32_t flags; /* out: CLEAVE_POOL_* */
+    uint32_t reserved;
+};
+#define CLEAVE_POOL_CLOSING 1u /* a POOL_DELETE was begun and is not done */
+/* POOL_DELETE: its memory is no pool's again. */
+struct cleave_pool_delete {
+    char name[CLEAVE_POOL_NAME_SIZE];
+};
+/* CREATE_IN: CREATE in another pool than the caller's. */
+struct cleave_create_in {
+    char name[CLEAVE_NAME_SIZE];
+    uint64_t limit; /* UINT64_MAX: the whole pool */
+    uint32_t vcpus;
+    uint32_t domain; /* out */
+    uint32_t pool;   /* its number, by POOL_LIST */
+    uint32_t reserved;
+};
 
 #define CLEAVE_ABI_SIZE(type, size)                                                                \
     _Static_assert(sizeof(struct type) == (size), #type " has the size that the ABI says")
@@ -396,5 +432,13 @@ CLEAVE_ABI_AT(cleave_terminal, buffer, 24);
 CLEAVE_ABI_AT(cleave_terminal, size, 32);
 CLEAVE_ABI_SIZE(cleave_window, 16);
 CLEAVE_ABI_AT(cleave_window, memory, 8);
+CLEAVE_ABI_SIZE(cleave_pool_create, 40);
+CLEAVE_ABI_AT(cleave_pool_create, size, 32);
+CLEAVE_ABI_SIZE(cleave_pool_list, 80);
+CLEAVE_ABI_AT(cleave_pool_list, size, 40);
+CLEAVE_ABI_AT(cleave_pool_list, flags, 72);
+CLEAVE_ABI_SIZE(cleave_pool_delete, 32);
+CLEAVE_ABI_SIZE(cleave_create_in, 88);
+CLEAVE_ABI_AT(cleave_create_in, pool, 80);
 
 #endif

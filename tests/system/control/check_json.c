@@ -33,6 +33,9 @@ int main(int argc, char **argv)
     if (json_is_integer(at)) {
         snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(at));
         found = text;
+    } else if (json_is_real(at)) {
+        snprintf(text, sizeof(text), "%f", json_real_value(at));
+        found = text;
     } else if (found == NULL) {
         found = at == NULL          ? "missing"
                 : json_is_true(at)  ? "true"

@@ -6,7 +6,7 @@
 # shellcheck source=tests/system/control/expect.sh
 . /lib/expect.sh
 
-commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff audit"
+commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff dump top log pool audit"
 
 usage() {
     expect 2 'cleave COMMAND'
@@ -87,6 +87,9 @@ waits() {
     json 0 domains.2.state ended list
     json 0 domains.2.reason exited list
     expect 1 'FROZEN\|DYING' pause short
+    expect 0 '^3 short: [0-9]* bytes in /tmp/core' dump -o /tmp/core short
+    [ "$(cleave dump -o - short | head -c 4 | tail -c 3)" = ELF ] || fail "a core to a pipe"
+    rm /tmp/core
     expect 0 '^3 short: destroyed' destroy short
     expect 3 'no domain "short"' wait short
 }
@@ -194,7 +197,15 @@ memory() {
     bytes=$(value bytes diff still "$child")
     [ "$bytes" -gt 0 ] || fail "it ran, and nothing differs"
     [ "$bytes" -lt 33554432 ] || fail "it differs in $bytes bytes"
-    expect 0 'exclusive' map "$child"
+    expect 0 'exclusive' map --table "$child"
+    expect 0 '^00000[0-9a-f]* .*x' map "$child" # some of a block is its own, the rest shared
+    expect 0 '^one cell is 2 MiB' map "$child"
+    expect 0 '^00000[0-9a-f]* .*SSSSSSS' map still
+    expect 0 'drawn in /tmp/map.svg' map --svg=/tmp/map.svg "$child"
+    grep -q 'MiB: private and shared<' /tmp/map.svg || fail "the drawing"
+    expect 1 'No such file' map --svg=/tmp/nothing/map.svg "$child"
+    expect 1 'No space left' map --svg=/dev/full "$child"
+    expect 2 'not take --svg' diff --svg=/tmp/map.svg still "$child"
     expect 0 ': reset' reset "$child"
     json 0 bytes 0 diff "$snapshot" "$child"
     expect 3 'no domain "nobody"' diff still nobody
@@ -227,6 +238,114 @@ snapshots() {
     json 0 domains 3 info
 }
 
+# To files that can be written, and others. What gdb finds in one: tests/system/xc/dump.c.
+dumps() {
+    core=/tmp/small/core
+    mkdir /tmp/small
+    mount -t tmpfs -o size=256k none /tmp/small
+    echo old >$core
+    expect 2 'it takes -o FILE' dump template
+    expect 2 'it takes -o FILE' dump -o '' template
+    expect 2 'it takes TARGET' dump -o $core
+    expect 2 'too many: worker' dump -o $core template worker
+    expect 2 'value is missing for -o' dump template -o
+    expect 2 'not take --output' pause -o $core template
+    expect 2 'not take --live' map --live template
+    expect 2 'number of bytes' dump --limit=x -o $core template
+    expect 2 'goes with a file' dump -o - --json template
+    expect 2 'cannot dump itself' dump -o $core control
+    expect 3 'no domain "nobody"' dump -o $core nobody
+    expect 1 'limit allows 4096: nothing is written' dump --limit=4K -o $core template
+    expect 1 'its file system only .* left: nothing is written' dump -o $core template
+    expect 1 'No such file' dump -o /tmp/nothing/core template
+    expect 1 'Is a directory' dump -o /tmp template
+    expect 1 'No space left on device' dump -o /dev/full template
+    json 1 errors.0.target /dev/full dump -o /dev/full --live template
+    [ "$(ls -A /tmp/small)" = core ] || fail "what failed left a file"
+    [ "$(cat $core)" = old ] || fail "what failed changed the file that was there"
+    umount /tmp/small
+    json 0 domains.0.pauses 0 list
+    still=$(value id snapshot template still)
+    json 0 vcpus 1 dump -o /tmp/core still
+    json 0 live false dump -o /tmp/core "$still"
+    [ "$(check-json bytes <$out)" = "$(wc -c </tmp/core)" ] || fail "the file is as long as was said"
+    rm /tmp/core
+    expect 0 destroyed destroy still
+}
+
+# Tables of what domains do. The worker does something, the template does not.
+tops() {
+    expect 0 '^ *2 worker  *running  *[0-9.]* ' top
+    expect 0 '^3 domains; [0-9.]* MiB, ' top
+    [ "$(wc -l <$out)" = 5 ] || fail "one table"
+    expect 0 '^32751 control ' top -n 2 -d 0.2
+    [ "$(grep -c ' NAME ' $out)" = 2 ] || fail "two tables"
+    json 0 tables.1.domains.1.name worker top -n 2 -d 0.1
+    json 0 tables.0.domains.2.id 32751 top
+    [ "$(value tables.0.domains.0.huge_percent top | cut -d. -f1)" -gt 10 ] || fail "how much is huge"
+    [ "$(value tables.0.domains.0.shared_bytes top)" -ge 0 ] || fail "what is shared"
+    share=$(value tables.0.domains.2.cpu_percent top | cut -d. -f1) # this one works, and has one vcpu
+    if [ "$share" -lt 1 ] || [ "$share" -gt 110 ]; then
+        fail "this domain had $share% of a CPU"
+    fi
+    for delay in 0 0.01 x -1 '' 100000; do
+        expect 2 'from 0.1 to 86400' top "--delay=$delay"
+    done
+    for times in 0 -1 x '' 4294967296; do
+        expect 2 'number from 1' top "--times=$times"
+    done
+    expect 2 'too many: template' top template
+    expect 2 'not take --delay' list -d 1
+}
+
+logs() {
+    expect 0 '^machine: SVM with NPT' log
+    expect 0 '^domain 3 short: ' log
+    json 0 command log log
+    value text log | grep -q '^domain 3 short: ' || fail "the log as JSON"
+    timeout -s TERM 1 cleave log --follow >$out 2>&1
+    grep -q '^machine: SVM with NPT' $out || fail "the log that is followed"
+    [ "$(grep -c '^machine: SVM' $out)" = 1 ] || fail "a line twice"
+    expect 2 'goes without --json' log --follow --json
+    expect 2 'too many: template' log template
+    expect 2 'not take --follow' list --follow
+    cleave log >/dev/full 2>/tmp/out2
+    [ $? = 1 ] || fail "a log that cannot be written"
+}
+
+pools() {
+    left=$(value left_bytes pool list)
+    [ "$left" -gt 134217728 ] || fail "$left bytes are left for pools"
+    expect 0 '^ *1 main *2688.0 ' pool list
+    expect 0 '^tenant: 64.0 MiB' pool create tenant 65M
+    expect 0 '^ *2 tenant *64.0 *6[34].[0-9] *0.0 *0$' pool list
+    json 0 pools.1.bytes 67108864 pool list
+    json 0 pools.1.spaces 0 pool list
+    json 0 pools.1.closing false pool list
+    json 0 bytes 2097152 pool create other 2M
+    expect 1 'is there already (EXISTS)' pool create tenant 64M
+    json 1 errors.0.status NO_MEMORY pool create huge 100G
+    json 1 errors.0.status COUNT pool create small 4K
+    expect 1 'is no name (INVALID)' pool create 'two words' 4M
+    expect 2 '1 to 31 characters' pool create aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 4M
+    for size in 0 x 1x '' 99999999999G; do
+        expect 2 'no size' pool create p "$size"
+    done
+    expect 2 'it takes list | create' pool
+    expect 2 'it takes list | create' pool frob
+    expect 2 'it takes list | create' pool list tenant
+    expect 2 'it takes list | create' pool create tenant
+    expect 2 'it takes list | create' pool delete
+    expect 2 'one argument too many' pool create tenant 4M 4M
+    expect 1 'there is no pool "nobody"' pool delete nobody
+    expect 1 'are in the pool "main" (BUSY)' pool delete main
+    json 1 errors.0.status BUSY pool delete main
+    json 0 domains.0.state running stat template
+    expect 0 '^tenant: deleted' pool delete tenant
+    json 0 name other pool delete other
+    [ "$(value left_bytes pool list)" = "$left" ] || fail "what was a pool is not left again"
+}
+
 usage
 shows
 waits
@@ -235,5 +354,9 @@ forks
 data
 memory
 snapshots
+dumps
+tops
+logs
+pools
 json 0 violated '' audit
 exit $((failures != 0))

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The command pool: memory of tenants, made of what no pool has, listed, given back. */
+#include "command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB 1048576.0
+
+static void list_pools(struct run *run)
+{
+    struct cleave_pool_list *all;
+    size_t count;
+    uint64_t left;
+    json_t *pools = json_array();
+    put(run->result, "pools", pools);
+    int status = cleave_pool_list(run->cleave, &all, &count, &left);
+    if (status != 0) {
+        failed(run, status, NULL);
+        return;
+    }
+    put(run->result, "left_bytes", json_integer((json_int_t)left));
+    tell(run, "%3s %-20s %10s %10s %10s %7s\n", "NR", "NAME", "MIB", "FREE", "RESERVED", "SPACES");
+    for (size_t i = 0; i < count; i++) {
+        const struct cleave_pool_list *p = &all[i];
+        bool closing = (p->flags & CLEAVE_POOL_CLOSING) != 0;
+        tell(run, "%3u %-20s %10.1f %10.1f %10.1f %7u%s\n", p->number, p->name,
+             (double)p->size / MIB, (double)p->free / MIB, (double)p->promised / MIB, p->spaces,
+             closing ? "  being deleted" : "");
+        append(pools, json_pack("{s:i,s:s,s:I,s:I,s:I,s:i,s:b}", "number", (int)p->number, "name",
+                                p->name, "bytes", (json_int_t)p->size, "free_bytes",
+                                (json_int_t)p->free, "reserved_bytes", (json_int_t)p->promised,
+                                "spaces", (int)p->spaces, "closing", closing));
+    }
+    tell(run, "the largest that could be made: %.1f MiB\n", (double)left / MIB);
+    free(all);
+}
+
+static void create_pool(struct run *run, const char *name, const char *text)
+{
+    uint64_t size;
+    if (!parse_size(text, &size)) {
+        failed_here(run, USAGE, text, "no size: a number of bytes, or with K, M, G or T");
+        return;
+    }
+    int status = cleave_pool_create(run->cleave, name, &size);
+    if (status != 0) {
+        failed(run, status, name);
+        return;
+    }
+    put(run->result, "name", json_string(name));
+    put(run->result, "bytes", json_integer((json_int_t)size));
+    tell(run, "%s: %.1f MiB\n", name, (double)size / MIB);
+}
+
+static void delete_pool(struct run *run, const char *name)
+{
+    int status = cleave_pool_delete(run->cleave, name);
+    if (status != 0) {
+        failed(run, status, name);
+        return;
+    }
+    put(run->result, "name", json_string(name));
+    tell(run, "%s: deleted\n", name);
+}
+
+void run_pool(struct run *run)
+{
+    const char *what = run->targets[0];
+    int arguments = run->target_count - 1;
+    if (strcmp(what, "list") == 0 && arguments == 0) {
+        list_pools(run);
+    } else if (strcmp(what, "create") == 0 && arguments == 2) {
+        create_pool(run, run->targets[1], run->targets[2]);
+    } else if (strcmp(what, "delete") == 0 && arguments == 1) {
+        delete_pool(run, run->targets[1]);
+    } else {
+        failed_here(run, USAGE, what, "it takes %s", run->command->usage);
+    }
+}
