@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # control.sh CASE: boots a stock Debian as control domain beside a Linux guest on QEMU, and runs programs of
 # tests/system/xc/ in it, one after the other. control.sh --list: the cases.
-#   qemu     all of them, and the command cleave
+#   qemu     all of them, and the command cleave; their answers are compared with Xen's (answers.sh)
 #   restart  one of them; the control domain ends and is started again while the guests go on, and runs it once more
 # CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; the console is printed when one failed, or with V=1.
 set -u
@@ -51,6 +51,7 @@ else
         name=$(basename "${source%.*}")
         [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
     done
+    tests/answers.sh "$folder/lines" || failed=1
 fi
 grep -q '^verdict: pass' "$folder/lines" && [ "$status" = 0 ] || failed=1
 if [ "$failed" != 0 ] || [ -n "${V:-}" ]; then
