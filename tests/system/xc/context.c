@@ -129,7 +129,7 @@ static void parts_of_it(void)
         int error;
     } calls[] = {{HVM_SAVE_CODE(CPU), 0, sizeof(cpu) - 1, ENOBUFS},
                  {HVM_SAVE_CODE(CPU), 1, sizeof(cpu), ENOENT},
-                 {CPU_MSR_CODE, 0, sizeof(cpu), ENOENT}, /* there are none */
+                 {CPU_MSR_CODE, 0, sizeof(cpu), ENODATA}, /* there are none */
                  {HVM_SAVE_CODE(PIT), 0, sizeof(cpu), EINVAL},
                  {HVM_SAVE_CODE(HEADER), 0, sizeof(cpu), EINVAL},
                  {HVM_SAVE_CODE(END), 0, sizeof(cpu), EINVAL},

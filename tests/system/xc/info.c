@@ -71,7 +71,7 @@ static void vcpus(void)
     ANSWER_EQ(other.nr_pages, (128 << 20) / PAGE);
     ANSWER_EQ(xc_vcpu_getinfo(xc, TEMPLATE, 0, &vcpu), 0);
     ANSWER_EQ(vcpu.online && vcpu.cpu_time > 0, 1);
-    CHECK_ERRNO(xc_vcpu_getinfo(xc, TEMPLATE, 1, &vcpu), ESRCH);
+    CHECK_ERRNO(xc_vcpu_getinfo(xc, TEMPLATE, 1, &vcpu), EINVAL);
     CHECK_ERRNO(xc_vcpu_getinfo(xc, 99, 0, &vcpu), ESRCH);
 }
 

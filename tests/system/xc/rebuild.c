@@ -38,7 +38,7 @@ static void start(uint32_t id, uint16_t vcpu, uint32_t code_attributes)
     ANSWER_EQ(info_of(id).nr_online_vcpus, 0);
     CHECK_ERRNO(xc_domain_hvm_getcontext_partial(xc, id, HVM_SAVE_CODE(CPU), vcpu, context,
                                                  sizeof(context)),
-                ENOENT);
+                ENODATA);
     loop_start(id, vcpu, code_attributes);
     ANSWER_EQ(info_of(id).nr_online_vcpus, 1);
 }
