@@ -158,7 +158,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
 
 PREFIX := /usr/local
 LIBDIR = $(PREFIX)/lib
-.PHONY: tools install deb all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
+.PHONY: tools install deb xen-reference all help run scenario check check-long check-allocations debug bench format lint analyze mutants clean objects
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -229,6 +229,13 @@ bench:
 	configs/install.sh bench
 	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures) build/linux/vmlinux build/linux/initrd.cpio
 	build/$(SHIPPED)/bench
+
+#: make xen-reference    boots Debian's own Xen, and records its answers: tests/system/xc/reference/
+xen-reference:
+	configs/install.sh xen-reference
+	$(MAKE) build/debian/xen-hypervisor-4.17-amd64.version build/linux/vmlinux-control \
+		build/linux/initrd-reference.cpio
+	tests/xen.sh -r
 
 #: make tools            libcleave and the command cleave, for the control domain: build/tools/
 tools:
@@ -484,6 +491,15 @@ build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/contr
 		$(foreach x,cleave create short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
 		guest/hello=build/guests/hello.elf guest/vmlinuz=$$(echo build/debian/linux-image-cloud-amd64/boot/vmlinuz-*) \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
+
+# The same programs for Xen's own domain 0: those whose answers are recorded.
+REFERENCE := context events info life memory rebuild
+build/linux/initrd-reference.cpio: configs/initrd.sh tests/system/control/init.sh $(REFERENCE:%=build/linux/xc/%) \
+		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
+		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
+		bin/busybox=build/debian/busybox-static/bin/busybox $(foreach x,$(REFERENCE),tests/$x=build/linux/xc/$x)
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \

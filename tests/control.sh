@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # control.sh CASE: boots a stock Debian as control domain beside Linux guests, and runs programs of tests/system/ in it,
 # one after the other. control.sh --list: the cases.
-#   qemu     those of tests/system/xc/, and the command cleave
+#   qemu     those of tests/system/xc/, and the command cleave; their answers are compared with Xen's
+#            (answers.sh)
 #   bochs    the command in its short form, on the other machine
 #   restart  two of them; the control domain ends, with maps that it holds, and is started again while the guests go on,
 #            and runs them once more
@@ -73,6 +74,7 @@ else
         name=$(basename "${source%.*}")
         [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
     done
+    tests/answers.sh "$folder/lines" || failed=1
 fi
 grep -q '^verdict: pass' "$folder/lines" && [ "$status" = 0 ] || failed=1
 if [ "$failed" != 0 ] || [ -n "${V:-}" ]; then

@@ -218,9 +218,9 @@ static int64_t set_max_mem(struct xen_call *call, struct domain *domain, uint64_
 
 static int64_t vcpu_info(struct domain *domain, struct xen_domctl_getvcpuinfo *info)
 {
-    int64_t result = -XEN_ESRCH;
+    int64_t result = -XEN_EINVAL;
     if (domain_use(domain) == NULL) {
-        return result;
+        return -XEN_ESRCH;
     }
     if (info->vcpu < domain->vcpu_count) {
         const struct vcpu *vcpu = domain->vcpu[info->vcpu];

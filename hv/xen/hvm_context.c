@@ -178,7 +178,7 @@ int64_t xen_get_record(struct xen_call *call, struct domain *domain,
         length = context_length(&vcpu, (uint16_t)op->type);
     }
     if (length == 0) {
-        result = -XEN_ENOENT;
+        result = op->instance < domain->vcpu_count ? -XEN_ENODATA : -XEN_ENOENT;
     } else if (at != 0 && op->bufsz < length) {
         result = -XEN_ENOBUFS;
     } else if (at != 0) {

@@ -2,6 +2,9 @@
 /* Memory for domains, up to what they may have; and their pages, mapped here. */
 #include "xc.h"
 
+#include <setjmp.h>
+#include <signal.h>
+
 #define PAGES 2048u
 #define MANY 4096u
 
@@ -10,38 +13,38 @@ static void quotas(void)
     static xen_pfn_t list[PAGES];
     xen_pfn_t last = 0;
     uint32_t id = create(0, 1);
-    CHECK_EQ(xc_domain_setmaxmem(xc, id, PAGES * 4), 0);
+    ANSWER_EQ(xc_domain_setmaxmem(xc, id, PAGES * 4), 0);
     for (unsigned i = 0; i < PAGES; i++) {
         list[i] = i;
     }
-    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, PAGES, 0, 0, list), 0);
-    CHECK_EQ(info_of(id).nr_pages, PAGES);
-    CHECK_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
-    CHECK_EQ(last, PAGES - 1);
+    ANSWER_EQ(xc_domain_populate_physmap_exact(xc, id, PAGES, 0, 0, list), 0);
+    ANSWER_EQ(info_of(id).nr_pages, PAGES);
+    ANSWER_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
+    ANSWER_EQ(last, PAGES - 1);
     list[0] = 5000;
-    CHECK(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list) != 0);
-    CHECK_EQ(xc_domain_populate_physmap(xc, id, 1, 0, 0, list), 0); /* none of them */
-    CHECK_EQ(xc_domain_decrease_reservation_exact(xc, id, 1, 0, list + 1), 0);
-    CHECK_EQ(info_of(id).nr_pages, PAGES - 1);
-    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list), 0);
-    CHECK_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
-    CHECK_EQ(last, 5000);
-    CHECK_EQ(info_of(id).nr_pages, PAGES);
-    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list), 0); /* it is there */
-    CHECK_EQ(info_of(id).nr_pages, PAGES);
-    CHECK_EQ(xc_domain_decrease_reservation_exact(xc, id, 1, 0, list), 0);
-    CHECK_EQ(xc_domain_decrease_reservation(xc, id, 1, 0, list), 1); /* nothing is */
-    CHECK_EQ(info_of(id).nr_pages, PAGES - 1);
+    ANSWER_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list) != 0, 1);
+    ANSWER_EQ(xc_domain_populate_physmap(xc, id, 1, 0, 0, list), 0); /* none of them */
+    ANSWER_EQ(xc_domain_decrease_reservation_exact(xc, id, 1, 0, list + 1), 0);
+    ANSWER_EQ(info_of(id).nr_pages, PAGES - 1);
+    ANSWER_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list), 0);
+    ANSWER_EQ(xc_domain_maximum_gpfn(xc, id, &last), 0);
+    ANSWER_EQ(last, 5000);
+    ANSWER_EQ(info_of(id).nr_pages, PAGES);
+    ANSWER_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 0, 0, list), 0); /* it is there */
+    ANSWER_EQ(info_of(id).nr_pages, PAGES);
+    ANSWER_EQ(xc_domain_decrease_reservation_exact(xc, id, 1, 0, list), 0);
+    ANSWER_EQ(xc_domain_decrease_reservation(xc, id, 1, 0, list), 1); /* nothing is */
+    ANSWER_EQ(info_of(id).nr_pages, PAGES - 1);
     destroy(id);
 
     id = create(0, 1);
-    CHECK_EQ(xc_domain_setmaxmem(xc, id, 64 << 10), 0);
+    ANSWER_EQ(xc_domain_setmaxmem(xc, id, 64 << 10), 0);
     list[0] = 0;
     list[1] = 512;
-    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, 2, 9, 0, list), 0);
-    CHECK_EQ(info_of(id).nr_pages, 1024);
+    ANSWER_EQ(xc_domain_populate_physmap_exact(xc, id, 2, 9, 0, list), 0);
+    ANSWER_EQ(info_of(id).nr_pages, 1024);
     list[0] = 1025; /* not on a boundary */
-    CHECK(xc_domain_populate_physmap_exact(xc, id, 1, 9, 0, list) != 0);
+    ANSWER_EQ(xc_domain_populate_physmap_exact(xc, id, 1, 9, 0, list) != 0, 1);
     destroy(id);
 }
 
@@ -53,16 +56,17 @@ static void foreign_pages(void)
     volatile uint8_t *parents = xc_map_foreign_range(xc, TEMPLATE, PAGE, PROT_READ, 0x1000);
     CHECK(own != NULL && parents != NULL);
     if (own != NULL && parents != NULL) {
-        CHECK_EQ(memcmp((const void *)own, (const void *)parents, PAGE), 0);
+        ANSWER_EQ(memcmp((const void *)own, (const void *)parents, PAGE) == 0, 1);
         uint8_t before = own[100];
-        own[100] = (uint8_t)~before;
-        CHECK_EQ(own[100], (uint8_t)~before);
-        CHECK_EQ(parents[100], before);
+        uint8_t other = before ^ 0xff;
+        own[100] = other;
+        ANSWER_EQ(own[100] == other, 1);
+        ANSWER_EQ(parents[100] == before, 1);
         munmap((void *)own, PAGE);
         munmap((void *)parents, PAGE);
     }
-    CHECK(xc_map_foreign_range(xc, child, PAGE, PROT_READ, 0x9000) == NULL); /* behind its memory */
-    CHECK(xc_map_foreign_range(xc, 99, PAGE, PROT_READ, 0x1000) == NULL);
+    ANSWER_EQ(xc_map_foreign_range(xc, child, PAGE, PROT_READ, 0x9000) == NULL, 1); /* a hole */
+    ANSWER_EQ(xc_map_foreign_range(xc, 99, PAGE, PROT_READ, 0x1000) == NULL, 1);
     destroy(child);
 }
 
@@ -82,31 +86,56 @@ static void many_foreign_pages(void)
     char *parents = xc_map_foreign_bulk(xc, TEMPLATE, PROT_READ, list, errors[1], MANY);
     CHECK(own != NULL && parents != NULL);
     if (own != NULL && parents != NULL) {
-        unsigned different = 0;
+        unsigned different = 0, wrong = 0;
         for (unsigned i = 0; i < MANY; i++) {
-            CHECK(errors[0][i] == 0 && errors[1][i] == 0);
+            wrong += errors[0][i] != 0 || errors[1][i] != 0;
             different += memcmp(own + (size_t)i * PAGE, parents + (size_t)i * PAGE, PAGE) != 0;
         }
-        CHECK(different < MANY / 10); /* the parent goes on */
+        ANSWER_EQ(wrong, 0);
+        CHECK(!forks_here("pages of a fork") || different < MANY / 10); /* the parent goes on */
         CHECK_EQ(xc_physinfo(xc, &after), 0);
-        CHECK(before.free_pages - after.free_pages < MANY / 8);
+        ANSWER_EQ(before.free_pages - after.free_pages < MANY / 8, 1);
         munmap(own, (size_t)MANY * PAGE);
         munmap(parents, (size_t)MANY * PAGE);
     }
     destroy(child);
 }
 
-/* A domain goes while its page is mapped here; the map keeps what it shows. */
+static sigjmp_buf unreadable;
+
+static void faulted(int signal)
+{
+    (void)signal;
+    siglongjmp(unreadable, 1);
+}
+
+static bool readable(const volatile uint8_t *page)
+{
+    struct sigaction action = {.sa_handler = faulted}, before[2];
+    bool is = false;
+    sigaction(SIGSEGV, &action, &before[0]);
+    sigaction(SIGBUS, &action, &before[1]);
+    if (sigsetjmp(unreadable, 1) == 0) {
+        (void)page[0];
+        is = true;
+    }
+    sigaction(SIGSEGV, &before[0], NULL);
+    sigaction(SIGBUS, &before[1], NULL);
+    return is;
+}
+
+/* A domain goes while its page is mapped here: the map goes with it, and nothing else does. */
 static void destroyed_while_mapped(void)
 {
     uint32_t child = fork_template(0);
     volatile uint8_t *page = xc_map_foreign_range(xc, child, PAGE, PROT_READ, 0x1000);
     CHECK(page != NULL);
     if (page != NULL) {
-        CHECK_EQ(xc_domain_destroy(xc, child), 0);
+        ANSWER_EQ(xc_domain_destroy(xc, child), 0);
+        ANSWER_EQ(readable(page), 0);
         munmap((void *)page, PAGE);
     }
-    CHECK_EQ(info_of(child).domid, DOMID_INVALID);
+    ANSWER_EQ(info_of(child).domid == DOMID_INVALID, 1);
 }
 
 void test(void)

@@ -1,11 +1,73 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "xc.h"
 
+#include <stdarg.h>
 #include <xen/hvm/save.h>
+
+#define MEMORY (128u << 20) /* of domains 1 and 2, and their forks */
+#define BATCH 32u           /* pages mapped at a time */
+#define XMM1_AT 176u        /* in the FXSAVE area */
+
+struct cpu_only {
+    struct hvm_save_descriptor header_is;
+    struct hvm_save_header header;
+    struct hvm_save_descriptor cpu_is;
+    struct hvm_hw_cpu cpu;
+    struct hvm_save_descriptor end_is;
+};
 
 xc_interface *xc;
 xencall_handle *raw;
 unsigned failed;
+static bool forks;
+
+/* --- Answers ---------------------------------------------------------------------------------- */
+
+void says(const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    printf("answer %s: ", program_invocation_short_name);
+    vprintf(format, list);
+    putchar('\n');
+    va_end(list);
+}
+
+static const char *error_name(int error) { return error != 0 ? strerrorname_np(error) : "failed"; }
+
+void answer_result(const char *file, int line, const char *call, long long result,
+                   long long expected)
+{
+    int error = errno;
+    if (result < 0) {
+        says("%s: %s", call, error_name(error));
+    } else {
+        says("%s: %lld", call, result);
+    }
+    if (result != expected) {
+        printf("FAILED %s:%d: %s (%lld, %lld; errno %d)\n", file, line, call, result, expected,
+               error);
+        failed++;
+    }
+}
+
+void answer_error(const char *file, int line, const char *call, long long result, int expected)
+{
+    int error = errno;
+    says("%s: %s", call, result < 0 ? error_name(error) : "done");
+    if (result >= 0 || error != expected) {
+        printf("FAILED %s:%d: %s (%lld, errno %d)\n", file, line, call, result, error);
+        failed++;
+    }
+}
+
+bool forks_here(const char *part)
+{
+    says("%s: %s", part, forks ? "forks" : "no forks");
+    return forks;
+}
+
+/* --- Domains ---------------------------------------------------------------------------------- */
 
 void *raw_buffer(size_t pages)
 {
@@ -51,23 +113,47 @@ xc_dominfo_t info_of(uint32_t domid)
     return info;
 }
 
-uint32_t create(uint32_t domid, unsigned vcpus)
+static uint32_t create_only(uint32_t domid, unsigned vcpus)
 {
-    struct xen_domctl_createdomain config = {
-        .flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap,
-        .max_vcpus = vcpus,
-        .max_evtchn_port = 1023,
-        .max_grant_frames = 32,
-        .max_maptrack_frames = 32,
-        .arch = {.emulation_flags = XEN_X86_EMU_ALL & ~XEN_X86_EMU_VPCI}};
+    struct xen_domctl_createdomain config = {.flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap,
+                                             .max_vcpus = vcpus,
+                                             .max_evtchn_port = 1023,
+                                             .max_grant_frames = 32,
+                                             .max_maptrack_frames = 32,
+                                             .grant_opts = XEN_DOMCTL_GRANT_version(1),
+                                             .arch = {.emulation_flags = XEN_X86_EMU_LAPIC}};
     uint32_t id = domid;
     CHECK_EQ(xc_domain_create(xc, &id, &config), 0);
     CHECK(domid == 0 || id == domid);
     return id;
 }
 
+uint32_t create(uint32_t domid, unsigned vcpus)
+{
+    uint32_t id = create_only(domid, vcpus);
+    CHECK_EQ(xc_domain_max_vcpus(xc, id, vcpus), 0);
+    return id;
+}
+
+uint32_t loop_create(uint32_t domid, uint32_t bytes)
+{
+    static xen_pfn_t list[LOOP_MAX >> 21];
+    uint32_t id = create(domid, 1);
+    CHECK_EQ(xc_domain_setmaxmem(xc, id, bytes >> 10), 0);
+    for (unsigned i = 0; i < bytes >> 21; i++) {
+        list[i] = (xen_pfn_t)i << 9;
+    }
+    CHECK_EQ(xc_domain_populate_physmap_exact(xc, id, bytes >> 21, 9, 0, list), 0);
+    loop_load(id);
+    loop_start(id, 0, 0xa9b);
+    return id;
+}
+
 uint32_t fork_template(uint32_t domid)
 {
+    if (!forks) {
+        return loop_create(domid, MEMORY);
+    }
     uint32_t id = create(domid, 1);
     CHECK_EQ(xc_memshr_fork(xc, TEMPLATE, id, true, false), 0);
     return id;
@@ -78,6 +164,13 @@ void destroy(uint32_t domid)
     CHECK_EQ(xc_domain_destroy(xc, domid), 0);
     CHECK_EQ(info_of(domid).domid, DOMID_INVALID);
 }
+
+/* --- The loop --------------------------------------------------------------------------------- */
+
+/* inc %rax; mov %rax, DATA; mov %r15, DATA + 8; movq %xmm1, DATA + 16; again */
+static const uint8_t loop[] = {0x48, 0xff, 0xc0, 0x48, 0x89, 0x04, 0x25, 0x00, 0x50, 0x00,
+                               0x00, 0x4c, 0x89, 0x3c, 0x25, 0x08, 0x50, 0x00, 0x00, 0x66,
+                               0x0f, 0xd6, 0x0c, 0x25, 0x10, 0x50, 0x00, 0x00, 0xeb, 0xe2};
 
 uint8_t *map_pages(uint32_t domid, unsigned first, unsigned count, int protection)
 {
@@ -117,48 +210,77 @@ uint32_t tiny_make(unsigned pages, const void *code, size_t size)
     return id;
 }
 
-/* 64-bit code in ring 0. */
-void tiny_start(uint32_t domid)
+void loop_load(uint32_t domid)
 {
-    static uint8_t context[64 << 10];
+    uint8_t *memory = map_pages(domid, 0, BATCH, PROT_READ | PROT_WRITE);
+    uint64_t *table[] = {(void *)(memory + LOOP_TOP * PAGE), (void *)(memory + LOOP_MIDDLE * PAGE),
+                         (void *)(memory + LOOP_BOTTOM * PAGE)};
+    table[0][0] = LOOP_MIDDLE * PAGE | 7;
+    table[1][0] = LOOP_BOTTOM * PAGE | 7;
+    table[2][0] = 0x87;
+    memcpy(memory + LOOP_CODE * PAGE, loop, sizeof(loop));
+    munmap(memory, BATCH * PAGE);
+}
+
+/* 64-bit code in ring 0, with nothing else. */
+void loop_start(uint32_t domid, uint16_t vcpu, uint32_t code_attributes)
+{
     static const uint32_t mxcsr = 0x1f80;
-    struct {
-        struct hvm_save_descriptor header_is;
-        struct hvm_save_header header;
-        struct hvm_save_descriptor cpu_is;
-        struct hvm_hw_cpu cpu;
-        struct hvm_save_descriptor end_is;
-    } state = {.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
-               .cpu_is = {HVM_SAVE_CODE(CPU), 0, HVM_SAVE_LENGTH(CPU)},
-               .cpu = {.rip = TINY_CODE * PAGE,
-                       .rflags = 2,
-                       .cr0 = 0x80000011,
-                       .cr3 = TINY_TOP * PAGE,
-                       .cr4 = 0x220, /* PAE, OSFXSR */
-                       .dr6 = 0xffff0ff0,
-                       .dr7 = 0x400,
-                       .cs_sel = 8,
-                       .cs_limit = UINT32_MAX,
-                       .cs_arbytes = 0xa9b,
-                       .ss_sel = 16,
-                       .ss_limit = UINT32_MAX,
-                       .ss_arbytes = 0xc93,
-                       .tr_limit = 0x67,
-                       .tr_arbytes = 0x8b,
-                       .msr_efer = 0x500,
-                       .flags = XEN_X86_FPU_INITIALISED}};
+    static const uint64_t xmm1 = LOOP_XMM1;
+    static uint8_t context[64 << 10];
+    struct cpu_only state = {.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
+                             .cpu_is = {HVM_SAVE_CODE(CPU), vcpu, HVM_SAVE_LENGTH(CPU)},
+                             .cpu = {.rip = LOOP_CODE * PAGE,
+                                     .rflags = 2,
+                                     .r15 = LOOP_R15,
+                                     .cr0 = 0x80000011,
+                                     .cr3 = LOOP_TOP * PAGE,
+                                     .cr4 = 0x220, /* PAE, OSFXSR */
+                                     .dr6 = 0xffff0ff0,
+                                     .dr7 = 0x400,
+                                     .cs_sel = 8,
+                                     .cs_limit = UINT32_MAX,
+                                     .cs_arbytes = code_attributes,
+                                     .ss_sel = 16,
+                                     .ss_limit = UINT32_MAX,
+                                     .ss_arbytes = 0xc93,
+                                     .tr_limit = 0x67,
+                                     .tr_arbytes = 0x8b,
+                                     .msr_efer = 0x500,
+                                     .flags = XEN_X86_FPU_INITIALISED}};
     memcpy(state.cpu.fpu_regs + 24, &mxcsr, sizeof(mxcsr));
+    memcpy(state.cpu.fpu_regs + XMM1_AT, &xmm1, sizeof(xmm1));
     CHECK(xc_domain_hvm_getcontext(xc, domid, context, sizeof(context)) > 0);
     memcpy(&state.header, context + sizeof(struct hvm_save_descriptor), sizeof(state.header));
     CHECK_EQ(xc_domain_hvm_setcontext(xc, domid, (void *)&state, sizeof(state)), 0);
 }
 
+/* Its tables and its code lie where the loop's do. */
+void tiny_start(uint32_t domid) { loop_start(domid, 0, 0xa9b); }
+
+/* ---------------------------------------------------------------------------------------------- */
+
+/* Another hypervisor than Cleave has neither forks nor domains 1 and 2 when it has booted. */
+static void prepare(void)
+{
+    forks =
+        xc_memshr_fork(xc, DOMID_FIRST_RESERVED - 1, DOMID_FIRST_RESERVED - 1, false, false) == 0 ||
+        errno != ENOSYS;
+    for (uint32_t id = TEMPLATE; !forks && id <= TEMPLATE + 1; id++) {
+        if (info_of(id).domid == DOMID_INVALID) {
+            CHECK_EQ(xc_domain_unpause(xc, loop_create(id, MEMORY)), 0);
+        }
+    }
+}
+
 int main(void)
 {
+    setvbuf(stdout, NULL, _IOLBF, 0);
     xc = xc_interface_open(NULL, NULL, 0);
     raw = xencall_open(NULL, 0);
     CHECK(xc != NULL && raw != NULL);
     if (xc != NULL && raw != NULL) {
+        prepare();
         test();
         xencall_close(raw);
         xc_interface_close(xc);
