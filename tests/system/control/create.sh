@@ -74,6 +74,7 @@ refusals() {
     expect 2 "kernel: a segment lies outside of the guest's memory" create --kernel=$kernel --memory=16M
     refused 1 'memory: .*free in the pool (NO_MEMORY)' --memory=100G
     refused 1 'memory: .*free in the pool (NO_MEMORY)' --memory=200T
+    refused 1 'memory: .*free in the pool (NO_MEMORY)' --memory=$(($(value free_bytes info) / 1048576))M
     refused 2 'memory: ' --memory=300T
     refused 2 'command line: .*at most 1023' "--cmdline=$(head -c 1024 /dev/zero | tr '\0' x)"
     refused 2 'initrd: its initrd does not fit' --initrd=$kernel --memory=12M
@@ -91,6 +92,17 @@ refusals() {
     expect 2 'cannot be unpacked' create --kernel=/tmp/damaged
     rm /tmp/short /tmp/damaged
     nothing_left refusals
+}
+
+# Of two at a time with one name, one is made.
+twins() {
+    cleave create --kernel=/guest/hello --memory=32M --name=twin --paused >/tmp/first 2>&1 &
+    cleave create --kernel=/guest/hello --memory=32M --name=twin --paused >/tmp/second 2>&1
+    wait
+    cat /tmp/first /tmp/second >$out
+    [ "$(grep -c ' twin$' $out)$(grep -c EXISTS $out)" = 11 ] || fail "two of one name"
+    expect 0 destroyed destroy twin
+    nothing_left twins
 }
 
 # A kernel of some lines of C.
@@ -137,6 +149,7 @@ is_forked() {
     printf 'code 4: child 1: code 4, as asked\ncode 5: child 1: code 5, as asked\n' | cmp -s - $out || fail "two children"
     expect 0 destroyed destroy --all-children made
     snapshot=$(value id snapshot made kept)
+    expect 1 'a snapshot prints nothing' console kept </dev/null
     child=$(value domains.0.id restore kept)
     json 0 domains.0.state running stat "$child"
     expect 0 destroyed destroy "$child" "$snapshot" made
@@ -191,6 +204,7 @@ domains=$(value domains info)
 memory=$(accounted)
 usage
 refusals
+twins
 small
 boots
 is_forked
