@@ -32,7 +32,7 @@ EOF
     echo 'finish'
 } >"$folder/script"
 status=0
-configs/qemu.sh -m 3G -s 1 -t 500 "${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}" "$folder/boot.conf" \
+configs/qemu.sh -m 3G -s 1 -t 900 "${CLEAVE_IMAGE:-build/gcc-debug/cleave.elf}" "$folder/boot.conf" \
     build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio \
     build/guests/hello.elf "$folder/script" >"$folder/console" 2>&1 || status=$?
 tr -d '\r' <"$folder/console" >"$folder/lines"

@@ -121,7 +121,7 @@ boots() {
     json 0 domains.0.made_by 32751 stat "$made"
     json 0 domains.0.vcpus 2 stat "domain-$made"
     [ "$(value domains.0.mapped_2m_bytes stat "$made")" -gt 90000000 ] || fail "few large leaves"
-    expect 0 "domain-$made: exited, code 0: init: code 0" wait "$made" --timeout=60
+    expect 0 "domain-$made: exited, code 0: init: code 0" wait "$made" --timeout=120
     expect 0 'cleave: init: 6\..*, 2 CPUs, ' console --once "$made"
     expect 0 "cleave: init: index 0 count 0 domain $made " console --once "$made"
     expect 0 'exited, code 0' console "$made"
@@ -139,12 +139,12 @@ is_forked() {
     tries=0
     until cleave console --once made | grep -q 'forked from here on'; do
         tries=$((tries + 1))
-        [ $tries -lt 60 ] || { fail "it does not boot" && break; }
+        [ $tries -lt 120 ] || { fail "it does not boot" && break; }
         sleep 1
     done
     sleep 1
     json 0 domains.1.file /tmp/jobs/5 fork --data-dir=/tmp/jobs made
-    json 0 domains.1.reason exited wait --all-children made --timeout=60
+    json 0 domains.1.reason exited wait --all-children made --timeout=120
     cleave wait --all-children made | sed 's/.*exited, //' | sort >$out
     printf 'code 4: child 1: code 4, as asked\ncode 5: child 1: code 5, as asked\n' | cmp -s - $out || fail "two children"
     expect 0 destroyed destroy --all-children made
