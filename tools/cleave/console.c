@@ -170,6 +170,11 @@ void run_console(struct run *run)
         failed_here(run, USAGE, run->targets[0], "it is the domain that asks: --once only");
         return;
     }
+    if (console.domain.flags & CLEAVE_LIST_SNAPSHOT) {
+        failed_here(run, REFUSED, run->targets[0],
+                    "a snapshot prints nothing: restore it, and look at what comes of it");
+        return;
+    }
     if (!run->options.once) {
         follow(&console);
         return;

@@ -74,6 +74,7 @@ refusals() {
     expect 2 "kernel: a segment lies outside of the guest's memory" create --kernel=$kernel --memory=16M
     refused 1 'memory: .*free in the pool (NO_MEMORY)' --memory=100G
     refused 1 'memory: .*free in the pool (NO_MEMORY)' --memory=200T
+    refused 1 'memory: .*free in the pool (NO_MEMORY)' --memory=$(($(value free_bytes info) / 1048576))M
     refused 2 'memory: ' --memory=300T
     refused 2 'command line: .*at most 1023' "--cmdline=$(head -c 1024 /dev/zero | tr '\0' x)"
     refused 2 'initrd: its initrd does not fit' --initrd=$kernel --memory=12M
@@ -93,6 +94,17 @@ refusals() {
     nothing_left refusals
 }
 
+# Of two at a time with one name, one is made.
+twins() {
+    cleave create --kernel=/guest/hello --memory=32M --name=twin --paused >/tmp/first 2>&1 &
+    cleave create --kernel=/guest/hello --memory=32M --name=twin --paused >/tmp/second 2>&1
+    wait
+    cat /tmp/first /tmp/second >$out
+    [ "$(grep -c ' twin$' $out)$(grep -c EXISTS $out)" = 11 ] || fail "two of one name"
+    expect 0 destroyed destroy twin
+    nothing_left twins
+}
+
 # A kernel of some lines of C.
 small() {
     json 0 name small create --kernel=/guest/hello --memory=32M --name=small
@@ -109,7 +121,7 @@ boots() {
     json 0 domains.0.made_by 32751 stat "$made"
     json 0 domains.0.vcpus 2 stat "domain-$made"
     [ "$(value domains.0.mapped_2m_bytes stat "$made")" -gt 90000000 ] || fail "few large leaves"
-    expect 0 "domain-$made: exited, code 0: init: code 0" wait "$made" --timeout=60
+    expect 0 "domain-$made: exited, code 0: init: code 0" wait "$made" --timeout=120
     expect 0 'cleave: init: 6\..*, 2 CPUs, ' console --once "$made"
     expect 0 "cleave: init: index 0 count 0 domain $made " console --once "$made"
     expect 0 'exited, code 0' console "$made"
@@ -127,16 +139,17 @@ is_forked() {
     tries=0
     until cleave console --once made | grep -q 'forked from here on'; do
         tries=$((tries + 1))
-        [ $tries -lt 60 ] || { fail "it does not boot" && break; }
+        [ $tries -lt 120 ] || { fail "it does not boot" && break; }
         sleep 1
     done
     sleep 1
     json 0 domains.1.file /tmp/jobs/5 fork --data-dir=/tmp/jobs made
-    json 0 domains.1.reason exited wait --all-children made --timeout=60
+    json 0 domains.1.reason exited wait --all-children made --timeout=120
     cleave wait --all-children made | sed 's/.*exited, //' | sort >$out
     printf 'code 4: child 1: code 4, as asked\ncode 5: child 1: code 5, as asked\n' | cmp -s - $out || fail "two children"
     expect 0 destroyed destroy --all-children made
     snapshot=$(value id snapshot made kept)
+    expect 1 'a snapshot prints nothing' console kept </dev/null
     child=$(value domains.0.id restore kept)
     json 0 domains.0.state running stat "$child"
     expect 0 destroyed destroy "$child" "$snapshot" made
@@ -191,6 +204,7 @@ domains=$(value domains info)
 memory=$(accounted)
 usage
 refusals
+twins
 small
 boots
 is_forked
