@@ -8,6 +8,8 @@
  */
 #include "xc.h"
 
+#include <sys/wait.h>
+
 #define BLOCK 512u
 #define PAGES (13u * BLOCK)
 #define BITS (PAGES + 300u) /* asked for, more than there are */
@@ -231,6 +233,31 @@ static void refusals(void)
     CHECK_ERRNO(control(id, XEN_DOMCTL_SHADOW_OP_PEEK, 0), EINVAL);
 }
 
+/* Two ask and clean at the same time: each is told, or that the other asks. */
+static void two_at_once(void)
+{
+    unsigned busy = 0;
+    pid_t child = fork();
+    xc_interface *own = child == 0 ? xc_interface_open(NULL, NULL, 0) : xc;
+    for (unsigned i = 0; i < 100; i++) {
+        errno = 0;
+        long long result =
+            xc_logdirty_control(own, id, XEN_DOMCTL_SHADOW_OP_CLEAN, NULL, 0, 0, NULL);
+        busy += result == -1 && errno == EBUSY;
+        CHECK(result == 0 || (result == -1 && errno == EBUSY));
+    }
+    if (child == 0) {
+        _exit(failed != 0);
+    }
+    int status = 1;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    printf("100 times, %u times busy\n", busy);
+    keep();
+    nothing_written();
+    told(XEN_DOMCTL_SHADOW_OP_PEEK, BITS);
+}
+
 /* As a migration does at last: what has shut down is asked once more. */
 static void ended_domain(void)
 {
@@ -268,7 +295,7 @@ static void small_domain(void)
     refusals();
     CHECK_EQ(xc_shadow_control(xc, id, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, NULL, 0), 0);
     CHECK(!info_of(id).shutdown);
-    keep();
+    two_at_once();
     ended_domain();
     munmap((void *)(uintptr_t)go, PAGE);
     munmap((void *)(uintptr_t)list, PAGE);

@@ -59,11 +59,9 @@ static void was_cut(const char *what)
     CHECK(count >= 16);
 }
 
-/* A fork that has written all of its pages, so that these are to be given back one by one. */
-static uint32_t large_fork(uint32_t parent)
+/* It goes through its pages, and stands still again. */
+static void touch(uint32_t id)
 {
-    uint32_t id = create(0, 1);
-    CHECK_EQ(xc_memshr_fork(xc, parent, id, true, false), 0);
     CHECK_EQ(xc_domain_unpause(xc, id), 0);
     volatile uint64_t *said = (uint64_t *)map_pages(id, SAID, 1, PROT_READ);
     for (unsigned i = 0; i < 6000 && *said == 0; i++) {
@@ -72,6 +70,20 @@ static uint32_t large_fork(uint32_t parent)
     CHECK_EQ(*said, 1);
     munmap((void *)(uintptr_t)said, PAGE);
     CHECK_EQ(xc_domain_pause(xc, id), 0);
+}
+
+static uint32_t fresh_fork(uint32_t parent)
+{
+    uint32_t id = create(0, 1);
+    CHECK_EQ(xc_memshr_fork(xc, parent, id, true, false), 0);
+    return id;
+}
+
+/* A fork that has written many pages, so that these are to be given back one by one. */
+static uint32_t large_fork(uint32_t parent)
+{
+    uint32_t id = fresh_fork(parent);
+    touch(id);
     return id;
 }
 
@@ -143,6 +155,47 @@ static void long_calls(uint32_t parent)
     xencall_free_buffer_pages(raw, op, 1);
 }
 
+/* What was written, asked of many pages: each bit once, wherever the call is cut. */
+static void long_answers(uint32_t parent)
+{
+    const unsigned written =
+        (LAST - 8) / 3 + 1 + 1; /* and SAID; tables of the CPU's, see logdirty */
+    uint32_t id = fresh_fork(parent);
+    struct xen_domctl *op = raw_buffer(1);
+    uint8_t *bits = raw_buffer(PAGES / 8 / PAGE + 1);
+    unsigned set = 0, wrong = 0;
+    CHECK_EQ(xc_shadow_control(xc, id, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, NULL, 0), 0);
+    touch(id);
+    for (unsigned i = 0; i < 2; i++) {
+        op->cmd = XEN_DOMCTL_shadow_op;
+        op->interface_version = XEN_DOMCTL_INTERFACE_VERSION;
+        op->domain = (domid_t)id;
+        op->u.shadow_op.op = i == 0 ? XEN_DOMCTL_SHADOW_OP_PEEK : XEN_DOMCTL_SHADOW_OP_CLEAN;
+        op->u.shadow_op.dirty_bitmap.p = bits;
+        op->u.shadow_op.pages = PAGES;
+        op->u.shadow_op.stats.dirty_count = 0;
+        memset(bits, 0xff, PAGES / 8);
+        in_a_list(id, __HYPERVISOR_domctl, (uint64_t)(uintptr_t)op, 0, PAGES - 1, PAGES - 1,
+                  i == 0 ? "peek in a list" : "clean in a list");
+        unsigned told = op->u.shadow_op.stats.dirty_count;
+        CHECK(told >= written && told <= written + 3);
+    }
+    for (unsigned i = 0; i < PAGES; i++) {
+        bool is = (i >= 8 && i <= LAST && (i - 8) % 3 == 0) || i == SAID;
+        bool table = i >= TINY_TOP && i <= TINY_BOTTOM;
+        set += bits[i / 8] >> i % 8 & 1;
+        wrong += !table && is != (bits[i / 8] >> i % 8 & 1);
+    }
+    CHECK_EQ(wrong, 0);
+    CHECK_EQ(set, op->u.shadow_op.stats.dirty_count);
+    CHECK_EQ(raw_domctl(op), 0);
+    CHECK_EQ(op->u.shadow_op.stats.dirty_count, 0);
+    CHECK_EQ(xc_shadow_control(xc, id, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0), 0);
+    xencall_free_buffer_pages(raw, op, 1);
+    xencall_free_buffer_pages(raw, bits, PAGES / 8 / PAGE + 1);
+    destroy(id);
+}
+
 static uint32_t large_domain(void)
 {
     uint32_t id = tiny_make(PAGES, toucher, sizeof(toucher));
@@ -179,5 +232,6 @@ void test(void)
     uint32_t id = large_domain();
     versions(id);
     long_calls(id);
+    long_answers(id);
     destroy(id);
 }
