@@ -33,7 +33,8 @@ enum {
     OPT_WAIT = 4, /* --any, --all, --timeout */
     OPT_CHILDREN = 8,
     OPT_DRY_RUN = 16,
-    OPT_CREATE = 32,  /* --kernel, --initrd, --cmdline, --memory, --vcpus, --name, --paused */
+    OPT_CREATE =
+        32, /* --kernel, --initrd, --cmdline, --memory, --vcpus, --pool, --name, --paused */
     OPT_CONSOLE = 64, /* --once */
     OPT_DUMP = 256,   /* --output, --limit, --live */
     OPT_MAP = 512,    /* --svg, --table */
@@ -47,10 +48,10 @@ struct options {
     uint64_t limit;
     int64_t timeout; /* milliseconds; -1: none */
     const char *data, *data_dir;
-    const char *kernel, *initrd, *cmdline, *name; /* of create; null: not given */
-    uint64_t memory;                              /* 0: not given */
-    uint32_t vcpus;                               /* 0: not given */
-    const char *output;                           /* of a dump */
+    const char *kernel, *initrd, *cmdline, *name, *pool; /* of create; null: not given */
+    uint64_t memory;                                     /* 0: not given */
+    uint32_t vcpus;                                      /* 0: not given */
+    const char *output;                                  /* of a dump */
     const char *svg;
     bool live, table, follow;
     int64_t delay;  /* milliseconds between two tables */

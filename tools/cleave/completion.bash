@@ -8,7 +8,7 @@ _cleave() {
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    -n | --count | --limit | --timeout | --cmdline | --memory | --vcpus | --name | -d | --delay | --times) return ;;
+    -n | --count | --limit | --timeout | --cmdline | --memory | --vcpus | --pool | --name | -d | --delay | --times) return ;;
     esac
     if [ "$COMP_CWORD" = 1 ] || { [ "$COMP_CWORD" = 2 ] && [ "$command" = help ]; }; then
         words="$(cleave --help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p') help"

@@ -69,6 +69,7 @@ static void create(struct run *run, const struct bytes *kernel, const struct byt
         .memory = o->memory != 0 ? o->memory : UINT64_C(512) << 20,
         .vcpus = o->vcpus != 0 ? o->vcpus : 1,
         .flags = o->flags & CLEAVE_FORK_PAUSED ? CLEAVE_CREATE_PAUSED : 0,
+        .pool = o->pool,
         .progress = tell_progress,
         .context = &progress};
 

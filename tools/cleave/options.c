@@ -41,9 +41,10 @@ const struct command commands[] = {
      "      --cmdline=TEXT  its command line, of at most 1023 characters\n"
      "      --memory=SIZE  K, M, G or T (512M); it has all of it from the start\n"
      "      --vcpus=N     1 to 8 (1)\n"
+     "      --pool=NAME   whose memory it has (this domain's own)\n"
      "      --name=NAME   unique; without: domain-<number>\n"
      "      --paused      it stands still until \"cleave unpause\"\n"
-     "\nIt is made in the pool of this domain. When something is wrong, nothing is left of it.\n"
+     "\nWhen something is wrong, nothing is left of it.\n"
      "\nExample:\n"
      "  cleave create --kernel=/boot/vmlinuz --initrd=/boot/initrd.img --memory=1G --vcpus=2 \\\n"
      "      --cmdline=\"console=hvc0\" --name=template\n"},
@@ -146,6 +147,7 @@ enum {
     CMDLINE,
     MEMORY,
     VCPUS,
+    POOL,
     NAME,
     ONCE,
     LIVE,
@@ -173,6 +175,7 @@ static const struct option table[] = {{"count", required_argument, NULL, 'n'},
                                       {"cmdline", required_argument, NULL, CMDLINE},
                                       {"memory", required_argument, NULL, MEMORY},
                                       {"vcpus", required_argument, NULL, VCPUS},
+                                      {"pool", required_argument, NULL, POOL},
                                       {"name", required_argument, NULL, NAME},
                                       {"once", no_argument, NULL, ONCE},
                                       {"output", required_argument, NULL, 'o'},
@@ -209,6 +212,7 @@ static unsigned group_of(int option)
     case CMDLINE:
     case MEMORY:
     case VCPUS:
+    case POOL:
     case NAME:
         return OPT_CREATE;
     case PAUSED:
@@ -358,6 +362,9 @@ static bool take_create(struct run *run, int option)
         return parse_memory(run, optarg);
     case VCPUS:
         return parse_vcpus(run, optarg);
+    case POOL:
+        o->pool = optarg;
+        return true;
     case NAME:
         o->name = optarg;
         return true;

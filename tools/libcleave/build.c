@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ struct build {
     const struct cleave_create_options *options;
     struct pvh_guest guest;
     uint32_t domain;
+    uint32_t pool;      /* its number; 0: the caller's own */
     uint64_t done, all; /* bytes zeroed and loaded */
 };
 
@@ -121,6 +123,10 @@ static int make_domain(struct build *build)
         snprintf(create.name, sizeof(create.name), "new-%ld-%u", (long)getpid(),
                  atomic_fetch_add(&made, 1));
     }
+    if (build->pool != 0) {
+        return cleave_create_in(build->cleave, build->pool, create.name, o->vcpus, UINT64_MAX,
+                                &build->domain);
+    }
     int status = cleave_call(build->cleave, CLEAVE_OP_CREATE, &create, sizeof(create));
     if (status != 0) {
         return status > 0 ? explain_name(build->cleave, status, create.name) : status;
@@ -165,12 +171,43 @@ static int fill_domain(struct build *build)
                                                              : status;
 }
 
+/* The pool that is asked for, and what is free there. */
+static int find_pool(struct build *build, uint64_t *there)
+{
+    const char *name = build->options->pool;
+    struct cleave_pool_list *all;
+    struct cleave_stat stat;
+    size_t count;
+
+    if (name == NULL) {
+        int status = cleave_stat(build->cleave, CLEAVE_DOMAIN_SELF, &stat);
+        *there = stat.pool_free - stat.pool_reserved;
+        return status;
+    }
+    int status = cleave_pool_list(build->cleave, &all, &count, NULL);
+    if (status != 0) {
+        return blame(build->cleave, status, "pool");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(all[i].name, name) == 0) {
+            build->pool = all[i].number;
+            *there = all[i].free - all[i].promised;
+        }
+    }
+    free(all);
+    if (build->pool == 0) {
+        fail_here(build->cleave, 0, "pool: there is none named \"%s\" (NOT_MAPPED)", name);
+        return CLEAVE_NOT_MAPPED;
+    }
+    return 0;
+}
+
 /* What can be said without making anything. */
 static int check(struct build *build)
 {
     struct cleave_handle *cleave = build->cleave;
     const struct cleave_create_options *o = build->options;
-    struct cleave_stat stat;
+    uint64_t there = 0;
 
     if (o->flags & ~CLEAVE_CREATE_PAUSED) {
         return fail_here(cleave, EINVAL, "flags: %#x are not known", o->flags);
@@ -200,8 +237,7 @@ static int check(struct build *build)
         return fail_here(cleave, EINVAL, "%s: %s (memory is %" PRIu64 " KiB)",
                          build->guest.initrd != 0 ? "initrd" : "kernel", wrong, o->memory >> 10);
     }
-    int status = cleave_stat(cleave, CLEAVE_DOMAIN_SELF, &stat);
-    uint64_t there = stat.pool_free - stat.pool_reserved;
+    int status = find_pool(build, &there);
     if (status == 0 && o->memory + o->memory / BESIDE + BESIDE_LEAST > there) {
         fail_here(cleave, 0,
                   "memory: %" PRIu64 " KiB, and what tables take, are more than the %" PRIu64

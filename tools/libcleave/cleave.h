@@ -145,16 +145,18 @@ struct cleave_create_options {
     uint64_t memory;          /* bytes, a multiple of 4096, at least 2 MiB */
     uint32_t vcpus;           /* 1..CLEAVE_VCPUS_MAX */
     uint32_t flags;           /* CLEAVE_CREATE_* */
+    const char *pool;         /* whose memory it has; null: the caller's */
     /* Called as it gets on, with bytes; another value than 0 stops it. Null: not wanted. */
     int (*progress)(void *context, uint64_t done, uint64_t all);
     void *context;
 };
 #define CLEAVE_CREATE_PAUSED 1u /* until cleave_unpause() */
 
-/* Makes a domain in the caller's pool, loads it and starts it; its number in `*domain` (null: not
+/* Makes a domain in a pool, loads it and starts it; its number in `*domain` (null: not
  * wanted). It has all its memory from the start, by the largest leaves that the pool has blocks
  * for. On failure nothing is left, and the message begins with the argument that was wrong:
  * -EINVAL; CLEAVE_EXISTS, CLEAVE_INVALID: the name; CLEAVE_NO_MEMORY, CLEAVE_QUOTA: the memory;
+ * CLEAVE_NOT_MAPPED: no such pool, CLEAVE_DENIED: pools are the control domain's;
  * -ECANCELED: stopped by `progress`. */
 int cleave_create(struct cleave_handle *cleave, const struct cleave_create_options *options,
                   uint32_t *domain);

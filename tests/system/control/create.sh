@@ -196,6 +196,24 @@ stops() {
     nothing_left stops
 }
 
+# In the memory of another pool, and no other.
+pooled() {
+    left=$(value left_bytes pool list)
+    refused 1 'pool: there is none named "tenant" (NOT_MAPPED)' --pool=tenant
+    expect 0 '^tenant: 128.0 MiB' pool create tenant 128M
+    refused 1 'memory: 131072 KiB, and what tables take, are more than' --pool=tenant --memory=128M
+    create guest workload= --pool=tenant
+    json 0 pools.1.spaces 1 pool list
+    [ "$(value pools.1.free_bytes pool list)" -lt 33554432 ] || fail "its memory is not the pool's"
+    expect 0 'guest: exited, code 0: init: code 0' wait --timeout=120 guest
+    json 1 errors.0.status BUSY pool delete tenant
+    expect 0 destroyed destroy guest
+    json 0 pools.1.spaces 0 pool list
+    expect 0 '^tenant: deleted' pool delete tenant
+    [ "$(value left_bytes pool list)" = "$left" ] || fail "what was a pool is not left again"
+    nothing_left pooled
+}
+
 expect 0 paused pause 1
 expect 0 paused pause 2
 create warm '' --paused # what this domain allocates once and keeps
@@ -210,6 +228,7 @@ boots
 is_forked
 consoles
 stops
+pooled
 expect 0 unpaused unpause 1
 expect 0 unpaused unpause 2
 exit $((failures != 0))
