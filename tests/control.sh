@@ -36,7 +36,7 @@ bochs)
 esac
 cat >"$folder/boot.conf" <<EOF
 pool main size=$pool
-domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=512M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 tests $only"
+domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=704M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 tests $only"
 domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"
 domain short pool=main kernel=hello.elf memory=64M
