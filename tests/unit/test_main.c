@@ -305,6 +305,7 @@ static unsigned long milliseconds(void)
 #define ALLOC_MOST 32u     /* of these */
 #define ALLOC_LONG 64u     /* in a long check, on the small geometry */
 #define ALLOC_WIDE 16u     /* and on the real one, where a run can take seconds */
+#define ALLOC_SLOW 2000u   /* milliseconds: what takes longer there is left to the small one */
 #define ALLOC_ALL 4000u    /* where all are wanted: of a test that has no more */
 #define ALLOC_REAL 200u    /* there of one that has more, in the real geometry */
 
@@ -544,6 +545,12 @@ static enum outcome run_alloc(const struct test *test, const void *row, const ch
         printf("      %s makes no allocation\n", name);
         fclose(output);
         return outcome; /* not a test */
+    }
+    bool slow = TABLE_ENTRIES > 4 && only == 0 && milliseconds() - start > ALLOC_SLOW &&
+                !getenv("CLEAVE_ALL_ALLOCATIONS");
+    if (outcome == OUTCOME_PASS && slow) {
+        outcome = OUTCOME_SKIP;
+        snprintf(why, sizeof(why), "it takes long here: the small geometry has it");
     }
     if (outcome == OUTCOME_PASS) {
         outcome =
