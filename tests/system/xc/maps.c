@@ -74,10 +74,12 @@ static void destroyed_while_it_is_used(void)
             xc_map_foreign_range(own, id, (int)(500 * PAGE), PROT_READ | PROT_WRITE, 512);
         signal(SIGSEGV, SIG_DFL);
         (void)!write(ends[1], "x", 1);
-        for (unsigned i = 0; at != NULL; i++) {
+        if (at == NULL) {
+            _exit(1);
+        }
+        for (unsigned i = 0;; i++) {
             at[i % (500 * PAGE)] = (uint8_t)i;
         }
-        _exit(1);
     }
     CHECK_EQ(read(ends[0], &told, 1), 1);
     usleep(100000);
