@@ -5,7 +5,7 @@
 #   qemu     those of tests/system/xc/, and the command cleave; their answers are compared with Xen's
 #            (answers.sh)
 #   bochs    the command in its short form, on the other machine
-#   restart  two of them; the control domain ends, with maps that it holds, and is started again while the guests go on,
+#   restart  some of them, on two vcpus; the control domain ends, with maps that it holds, and is started again while the guests go on,
 #            and runs them once more
 # CLEAVE_IMAGE names another image; the console is printed when one failed, or with V=1.
 set -u
@@ -18,17 +18,21 @@ fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 machine=qemu
-limits="-m 3G -s 1 -t 900"
+limits="-m 3G -t 900"
 image=build/gcc-debug/cleave.elf
 only=
 pool=2688M # what is left is for pools that the tests make
+cpus=1
 case $1 in
 qemu) ;;
-restart) only=only=life,maps ;;
+restart)
+    only=only=life,maps,logdirty
+    cpus=2
+    ;;
 bochs)
     machine=bochs
     pool=all
-    limits="-m 1536 -s 1 -t 1500"
+    limits="-m 1536 -t 1500"
     image=build/gcc-release/cleave.elf
     only=only=short
     ;;
@@ -36,7 +40,7 @@ bochs)
 esac
 cat >"$folder/boot.conf" <<EOF
 pool main size=$pool
-domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=704M order=2 vcpus=1 control command="console=hvc0 nopvspin loglevel=4 tests $only"
+domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=704M order=2 vcpus=$cpus control command="console=hvc0 nopvspin loglevel=4 tests $only"
 domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"
 domain short pool=main kernel=hello.elf memory=64M
@@ -51,7 +55,7 @@ EOF
 } >"$folder/script"
 status=0
 # shellcheck disable=SC2086  # words are meant
-configs/$machine.sh $limits "${CLEAVE_IMAGE:-$image}" "$folder/boot.conf" \
+configs/$machine.sh $limits -s $cpus "${CLEAVE_IMAGE:-$image}" "$folder/boot.conf" \
     build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio \
     build/guests/hello.elf "$folder/script" >"$folder/console" 2>&1 || status=$?
 tr -d '\r' <"$folder/console" >"$folder/lines"
@@ -63,16 +67,17 @@ lines() { # lines COUNT PATTERN: so many are like that
     fi
 }
 if [ "$1" = bochs ]; then
-    lines 1 '^--- short: status 0$'
+    lines 1 '^--- short: status 0, '
 elif [ "$1" = restart ]; then
-    lines 2 '^--- life: status 0$'
-    lines 2 '^--- maps: status 0$'
+    lines 2 '^--- life: status 0, '
+    lines 2 '^--- maps: status 0, '
+    lines 2 '^--- logdirty: status 0, '
     lines 2 '^domain 32751 control: powered off'
 else
     for source in tests/system/control/cleave.sh tests/system/control/create.sh tests/system/control/short.sh \
         tests/system/xc/*.c; do
         name=$(basename "${source%.*}")
-        [ "$name" = xc ] || lines 1 "^--- $name: status 0\$"
+        [ "$name" = xc ] || lines 1 "^--- $name: status 0, "
     done
     tests/answers.sh "$folder/lines" || failed=1
 fi

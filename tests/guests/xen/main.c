@@ -287,7 +287,8 @@ static void unknown_calls(void)
     for (uint64_t number = 0; number < 80; number++) {
         bool is_known = number == CLEAVE_HYPERCALL || /* and those of guests/multicall */
                         number == __HYPERVISOR_multicall || number == __HYPERVISOR_platform_op ||
-                        number == __HYPERVISOR_sysctl || number == __HYPERVISOR_domctl;
+                        number == __HYPERVISOR_sysctl || number == __HYPERVISOR_domctl ||
+                        number == __HYPERVISOR_arch_1;
         for (unsigned i = 0; i < sizeof(known); i++) {
             is_known |= number == known[i];
         }

@@ -25,8 +25,9 @@ run_tests() {
         *,"$name",*) ;;
         *) continue ;;
         esac
+        began=$(date +%s)
         "$program"
-        echo "--- $name: status $?"
+        echo "--- $name: status $?, $(($(date +%s) - began)) s"
     done
 }
 

@@ -15,6 +15,7 @@
 #define BITS (PAGES + 300u) /* asked for, more than there are */
 #define BYTES ((BITS + 7) / 8)
 #define ROUNDS 24u
+#define TIMES 100u
 enum { GO = TINY_FREE, LIST, DONE, FIRST }; /* pages */
 #define CALLED (PAGES - ROUNDS * 8)         /* from here on: written by hypercalls, once */
 #define BY_CALL 1u                          /* in a list: the hypervisor is to write there */
@@ -239,7 +240,13 @@ static void two_at_once(void)
     unsigned busy = 0;
     pid_t child = fork();
     xc_interface *own = child == 0 ? xc_interface_open(NULL, NULL, 0) : xc;
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < (child != 0 ? TIMES : TIMES * 10); i++) {
+        for (unsigned k = 0; child != 0 && k < PAGES / BLOCK; k++) { /* so that it is cut */
+            list[k] = some_word(k * BLOCK + FIRST);
+        }
+        if (child != 0) {
+            run(PAGES / BLOCK);
+        }
         errno = 0;
         long long result =
             xc_logdirty_control(own, id, XEN_DOMCTL_SHADOW_OP_CLEAN, NULL, 0, 0, NULL);
@@ -252,7 +259,7 @@ static void two_at_once(void)
     int status = 1;
     CHECK_EQ(waitpid(child, &status, 0), child);
     CHECK_EQ(status, 0);
-    printf("100 times, %u times busy\n", busy);
+    printf("%u times, %u times busy\n", TIMES, busy);
     keep();
     nothing_written();
     told(XEN_DOMCTL_SHADOW_OP_PEEK, BITS);

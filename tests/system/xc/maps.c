@@ -64,22 +64,31 @@ static void destroyed_while_mapped(void)
 static void destroyed_while_it_is_used(void)
 {
     uint32_t id = tiny_make(PAGES, nothing, sizeof(nothing));
+    int ends[2];
+    char told = 0;
+    CHECK_EQ(pipe(ends), 0);
     pid_t child = fork();
     if (child == 0) {
         xc_interface *own = xc_interface_open(NULL, NULL, 0);
         volatile uint8_t *at =
             xc_map_foreign_range(own, id, (int)(500 * PAGE), PROT_READ | PROT_WRITE, 512);
         signal(SIGSEGV, SIG_DFL);
-        for (unsigned i = 0; at != NULL; i++) {
+        (void)!write(ends[1], "x", 1);
+        if (at == NULL) {
+            _exit(1);
+        }
+        for (unsigned i = 0;; i++) {
             at[i % (500 * PAGE)] = (uint8_t)i;
         }
-        _exit(1);
     }
-    usleep(200000);
+    CHECK_EQ(read(ends[0], &told, 1), 1);
+    usleep(100000);
     destroy(id);
     int status = 0;
     CHECK_EQ(waitpid(child, &status, 0), child);
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    close(ends[0]);
+    close(ends[1]);
 }
 
 /* A process that is killed takes its maps with it: its domain can be reset then. */

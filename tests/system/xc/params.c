@@ -3,7 +3,7 @@
 #include "xc.h"
 
 #include <xen/hvm/params.h>
-#include <xen/sys/privcmd.h>
+#include <xen/memory.h>
 
 static void parameters(void)
 {
@@ -41,6 +41,33 @@ static void parameters(void)
     destroy(id);
 }
 
+/* What a domain is told of its own map, here this one, in as many entries as it has room for. */
+static void own_map(struct e820entry *map)
+{
+    struct e820entry *told = raw_buffer(1);
+    struct xen_memory_map *list = raw_buffer(1);
+    list->nr_entries = 8;
+    list->buffer.p = told;
+    uint64_t at = (uint64_t)(uintptr_t)list;
+    CHECK_ERRNO(xencall2(raw, __HYPERVISOR_memory_op, XENMEM_memory_map, at), ENOSYS);
+    CHECK_EQ(xc_domain_set_memory_map(xc, 0, map, 5), 0);
+    CHECK_EQ(xencall2(raw, __HYPERVISOR_memory_op, XENMEM_memory_map, at), 0);
+    CHECK_EQ(list->nr_entries, 5);
+    CHECK_EQ(memcmp(told, map, 5 * sizeof(*map)), 0);
+    memset(told, 0, PAGE);
+    list->nr_entries = 3;
+    CHECK_EQ(xencall2(raw, __HYPERVISOR_memory_op, XENMEM_memory_map, at), 0);
+    CHECK_EQ(list->nr_entries, 3);
+    CHECK_EQ(memcmp(told, map, 3 * sizeof(*map)), 0);
+    CHECK_EQ(told[3].size, 0);
+    list->buffer.p = NULL;
+    CHECK_ERRNO(xencall2(raw, __HYPERVISOR_memory_op, XENMEM_memory_map, at), EFAULT);
+    CHECK_EQ(xc_domain_set_memory_map(xc, 0, map, 0), 0);
+    CHECK_ERRNO(xencall2(raw, __HYPERVISOR_memory_op, XENMEM_memory_map, at), ENOSYS);
+    xencall_free_buffer_pages(raw, told, 1);
+    xencall_free_buffer_pages(raw, list, 1);
+}
+
 static void memory_maps(void)
 {
     static struct e820entry map[65], machine[128];
@@ -54,6 +81,7 @@ static void memory_maps(void)
     CHECK_ERRNO(xc_domain_set_memory_map(xc, id, map, 65), EINVAL);
     CHECK_EQ(xc_domain_set_memory_map(xc, id, map, 1), 0);
     CHECK_ERRNO(xc_domain_set_memory_map(xc, 99, map, 1), ESRCH);
+    own_map(map);
     destroy(id);
     int count = xc_get_machine_memory_map(xc, machine, 128);
     CHECK(count > 0 && count < 128);
