@@ -5,8 +5,8 @@
 #   qemu     those of tests/system/xc/, and the command cleave; their answers are compared with Xen's
 #            (answers.sh)
 #   bochs    the command in its short form, on the other machine
-#   restart  some of them, on two vcpus; the control domain ends, with maps that it holds, and is started again while the guests go on,
-#            and runs them once more
+#   restart  some of them, on two vcpus; the control domain ends, with maps that it holds, and is started again while the
+#            guests go on, and runs them once more
 # CLEAVE_IMAGE names another image; the console is printed when one failed, or with V=1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
