@@ -53,6 +53,7 @@ if [ -z "$record" ]; then
     exit
 fi
 
+words="$words tests"
 boot "$folder/console" || {
     tail -n 40 "$folder/console" >&2
     echo "QEMU ended with status $status" >&2
@@ -64,7 +65,7 @@ read -r _ linux <build/debian/linux-image-amd64.version
 for program in tests/system/xc/*.c; do
     name=$(basename "${program%.c}")
     grep -q "^answer $name: " "$folder/lines" || continue
-    if ! grep -q "^--- $name: status [01]\$" "$folder/lines"; then
+    if ! grep -q "^--- $name: status [01], " "$folder/lines"; then
         grep -e "^--- $name: " "$folder/lines" >&2 || :
         echo "$name did not come to its end" >&2
         exit 1
