@@ -10,38 +10,12 @@
  * A change goes through the words that meet its range four times. The plan tells for each word
  * whether it stays, becomes a leaf or needs a node of its own, and how many nodes that takes; these
  * are had. Then the references of nodes that will be copied are taken. Only then, when nothing can
- * fail any more, are nodes filled, exclusive ones changed in place and the root word replaced.
+ * fail any more, are nodes filled, exclusive ones changed in place and the root word replaced. One
+ * page among others in a node that is exclusive is stored at once: change_in_place().
  */
-#include "region.h"
+#include "region_word.h"
 
 /* --- Words ------------------------------------------------------------------------------------ */
-
-/*
- * A leaf: policy 1..4, rights 5..7, armed 8, notify 9, whole 10, fork_refuse 11, order 12..13,
- * channel 16..31, pager 32..47, told 48..63. A node: bit 0, summary 1..8, frame number 9..40.
- */
-#define WORD_NODE UINT64_C(1)
-#define LEAF_POLICY 1
-#define LEAF_RIGHTS 5
-#define LEAF_ARMED 8
-#define LEAF_NOTIFY 9
-#define LEAF_WHOLE 10
-#define LEAF_REFUSE 11
-#define LEAF_ORDER 12
-#define LEAF_CHANNEL 16
-#define LEAF_PAGER 32
-#define LEAF_TOLD 48
-#define NODE_SUMMARY 1
-#define NODE_SUMMARY_MASK 0xffu
-#define NODE_FRAME 9
-
-_Static_assert(REGION_POLICIES <= 16, "a policy fits in its bits");
-_Static_assert(LEAF_ORDERS <= 4, "an order fits in its bits");
-_Static_assert(2 * REGION_HAS_NO_READ - 1 <= NODE_SUMMARY_MASK, "a summary fits in its bits");
-
-static inline bool word_is_node(region_word_t word) { return (word & WORD_NODE) != 0; }
-static inline pfn_t word_node(region_word_t word) { return pfn((uint32_t)(word >> NODE_FRAME)); }
-static inline region_word_t *node_words(pfn_t node) { return frame_address(node); }
 
 region_word_t region_pack(const struct region *region)
 {
@@ -71,169 +45,6 @@ struct region region_unpack(region_word_t leaf)
         .pager = (uint16_t)(leaf >> LEAF_PAGER),
         .told = (uint16_t)(leaf >> LEAF_TOLD),
     };
-}
-
-static unsigned policy_summary(enum region_policy policy)
-{
-    switch (policy) {
-    case REGION_NONE:
-    case REGION_POLICIES:
-        return 0;
-    case REGION_PRIVATE:
-    case REGION_READ_ONLY:
-        return REGION_HAS_MEMORY;
-    case REGION_SHARED:
-        return REGION_HAS_MEMORY | REGION_HAS_SHARED;
-    case REGION_WIPE:
-    case REGION_ABSENT:
-    case REGION_DEVICE:
-    case REGION_FOREIGN:
-        return REGION_HAS_MEMORY | REGION_HAS_FORK;
-    case REGION_PAGED:
-        return REGION_HAS_MEMORY | REGION_HAS_PAGED;
-    }
-    return 0;
-}
-
-static unsigned leaf_summary(region_word_t leaf)
-{
-    unsigned rights = (unsigned)(leaf >> LEAF_RIGHTS) & RIGHT_ALL;
-    bool armed = (leaf >> LEAF_ARMED & 1u) != 0;
-
-    if ((leaf >> LEAF_POLICY & 15u) == REGION_NONE) {
-        return 0; /* nothing is mapped there that could have a right too many */
-    }
-    return policy_summary((enum region_policy)(leaf >> LEAF_POLICY & 15u)) |
-           (armed || !(rights & RIGHT_WRITE) ? REGION_HAS_NO_WRITE : 0u) |
-           (rights & RIGHT_EXEC ? 0u : REGION_HAS_NO_EXEC) |
-           (rights & RIGHT_READ ? 0u : REGION_HAS_NO_READ) |
-           (leaf >> LEAF_NOTIFY & 1u ? REGION_HAS_NOTIFY : 0u);
-}
-
-static unsigned word_summary(region_word_t word)
-{
-    return word_is_node(word) ? (unsigned)(word >> NODE_SUMMARY) & NODE_SUMMARY_MASK
-                              : leaf_summary(word);
-}
-
-/* The word that points to `node`, whose words are complete. */
-static region_word_t word_of_node(pfn_t node)
-{
-    const region_word_t *words = node_words(node);
-    unsigned summary = word_summary(words[0]);
-
-    for (unsigned i = 1; i < TABLE_ENTRIES; i++) {
-        if (words[i] != words[i - 1]) {
-            summary |= word_summary(words[i]);
-        }
-    }
-    return WORD_NODE | (uint64_t)summary << NODE_SUMMARY | (uint64_t)node.v << NODE_FRAME;
-}
-
-/* --- Looking ---------------------------------------------------------------------------------- */
-
-/* Goes from the tree's word to the one that covers `at`: the first leaf, node without any bit of
- * `mask`, or word of level `stop`. Its level goes to `*level`. */
-static region_word_t find_word(region_word_t tree, gfn_t at, unsigned stop, unsigned mask,
-                               unsigned *level)
-{
-    region_word_t word = tree;
-    unsigned l = TABLE_LEVELS;
-
-    MM_ASSERT(at.v < GUEST_PAGES);
-    while (l > stop && word_is_node(word) && (word_summary(word) & mask) != 0) {
-        l--;
-        word = node_words(word_node(word))[level_slot(at, l)];
-    }
-    *level = l;
-    return word;
-}
-
-/* A mask that no node's summary misses: one without memory would be the leaf REGION_NONE. */
-#define ANY_SUMMARY NODE_SUMMARY_MASK
-
-struct region region_get(region_word_t tree, gfn_t at)
-{
-    unsigned level;
-    return region_unpack(find_word(tree, at, 0, ANY_SUMMARY, &level));
-}
-
-struct region region_get_extent(region_word_t tree, gfn_t at, struct gfn_range *extent)
-{
-    unsigned level;
-    region_word_t word = find_word(tree, at, 0, ANY_SUMMARY, &level);
-
-    extent->start = level_align(at, level);
-    extent->end = gfn(extent->start.v + level_pages(level));
-    return region_unpack(word);
-}
-
-unsigned region_summary(region_word_t tree, gfn_t at, unsigned level)
-{
-    unsigned found;
-    return word_summary(find_word(tree, at, level, ANY_SUMMARY, &found));
-}
-
-unsigned region_summary_all(region_word_t tree) { return word_summary(tree); }
-
-bool region_find(region_word_t tree, gfn_t from, gfn_t end, unsigned mask, struct gfn_range *found,
-                 struct region *region)
-{
-    gfn_t at = from;
-
-    while (at.v < end.v) {
-        unsigned level;
-        region_word_t word = find_word(tree, at, 0, mask, &level);
-        gfn_t next = gfn(level_align(at, level).v + level_pages(level));
-
-        if ((word_summary(word) & mask) != 0) {
-            *found = (struct gfn_range){at, next.v < end.v ? next : end};
-            *region = region_unpack(word);
-            return true;
-        }
-        at = next;
-    }
-    return false;
-}
-
-uint64_t region_count_words(region_word_t tree, struct gfn_range range, uint64_t limit)
-{
-    uint64_t words = 0;
-    for (gfn_t at = range.start; at.v < range.end.v && words <= limit; words++) {
-        unsigned level;
-        (void)find_word(tree, at, 0, ANY_SUMMARY, &level);
-        at = gfn(level_align(at, level).v + level_pages(level));
-    }
-    return words;
-}
-
-static void walk_node(region_word_t word, unsigned level,
-                      bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
-{
-    if (!visit(arg, word_node(word), level)) {
-        return;
-    }
-    const region_word_t *words = node_words(word_node(word));
-    for (unsigned i = 0; level > 0 && i < TABLE_ENTRIES; i++) {
-        if (word_is_node(words[i])) {
-            walk_node(words[i], level - 1, visit, arg);
-        }
-    }
-}
-
-void region_walk(region_word_t tree, bool (*visit)(void *arg, pfn_t node, unsigned level),
-                 void *arg)
-{
-    if (word_is_node(tree)) {
-        walk_node(tree, ROOT_LEVEL, visit, arg);
-    }
-}
-
-void region_walk_dead(pfn_t node, bool (*visit)(void *arg, pfn_t node, unsigned level), void *arg)
-{
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        region_walk(node_words(node)[i], visit, arg);
-    }
 }
 
 /* --- Sharing and dropping --------------------------------------------------------------------- */
@@ -358,6 +169,7 @@ struct change {
     region_word_t spare;    /* nodes had beforehand: each one's first word names the next */
     uint64_t taken;         /* references taken beforehand */
     uint64_t drops;         /* nodes that may still be dropped at once */
+    bool meets_shared;      /* there are nodes to copy */
 };
 
 /* What becomes of a word. */
@@ -405,9 +217,14 @@ static region_word_t child_word(region_word_t word, unsigned slot)
     return word_is_node(word) ? node_words(word_node(word))[slot] : word;
 }
 
-/* True when the words beneath `word` that lie outside `span` are all `leaf`. */
+/* True when the words beneath `word` that lie outside `span` are all `leaf`. Most often one of the
+ * neighbours says no. */
 static bool outside_is(region_word_t word, struct span span, region_word_t leaf)
 {
+    if ((span.last + 1 < TABLE_ENTRIES && child_word(word, span.last + 1) != leaf) ||
+        (span.first > 0 && child_word(word, span.first - 1) != leaf)) {
+        return false;
+    }
     for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
         if (i == span.first) {
             i = span.last;
@@ -473,6 +290,7 @@ static struct plan plan_word(struct change *change, region_word_t word, unsigned
         return (struct plan){PLAN_LEAF, change->set, 0};
     } else {
         shared = shared || node_count(word_node(word)) > 1;
+        change->meets_shared |= shared;
     }
     return plan_node(change, word, level - 1, base, shared);
 }
@@ -555,7 +373,9 @@ static enum cleave_status hold_word(struct mm_ctx *ctx, struct change *change, r
         status = hold_node(ctx, change, word, undo);
     }
     struct span span = change_span(change, level - 1, base);
-    for (unsigned i = 0; status == CLEAVE_OK && i < TABLE_ENTRIES; i++) {
+    unsigned first = beneath ? 0 : span.first; /* what is not copied keeps what it holds */
+    unsigned last = beneath ? TABLE_ENTRIES - 1 : span.last;
+    for (unsigned i = first; status == CLEAVE_OK && i <= last; i++) {
         region_word_t child = child_word(word, i);
         if (i >= span.first && i <= span.last) {
             gfn_t at = gfn(base.v + i * level_pages(level - 1));
@@ -577,6 +397,29 @@ static void drop_some(struct mm_ctx *ctx, struct change *change, region_word_t w
     region_drop_some(ctx, change->back, word, &change->drops);
 }
 
+/* The word that points to `node`: what it was made of had the summary `before`, and these words
+ * have changed. When all bits are found that there can be, nothing more is looked at. */
+static region_word_t word_of_node(pfn_t node, struct span changed, unsigned before)
+{
+    const region_word_t *words = node_words(node);
+    unsigned summary = word_summary(words[changed.first]);
+
+    for (unsigned i = changed.first + 1; i <= changed.last; i++) {
+        if (words[i] != words[i - 1]) {
+            summary |= word_summary(words[i]);
+        }
+    }
+    summary |= changed.first > 0 ? word_summary(words[changed.first - 1]) : 0;
+    unsigned most = before | summary;
+    region_word_t last = words[changed.last];
+    for (unsigned n = 1; summary != most && n < TABLE_ENTRIES; n++) {
+        region_word_t word = words[(changed.last + n) % TABLE_ENTRIES];
+        summary |= word != last ? word_summary(word) : 0;
+        last = word;
+    }
+    return WORD_NODE | (uint64_t)summary << NODE_SUMMARY | (uint64_t)node.v << NODE_FRAME;
+}
+
 /* Makes the node that `word` becomes, of words of `level`, and returns the word that points to it:
  * a node filled with the leaf that is split, a copy of a shared node, or the node itself. */
 static region_word_t replace_node(struct mm_ctx *ctx, struct change *change, region_word_t word,
@@ -594,7 +437,7 @@ static region_word_t replace_node(struct mm_ctx *ctx, struct change *change, reg
         gfn_t at = gfn(base.v + i * level_pages(level));
         replace_word(ctx, change, &words[i], level, at, shared);
     }
-    return word_of_node(node);
+    return word_of_node(node, span, word_summary(word));
 }
 
 /* Carries the plan for `*slot` out. `shared`: the slot is in a copy, and so holds a reference only
@@ -624,6 +467,39 @@ static void replace_word(struct mm_ctx *ctx, struct change *change, region_word_
     }
 }
 
+/* One page, whose word stands among others that stay, below nodes that nobody else holds: the word
+ * is stored, and the summaries above it. False: the change is another, and nothing was done. */
+static bool change_in_place(struct change *change, region_word_t *tree)
+{
+    region_word_t *slot[TABLE_LEVELS + 1];
+    gfn_t at = change->range.start;
+    unsigned level = TABLE_LEVELS;
+
+    if (change->range.end.v != at.v + 1) {
+        return false;
+    }
+    slot[level] = tree;
+    for (; level > 0; level--) {
+        region_word_t word = *slot[level];
+        if (!word_is_node(word) || node_count(word_node(word)) > 1) {
+            return false;
+        }
+        slot[level - 1] = &node_words(word_node(word))[level_slot(at, level - 1)];
+    }
+    unsigned i = level_slot(at, 0);
+    region_word_t leaf = change_leaf(change, *slot[0]);
+    if (outside_is(*slot[1], (struct span){i, i}, leaf)) {
+        return false;
+    }
+    *slot[0] = leaf;
+    for (level = 1; level <= TABLE_LEVELS; level++) {
+        i = level_slot(at, level - 1);
+        *slot[level] =
+            word_of_node(word_node(*slot[level]), (struct span){i, i}, word_summary(*slot[level]));
+    }
+    return true;
+}
+
 static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, region_word_t *tree,
                                       struct change *change)
 {
@@ -631,6 +507,9 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
         return CLEAVE_OK;
     }
     MM_ASSERT(change->range.end.v <= GUEST_PAGES);
+    if (change_in_place(change, tree)) {
+        return CLEAVE_OK;
+    }
     struct plan plan = plan_word(change, *tree, TABLE_LEVELS, gfn(0), false);
     if (plan.kind == PLAN_KEEP) {
         return CLEAVE_OK;
@@ -641,7 +520,9 @@ static enum cleave_status change_tree(struct mm_ctx *ctx, struct payer *payer, r
     if (status != CLEAVE_OK) {
         return status;
     }
-    status = hold_word(ctx, change, *tree, TABLE_LEVELS, gfn(0), false, false);
+    if (change->meets_shared) {
+        status = hold_word(ctx, change, *tree, TABLE_LEVELS, gfn(0), false, false);
+    }
     if (status != CLEAVE_OK) {
         (void)!hold_word(ctx, change, *tree, TABLE_LEVELS, gfn(0), false, true);
         MM_CHECK(change->taken == 0);
