@@ -81,6 +81,11 @@ struct vcpu {
     uint8_t stopped_op;   /* enum cleave_op of the call that left stopped_in half-way */
     uint16_t result_size; /* bytes of `result` that a call has still to write to its guest */
     uint32_t end_code;
+    struct { /* guest.c: the page that the call of the moment named last */
+        uint64_t page;
+        gpa_t at;
+        bool known, writable;
+    } walked;
     uint64_t exits, hypercalls;
     uint64_t ran; /* ticks of the TSC on a CPU */
     struct cleave_error error;

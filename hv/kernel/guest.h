@@ -15,4 +15,7 @@ enum cleave_status guest_read(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t li
 enum cleave_status guest_write(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t linear,
                                const void *from, uint64_t size, const char *name) MUST_CHECK;
 
+/* A call begins: the guest may have changed its page tables since the last one. */
+void guest_forget_walk(struct vcpu *vcpu);
+
 #endif

@@ -250,6 +250,7 @@ void hypercall(struct mm_ctx *ctx, struct vcpu *vcpu, const struct hvm_exit *exi
     bool code64;
 
     vcpu->hypercalls++;
+    guest_forget_walk(vcpu);
     hvm->mode(&vcpu->hvm, &cr0, &cr3, &cr4, &efer, &cpl, &code64);
     uint64_t number = code64 ? vcpu->hvm.regs.rax : (uint32_t)vcpu->hvm.regs.rax;
     call.set_results = false;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The processor writes accessed and dirty bits into the guest's page tables: after a fork those are
- * copied like any other page, not shared. */
+ * copied like any other page, not shared. And each call sees the page tables of its moment. */
 #include "guest.h"
 
 const char guest_name[] = "walker";
@@ -21,6 +21,37 @@ static void flush(void)
     __asm__ volatile("mov %%cr3, %0; mov %0, %%cr3" : "=r"(cr3) : : "memory");
 }
 
+static void maps(uint64_t entry)
+{
+    pt_page[0] = entry;
+    flush();
+}
+
+/* Arguments at one address, in one page, then in another, then in one that is not to be written. */
+static void calls_see_changes(void)
+{
+    struct cleave_version *version = (void *)VIEW;
+    struct cleave_console text = {.text = VIEW, .size = 5};
+    *word(DATA) = *word(DATA + PAGE) = 0;
+    maps(DATA | PTE_P_W);
+    CHECK_EQ(cleave(CLEAVE_OP_VERSION, version, sizeof(*version)), CLEAVE_OK);
+    CHECK(*word(DATA) != 0 && *word(DATA + PAGE) == 0);
+    *word(DATA) = 0;
+    maps((DATA + PAGE) | PTE_P_W);
+    CHECK_EQ(cleave(CLEAVE_OP_VERSION, version, sizeof(*version)), CLEAVE_OK);
+    CHECK(*word(DATA) == 0 && *word(DATA + PAGE) != 0);
+    maps(DATA | 1);
+    CHECK_EQ(cleave(CLEAVE_OP_VERSION, version, sizeof(*version)), CLEAVE_FAULT);
+    CHECK_EQ(*word(DATA), 0);
+    *word(DATA) = UINT64_C(0x0a64616572); /* "read" */
+    CHECK_EQ(cleave(CLEAVE_OP_CONSOLE, &text, sizeof(text)), CLEAVE_OK);
+    maps(0);
+    CHECK_EQ(cleave(CLEAVE_OP_CONSOLE, &text, sizeof(text)), CLEAVE_FAULT);
+    maps(DATA | PTE_P_W);
+    *word(DATA) = 0;
+    *word(DATA + PAGE) = 1;
+}
+
 void guest_story(void)
 {
     uint32_t id;
@@ -34,6 +65,7 @@ void guest_story(void)
         *word(DATA + i * PAGE) = i;
     }
     flush();
+    calls_see_changes();
     if (fork_self(1, 0, &id) == 1) {
         for (unsigned i = 0; i < 512; i += 3) {
             CHECK_EQ(*word(VIEW + i * PAGE), i);
