@@ -223,7 +223,9 @@ debug:
 #: make bench            the benchmarks: build/bench/results.json and plots
 bench:
 	configs/install.sh bench
-	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures) build/linux/vmlinux build/linux/initrd.cpio
+	$(MAKE) build/$(SHIPPED)/bench $(NEEDS_figures) build/linux/vmlinux build/linux/initrd.cpio \
+		$(addprefix build/linux/,figures count.so vmlinux-control initrd-figures.cpio)
+	$(MAKE) build/debian/xen-hypervisor-4.17-amd64.version || echo "No figures beside Debian's Xen."
 	build/$(SHIPPED)/bench
 
 #: make xen-reference    boots Debian's own Xen, and records its answers: tests/system/xc/reference/
@@ -472,6 +474,25 @@ build/linux/initrd-reference.cpio: configs/initrd.sh tests/system/control/init.s
 	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xen-gntdev \
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
 		bin/busybox=build/debian/busybox-static/bin/busybox $(foreach x,$(REFERENCE),tests/$x=build/linux/xc/$x)
+
+# What calls cost in the control domain, and in Xen's domain 0; and the emulator's plugin that counts.
+build/linux/figures: tests/bench/control/figures.c tests/bench/control/marks.h tests/system/xc/xc.c \
+		tests/system/xc/xc.h $(wildcard hv/include/cleave/*.h) Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
+
+build/linux/count.so: tests/bench/control/count.c tests/bench/control/marks.h Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -O2 -fPIC -shared -fvisibility=hidden -o $@ $<
+
+build/linux/initrd-figures.cpio: configs/initrd.sh tests/system/control/init.sh build/linux/figures \
+		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xenfs) $@ \
+		init=tests/system/control/init.sh bin/busybox=build/debian/busybox-static/bin/busybox \
+		tests/figures=build/linux/figures
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \
