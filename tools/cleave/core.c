@@ -448,10 +448,17 @@ static void emit_notes(struct core *core, struct writer *w)
     }
 }
 
-/* Pages that went meanwhile, or lie in a gap that was filled, are zeros. */
-static int read_part(struct core *core, uint64_t at, unsigned char *part, size_t size)
+/* Where the bytes are, until the next call: the library's own buffer, without a copy, where nothing
+ * is missing. Pages that went meanwhile, or lie in a gap that was filled, are zeros. */
+static int read_part(struct core *core, uint64_t at, size_t size, const unsigned char **bytes)
 {
-    int status = cleave_read(core->cleave, core->domain, at, part, size);
+    static unsigned char part[CLEAVE_COPY_MAX];
+    struct cleave_copy copy = {.domain = core->domain,
+                               .at = at,
+                               .buffer = (uintptr_t)cleave_buffer(core->cleave),
+                               .size = size};
+    int status = cleave_call(core->cleave, CLEAVE_OP_COPY, &copy, sizeof(copy));
+    *bytes = status == 0 ? cleave_buffer(core->cleave) : part;
     for (size_t done = 0; status == CLEAVE_FAULT && done < size; done += PAGE) {
         int one = cleave_read(core->cleave, core->domain, at + done, part + done, PAGE);
         if (one == CLEAVE_FAULT) {
@@ -464,19 +471,19 @@ static int read_part(struct core *core, uint64_t at, unsigned char *part, size_t
 
 int core_write(struct core *core, core_sink_t *sink, void *to)
 {
-    static unsigned char part[CLEAVE_COPY_MAX];
+    static const unsigned char zeros[PAGE];
+    const unsigned char *part;
     struct writer w = {.sink = sink, .to = to};
     int status = 0;
     emit_headers(core, &w);
     emit_notes(core, &w);
-    memset(part, 0, PAGE);
-    emit(&w, part, core->size - core->memory - w.written);
+    emit(&w, zeros, core->size - core->memory - w.written);
     for (unsigned i = 0; i < core->pieces && status == 0 && !w.stopped; i++) {
         const struct core_piece *piece = &core->piece[i];
         for (uint64_t done = 0; done < piece->bytes && status == 0 && !w.stopped; done += PART) {
             uint64_t size = piece->bytes - done;
             size = size < PART ? size : PART;
-            status = read_part(core, piece->at + done, part, size);
+            status = read_part(core, piece->at + done, size, &part);
             if (status == 0) {
                 emit(&w, part, size);
             }
