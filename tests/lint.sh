@@ -42,10 +42,10 @@ check_tidy() {
     find hv/x86 hv/kernel tests/boot -name '*.c' | tidy "$X86_FLAGS" || status=1
     find hv/host -name '*.c' | tidy "$HOSTED_FLAGS" || status=1
     find tests/guests -name '*.c' | tidy "$GUEST_FLAGS" || status=1
-    find tools -name '*.c' | tidy "$TOOL_FLAGS" || status=1
+    find tools tests/tools -name '*.c' | tidy "$TOOL_FLAGS -I tools/cleave" || status=1
     find tests/trace -name '*.c' | tidy "$TRACE_FLAGS" || status=1
     find tests -name '*.c' -not -path 'tests/small/*' -not -path 'tests/boot/*' -not -path 'tests/guests/*' \
-        -not -path 'tests/trace/*' |
+        -not -path 'tests/trace/*' -not -path 'tests/tools/*' |
         tidy "$TEST_FLAGS -DTEST_VARIANT=\"lint\"" || status=1
     return $status
 }
