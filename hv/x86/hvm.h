@@ -115,6 +115,7 @@ struct hvm_vcpu {
     uint8_t flush; /* set by anybody who has it: drop what its CPU cached for it at the next run */
     uint8_t nmi_masked;              /* SVM: an NMI was injected and no IRET seen */
     uint8_t window;                  /* asked for */
+    uint8_t window_later;            /* SVM: it waits for the exit behind this entry */
     uint32_t clean;                  /* SVM: VMCB clean bits */
     unsigned last_cpu;               /* that it ran on */
     uint64_t owner;                  /* what asid_use() knows it by */

@@ -359,13 +359,19 @@ static void prepare_translations(struct percpu *cpu, struct hvm_vcpu *vcpu, stru
     }
 }
 
-/* An interrupt goes in as a virtual one, which the guest takes at once, unless those are in use for
- * a window: there is an emulator that may deliver an injected one twice (APM 2 15.21.4). */
+/* An interrupt goes in as a virtual one, which the guest takes at once: there is an emulator that
+ * may deliver an injected one twice (APM 2 15.21.4). A window that was asked for, which is a
+ * virtual interrupt too, opens behind the next exit, the IRET of the handler at the latest. */
 static bool prepare_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
 {
-    if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) != HVM_EVENT_VALID || vcpu->window ||
+    if ((vcpu->pending & (HVM_EVENT_VALID | 0x700)) != HVM_EVENT_VALID ||
         !svm_may_interrupt(vcpu)) {
         return false;
+    }
+    if (vcpu->window) {
+        svm_window(vcpu, false);
+        svm_intercept(vcpu, 0, VMCB_INTERCEPT0_IRET, true);
+        vcpu->window_later = 1;
     }
     vmcb->interrupt_control |= V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(vcpu->pending & 0xff);
     vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
@@ -383,6 +389,11 @@ static bool withdraw_interrupt(struct hvm_vcpu *vcpu, struct vmcb *vmcb)
     }
     vmcb->interrupt_control &= ~(V_IRQ | V_PRIORITY | V_IGNORE_TPR | V_VECTOR(0xff));
     vcpu->clean &= ~VMCB_CLEAN_INTERRUPTS;
+    if (vcpu->window_later) {
+        vcpu->window_later = 0;
+        svm_window(vcpu, true);
+        svm_intercept(vcpu, 0, VMCB_INTERCEPT0_IRET, vcpu->nmi_masked);
+    }
     return left != 0 || (event & HVM_EVENT_VALID && !hvm_event_is_software(event) &&
                          (event & 0xff) == (vcpu->pending & 0xff));
 }

@@ -10,6 +10,7 @@ const char guest_name[] = "smp";
 #define TSC_AHEAD (UINT64_C(1) << 44)
 #define SHARED_AT (32 * MIB)
 #define RESETS 5u
+#define PAIRS (guest_amd ? 3000u : 300u)
 
 enum {
     MSR_TSC = 0x10,
@@ -112,9 +113,18 @@ struct frame {
     uint64_t ip, cs, flags, sp, ss;
 };
 
+extern const char on_low_entry[], on_high_entry[];
+static volatile uint64_t twice;
+
+/* An interrupt that came at the first instruction of a handler, with interrupts off. */
+static void check_once(const struct frame *frame)
+{
+    twice += frame->ip == (uint64_t)on_low_entry || frame->ip == (uint64_t)on_high_entry;
+}
+
 __attribute__((used)) static void on_low(struct frame *frame)
 {
-    (void)frame;
+    check_once(frame);
     order[taken++ & 3] = LOW;
     wrmsr(MSR_EOI, 0);
 }
@@ -122,7 +132,7 @@ __attribute__((used)) static void on_low(struct frame *frame)
 /* The lower one comes only after the EOI, even with interrupts on. */
 __attribute__((used)) static void on_high(struct frame *frame)
 {
-    (void)frame;
+    check_once(frame);
     CHECK_EQ(rdmsr(MSR_ISR + 2), 1u << (HIGH - 64));
     interrupts_on();
     interrupts_off();
@@ -379,6 +389,23 @@ static void alone(void)
     __asm__ volatile("mov %0, %%cr8" : : "r"(UINT64_C(0)));
 }
 
+/* Two at a time, many times: each comes once, whatever else interrupts the CPU meanwhile. */
+static void pairs(void)
+{
+    uint64_t before = taken;
+    for (uint64_t i = 0; i < PAIRS; i++) {
+        wrmsr(MSR_SELF, LOW);
+        wrmsr(MSR_SELF, HIGH);
+        interrupts_on();
+        while (taken < before + 2 * (i + 1)) {
+            relax();
+        }
+        interrupts_off();
+        CHECK_EQ(twice, 0);
+        CHECK_EQ(taken, before + 2 * (i + 1));
+    }
+}
+
 static void calls(void)
 {
     uint64_t before[VCPUS];
@@ -538,6 +565,7 @@ void guest_story(void)
     topology();
     msrs();
     alone();
+    pairs();
     wrmsr(MSR_TSC, cycles() + TSC_AHEAD);
     start(1);
     start(2);
