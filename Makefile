@@ -44,7 +44,8 @@ TRACE_KERNEL := $(filter-out %/trace.c %/hosted.c,$(wildcard tests/trace/*.c tes
 PURE := hv/x86/boot/multiboot.c hv/x86/boot/ranges.c hv/kernel/config.c hv/kernel/elf.c hv/kernel/pvh.c \
         hv/kernel/guest_walk.c
 PURE_real := $(addprefix hv/kernel/,guest_acpi.c ids.c lapic.c mtrr.c terminal.c timer.c) \
-             $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
+             $(filter-out $(addprefix hv/xen/,domctl.c hvm_context.c hvm_records.c log_dirty.c \
+                memory_map.c sysctl.c physmap.c),$(wildcard hv/xen/*.c)) \
              hv/x86/date.c hv/x86/console_log.c
 
 # A test program is one *_test.c; the folder says in which geometry it runs. Other files in these
@@ -139,14 +140,14 @@ CHECK_MUTANTS := $(if $(CLEAVE_LONG)$(T),$(MUTANTS),$(filter $(QUICK_MUTANTS),$(
 CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") \
           $(foreach m,$(CHECK_MUTANTS),"mutant.$m: tests/mutants.sh --one $m") \
           $(foreach b,$(shell tests/boot.sh --list),"boot.$b: tests/boot.sh $b") \
-          $(foreach g,$(shell tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
+          $(foreach g,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/guests.sh --list),"$g: tests/guests.sh $(subst ., ,$g)") \
           $(foreach s,$(shell tests/spec.sh --list),"spec.$s: tests/spec.sh $(subst ., ,$s)") \
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
           $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
-          $(foreach m,$(shell tests/control.sh --list),"control.$m: tests/control.sh $m") \
+          $(foreach m,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/control.sh --list),"control.$m: tests/control.sh $m") \
           "tools.install: tests/install.sh" \
           "figures.repeat: tests/bench/hypervisor.sh" \
           "scenario.run: build/$(SHIPPED)/scenario"
@@ -196,7 +197,7 @@ ifeq ($(T),)
 	$(MAKE) -k $(PROGRAMS) objects $(addprefix build/$(SHIPPED)/,scenario bench) \
 		$(IMAGES:%=build/%/cleave.elf) $(NEEDS_boot) $(NEEDS_spec) guests $(NEEDS_control) $(TOOLS) || \
 		broken='build.all: echo see the messages of the compilers; false'; \
-	tests/run.sh $${broken:+"$$broken"} $(PROGRAMS) $(ALLOC_JOBS) $(CHECKS)
+	tests/run.sh $${broken:+"$$broken"} $(CHECKS) $(ALLOC_JOBS) $(PROGRAMS)
 else
 	echo "$(T): in gcc-debug only"
 	$(MAKE) $(or $(NEEDS_$(SUITE)),$(CHOSEN),objects)

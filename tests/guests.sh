@@ -3,11 +3,12 @@
 # guests.sh MACHINE STORY: boots the hypervisor with one story of tests/guests/ on "qemu" (AMD) or
 # "bochs" (Intel). It passes when every guest of the story ended well, every audit was clean and all
 # memory came back: the hypervisor says "verdict: pass" and stops with code 0.
-# guests.sh --list: all of them, as MACHINE.STORY.
+# guests.sh --list: those of a check, or with CLEAVE_LONG=1 of a long one, as MACHINE.STORY.
 #
 # A story's boot.conf may begin with a line "#: KEY=VALUE ..." for the machine that it needs:
 #   memory=MIB (512)  cpus=N (2)  seconds=N (120)  machines=qemu,bochs (both; none: another
-#   check boots it)  words=WORD (none: of the hypervisor's command line)
+#   check boots it)  long=MACHINE (none: there in long checks only)  words=WORD (none: of the
+#   hypervisor's command line)
 # CLEAVE_IMAGE names another image than build/gcc-debug/cleave.elf; its console is printed when the
 # story fails, or with V=1.
 set -eu
@@ -22,7 +23,9 @@ if [ "${1:-}" = --list ]; then
     for conf in tests/guests/*/boot.conf; do
         story=$(basename "$(dirname "$conf")")
         for machine in $(setting "$story" machines qemu,bochs | tr , ' '); do
-            [ "$machine" = none ] || echo "$machine.$story"
+            if [ "$machine" != none ] && { [ -n "${CLEAVE_LONG:-}" ] || [ "$machine" != "$(setting "$story" long none)" ]; }; then
+                echo "$machine.$story"
+            fi
         done
     done
     exit 0

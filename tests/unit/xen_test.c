@@ -6,6 +6,7 @@
 #define __XEN_INTERFACE_VERSION__ 0x00040e00
 
 #include "../../hv/xen/calls.h"
+#include "../../hv/xen/control.h"
 
 #include <pthread.h>
 #include <stddef.h>
@@ -119,6 +120,30 @@ enum cleave_status guest_write(struct mm_ctx *ctx, struct vcpu *which, uint64_t 
 int64_t xen_physmap_op(struct xen_call *which) { return xen_unknown(which); }
 int64_t xen_sysctl(struct xen_call *which) { return xen_unknown(which); }
 int64_t xen_domctl(struct xen_call *which) { return xen_unknown(which); }
+int64_t xen_domctl_again(struct xen_call *which) { return xen_unknown(which); }
+int64_t xen_memory_map(struct xen_call *which) { return xen_unknown(which); }
+int64_t xen_machine_map(struct xen_call *which) { return xen_unknown(which); }
+int64_t xen_set_memory_map(struct xen_call *which) { return xen_unknown(which); }
+struct domain *xen_target(struct xen_call *which, uint32_t domid, int64_t *result)
+{
+    (void)domid;
+    *result = xen_unknown(which);
+    return NULL;
+}
+void xen_target_put(struct xen_call *which, struct domain *target)
+{
+    (void)which;
+    (void)target;
+    CHECK(false);
+}
+void domain_end(struct mm_ctx *ctx, struct domain *which, struct vcpu *self, uint32_t reason,
+                uint32_t code)
+{
+    (void)ctx;
+    (void)which;
+    (void)self;
+    CHECK(reason + code == 0);
+}
 
 /* --- A domain --------------------------------------------------------------------------------- */
 

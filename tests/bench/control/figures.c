@@ -79,7 +79,7 @@ static uint32_t marked_domain(void)
     static const uint8_t code[] = {0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0, 0xfa, 0xf4, 0xeb, 0xfd};
     const uint32_t mark = MARK(MARK_FIRST, 0);
     uint32_t id = loop_create(0, LARGE);
-    uint8_t *page = map_pages(id, LOOP_CODE, 1);
+    uint8_t *page = map_pages(id, LOOP_CODE, 1, PROT_READ | PROT_WRITE);
     memcpy(page, code, sizeof(code));
     memcpy(page + 4, &mark, sizeof(mark));
     munmap(page, PAGE);

@@ -33,10 +33,6 @@ static void addresses(void)
         if (op == CLEAVE_OP_YIELD) {
             continue;
         }
-        if (op == 28 || op == 29) { /* not given yet */
-            named(cleave((enum cleave_op)op, buffer, 0), CLEAVE_INVALID, "operation");
-            continue;
-        }
         named(cleave((enum cleave_op)op, buffer, 4), CLEAVE_COUNT, "size");
         named(cleave((enum cleave_op)op, buffer, UINT64_MAX), CLEAVE_COUNT, "size");
     }
