@@ -145,7 +145,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach m,qemu bochs,"$m.selftest: tests/selftest.sh $m") "qemu.console: tests/console.sh" \
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
-          $(foreach d,$(shell tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
+          $(foreach d,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
           $(foreach m,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/control.sh --list),"control.$m: tests/control.sh $m") \
           "tools.install: tests/install.sh" \
@@ -204,7 +204,7 @@ else
 	tests/run.sh -t "$(T)" $(CHOSEN) $(CHECKS)
 endif
 
-#: make check-long       the same with many more random steps and new seeds
+#: make check-long       the same with many more random steps, new seeds, and what takes longest
 check-long:
 	CLEAVE_LONG=1 $(MAKE) check
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # control.sh CASE: boots a stock Debian as control domain beside Linux guests, and runs programs of tests/system/ in it,
-# one after the other. control.sh --list: the cases; that for Bochs in a long check.
+# one after the other. control.sh --list: the cases; the last two in a long check.
 #   qemu     those of tests/system/xc/, and the command cleave; their answers are compared with Xen's
 #            (answers.sh)
 #   bochs    the command in its short form, on the other machine
@@ -12,8 +12,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 
 if [ "${1:-}" = --list ]; then
-    printf 'qemu\nrestart\n'
-    [ -z "${CLEAVE_LONG:-}" ] || echo bochs
+    echo qemu
+    [ -z "${CLEAVE_LONG:-}" ] || printf 'bochs\nrestart\n'
     exit 0
 fi
 folder=$(mktemp -d)
