@@ -283,6 +283,10 @@ static enum cleave_status delete_pool(struct mm_ctx *ctx, struct tenant *tenant)
         if (used != 0 || tenant->pool->spaces != NULL) {
             return mm_fail(ctx, CLEAVE_BUSY, "spaces", used, 0, 0);
         }
+        uint64_t held = tenant->free - tenant->pool->free - tenant->pool->own.charged;
+        if (held != 0) { /* the object of a domain that is gone, while a call still uses it */
+            return mm_fail(ctx, CLEAVE_BUSY, "frames", held, 0, 0);
+        }
         klock_take(&lock);
         tenant->closing = true;
         klock_release(&lock);
