@@ -14,16 +14,13 @@
 #define E820_RAM 1u
 
 /* Gives as many of the `count` entries as the caller has room for, and says how many. */
-static int64_t give(struct xen_call *call, const struct xen_map_entry *entry, uint32_t count)
+static int64_t give(struct xen_call *call, struct xen_memory_map *map,
+                    const struct xen_map_entry *entry, uint32_t count)
 {
-    struct xen_memory_map map;
-    int64_t result = xen_get(call, call->argument[1], &map, sizeof(map));
-    if (result != 0) {
-        return result;
-    }
-    map.nr_entries = map.nr_entries < count ? map.nr_entries : count;
-    result = xen_put(call, (uint64_t)map.buffer.p, entry, map.nr_entries * sizeof(*entry));
-    return result == 0 ? xen_put(call, call->argument[1], &map, sizeof(map)) : result;
+    map->nr_entries = map->nr_entries < count ? map->nr_entries : count;
+    int64_t result =
+        xen_put(call, (uint64_t)map->buffer.p, entry, map->nr_entries * sizeof(*entry));
+    return result == 0 ? xen_put(call, call->argument[1], map, sizeof(*map)) : result;
 }
 
 int64_t xen_memory_map(struct xen_call *call)
@@ -34,7 +31,12 @@ int64_t xen_memory_map(struct xen_call *call)
     uint32_t count = xen->map_count;
     __builtin_memcpy(entry, xen->map, sizeof(entry));
     klock_release(&xen->lock);
-    return count != 0 ? give(call, entry, count) : -XEN_ENOSYS; /* as Xen where none was given */
+    if (count == 0) {
+        return -XEN_ENOSYS; /* as Xen where none was given */
+    }
+    struct xen_memory_map map;
+    int64_t result = xen_get(call, call->argument[1], &map, sizeof(map));
+    return result == 0 ? give(call, &map, entry, count) : result;
 }
 
 /* All of the machine's RAM; with no place for it, how many entries that takes. */
@@ -54,7 +56,7 @@ int64_t xen_machine_map(struct xen_call *call)
         const struct boot_range *ram = &boot_info.ram[i];
         entry[i] = (struct xen_map_entry){ram->start, ram->end - ram->start, E820_RAM};
     }
-    return give(call, entry, boot_info.ram_count);
+    return give(call, &map, entry, boot_info.ram_count);
 }
 
 int64_t xen_set_memory_map(struct xen_call *call)
