@@ -97,7 +97,9 @@ program = $(patsubst %.c,build/$1/$2/%,$(wildcard $(call folders,$1,$2)))
 folders = $(patsubst %,tests/%/*_test.c,$(if $(CLEAVE_LONG)$(filter small,$2)$(filter gcc%,$1),\
           $(FOLDERS_$2),$(filter-out both,$(FOLDERS_$2))))
 programs = $(call program,$1,small) $(call program,$1,real)
-PROGRAMS := $(foreach v,$(VARIANTS),$(call programs,$v))
+# A plain check leaves out the build that shows least beside the others.
+CHECK_VARIANTS := $(if $(CLEAVE_LONG),$(VARIANTS),$(filter-out clang-debug,$(VARIANTS)))
+PROGRAMS := $(foreach v,$(CHECK_VARIANTS),$(call programs,$v))
 DEBUG_PROGRAMS := $(call programs,gcc-debug)
 # Every allocation of every test refused in turn (tests/unit/alloc.h): in the small geometry, where a
 # run is cheap. In a long check in the real one as well, what runs in both with gcc only.
@@ -146,10 +148,10 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach l,$(shell tests/linux.sh --list),"linux.$l: tests/linux.sh $l") \
           $(foreach l,$(shell tests/linux-hv.sh --list),"linux-hv.$l: tests/linux-hv.sh $l") \
           $(foreach d,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
-          $(foreach l,$(shell tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
+          $(foreach l,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
           $(foreach m,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/control.sh --list),"control.$m: tests/control.sh $m") \
           "tools.install: tests/install.sh" \
-          "figures.repeat: tests/bench/hypervisor.sh" \
+          $(if $(CLEAVE_LONG)$(T),"figures.repeat: tests/bench/hypervisor.sh") \
           "scenario.run: build/$(SHIPPED)/scenario"
 
 ifeq ($(MAKELEVEL),0)
