@@ -8,6 +8,7 @@
 #include "pager.h"
 #include "sched.h"
 #include "stat.h"
+#include "tenant.h"
 #include "terminal.h"
 
 /* An id that is held for a domain about to be made. */
@@ -230,20 +231,24 @@ static void put_in_table(struct domain *domain)
     }
 }
 
-/* No other domain of its pool has the name. */
-static bool name_free(const struct domain *domain, const char *name)
+/* No other domain of its pool has the name; nor, `everywhere`, one of another pool. */
+static bool name_free(const struct domain *domain, const char *name, bool everywhere)
 {
     const struct domain *at = *bucket_of(name);
-    while (at != NULL && (at == domain || at->pool != domain->pool || !same_name(at->name, name))) {
+    while (at != NULL && (at == domain || !(everywhere || at->pool == domain->pool) ||
+                          !same_name(at->name, name))) {
         at = at->next_named;
     }
     return at == NULL;
 }
 
+/* Who sees the domains of all pools learns nothing by a name that is refused. */
+static bool sees_all(const struct domain *namer) { return namer == NULL || namer->control; }
+
 bool domain_enter(struct domain *domain, bool named)
 {
     klock_take(&table.lock);
-    bool free = !named || name_free(domain, domain->name);
+    bool free = !named || name_free(domain, domain->name, sees_all(domain->parent));
     if (free) {
         MM_CHECK(table.domain[domain->id] == HELD);
         put_in_table(domain);
@@ -261,10 +266,10 @@ static void unlink_name(struct domain *domain)
     *at = domain->next_named;
 }
 
-bool domain_rename(struct domain *domain, const char *name)
+bool domain_rename(struct domain *domain, const char *name, const struct domain *namer)
 {
     klock_take(&table.lock);
-    bool free = name_free(domain, name);
+    bool free = name_free(domain, name, sees_all(namer));
     if (free && table.domain[domain->id] == domain) {
         struct domain **bucket = bucket_of(name);
         unlink_name(domain);
@@ -464,7 +469,7 @@ void domain_resume(struct domain *domain) { sched_unpause(domain); }
 
 void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu)
 {
-    channel_cancel_wait(ctx, vcpu->domain->pool, &vcpu->wait);
+    tenants_cancel_wait(ctx, &vcpu->wait);
     pager_cancel_wait(ctx, &vcpu->wait);
     pool_cancel_wait(ctx, vcpu->domain->pool, &vcpu->wait);
 }

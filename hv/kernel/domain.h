@@ -210,11 +210,12 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
                                struct domain *parent, struct space *space, uint32_t vcpus,
                                bool records, struct domain **out) MUST_CHECK;
 /* Puts it under its id: from now on others act on it, unless the caller holds its `busy`. False
- * when it is `named` and another domain of its pool has the name. */
+ * when it is `named` and another domain of its pool has the name, or any domain does and its maker
+ * is the control domain, the boot configuration or the debug console. */
 bool domain_enter(struct domain *domain, bool named) MUST_CHECK;
-/* Gives it another name, a legal one; false when another domain of its pool has that. The caller
- * holds its `busy`. */
-bool domain_rename(struct domain *domain, const char *name) MUST_CHECK;
+/* Gives it another name, a legal one; false when another domain of its pool has that, or any does
+ * and `namer`, who asks for it, is the control domain. The caller holds its `busy`. */
+bool domain_rename(struct domain *domain, const char *name, const struct domain *namer) MUST_CHECK;
 /* No call begins to use the domain's space from now on; false while one still does. Undone by
  * domain_reopen(). The caller holds its `busy`. */
 bool domain_close(struct domain *domain) MUST_CHECK;

@@ -349,7 +349,7 @@ enum cleave_status op_rename(struct call *call)
     if (!klock_try(&domain->busy)) { /* a fork takes its place, and has its name */
         return CLEAVE_AGAIN;
     }
-    bool renamed = domain_rename(domain, call->args.rename.name);
+    bool renamed = domain_rename(domain, call->args.rename.name, call->caller);
     klock_release(&domain->busy);
     return renamed ? CLEAVE_OK : mm_fail(call->ctx, CLEAVE_EXISTS, "name", domain->id, 1, 0);
 }

@@ -114,7 +114,7 @@ static enum cleave_status make_child(struct call *call, struct domain *from, str
     clock_fork(from, *out, !record && (call->args.fork.flags & CLEAVE_FORK_CLOCK) != 0);
     if (status == CLEAVE_OK && !record) {
         const struct cleave_fork *fork = &call->args.fork;
-        status = identity_fork(call->ctx, *out, index, fork->count, data, fork->data_size);
+        status = identity_fork(call->ctx, *out, index, fork->of, data, fork->data_size);
     }
     if (status == CLEAVE_OK && !record && space->base != NULL) {
         status = keep_base(call, *out);
@@ -164,8 +164,8 @@ static enum cleave_status make_children(struct call *call, struct space **space,
         } else {
             (void)format_text(name, sizeof(name), "fork-%u", first + made);
         }
-        status = make_child(call, call->domain, space[made], first + made, made + 1, name, false,
-                            data, &child[made]);
+        status = make_child(call, call->domain, space[made], first + made, fork->first + made, name,
+                            false, data, &child[made]);
         made++;
     }
     if (status == CLEAVE_OK) {
@@ -310,7 +310,7 @@ static enum cleave_status fork_domain(struct call *call, uint64_t limit, const v
 /* All that can be said of the arguments without looking at memory. */
 static enum cleave_status check_fork(struct call *call, uint64_t *limit)
 {
-    const struct cleave_fork *fork = &call->args.fork;
+    struct cleave_fork *fork = &call->args.fork;
     const uint32_t flags =
         CLEAVE_FORK_RESERVE | CLEAVE_FORK_BASE | CLEAVE_FORK_PAUSED | CLEAVE_FORK_CLOCK;
 
@@ -322,6 +322,15 @@ static enum cleave_status check_fork(struct call *call, uint64_t *limit)
     }
     if (fork->flags & ~flags) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "flags", fork->flags, 0, flags);
+    }
+    fork->of = fork->of != 0 ? fork->of : fork->count;
+    fork->first = fork->first != 0 ? fork->first : 1;
+    if (fork->of > CLEAVE_FORK_OF_MAX || fork->of < fork->count) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "of", fork->of, fork->count, CLEAVE_FORK_OF_MAX);
+    }
+    if (fork->first > fork->of - fork->count + 1) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "first", fork->first, 1,
+                       fork->of - fork->count + 1);
     }
     if (call->caller != NULL && call->caller->depth >= DOMAIN_DEPTH_MAX) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "depth", call->caller->depth, 0,

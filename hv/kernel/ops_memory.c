@@ -40,13 +40,25 @@ enum cleave_status op_protect(struct call *call)
     return space_protect(call->ctx, call->space, gpa(map->at), map->size, map->rights);
 }
 
+/* Reads or writes a part of the named domain. What another pool lacks is not waited for: the caller
+ * may be the only one who could give some back. */
+static enum cleave_status copy_part(struct call *call, gpa_t at, unsigned char *part, uint64_t size)
+{
+    struct vcpu_wait *wait = &call->vcpu->wait;
+    uint64_t done;
+    wait->memory_fails = call->domain->pool != call->caller->pool;
+    enum cleave_status status =
+        call->args.copy.write ? space_write(call->ctx, call->space, at, part, size, wait, &done)
+                              : space_read(call->ctx, call->space, at, part, size, wait);
+    wait->memory_fails = false;
+    return status;
+}
+
 enum cleave_status op_copy(struct call *call)
 {
     const struct cleave_copy *copy = &call->args.copy;
     unsigned char part[2048];
     enum cleave_status status = CLEAVE_OK;
-    /* Memory of another pool is not waited for: the vcpu would stand in that pool's queue. */
-    struct vcpu_wait *wait = call->domain->pool == call->caller->pool ? &call->vcpu->wait : NULL;
 
     if (copy->size == 0 || copy->size > CLEAVE_COPY_MAX) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "size", copy->size, 1, CLEAVE_COPY_MAX);
@@ -55,16 +67,15 @@ enum cleave_status op_copy(struct call *call)
         return mm_fail(call->ctx, CLEAVE_WRAP, "at", copy->at, 0, UINT64_MAX - copy->size);
     }
     for (uint64_t at = 0; at < copy->size && status == CLEAVE_OK; at += sizeof(part)) {
-        uint64_t size = copy->size - at, done;
+        uint64_t size = copy->size - at;
         size = size < sizeof(part) ? size : sizeof(part);
         if (copy->write) {
             status = guest_read(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");
             if (status == CLEAVE_OK) {
-                status = space_write(call->ctx, call->space, gpa(copy->at + at), part, size, wait,
-                                     &done);
+                status = copy_part(call, gpa(copy->at + at), part, size);
             }
         } else {
-            status = space_read(call->ctx, call->space, gpa(copy->at + at), part, size, wait);
+            status = copy_part(call, gpa(copy->at + at), part, size);
             if (status == CLEAVE_OK) {
                 status =
                     guest_write(call->ctx, call->vcpu, copy->buffer + at, part, size, "buffer");

@@ -8,6 +8,7 @@
 
 #include "hvm.h"
 #include "klock.h"
+#include "notify.h"
 #include "platform.h"
 #include "table.h"
 
@@ -18,9 +19,10 @@ static struct tenant {
     struct pool *pool; /* null: no tenant */
     cap_t cap;
     uint64_t frames;
-    uint64_t free; /* frames that were free or the pool's own when it was made */
-    bool closing;  /* it is being deleted */
-    bool gone;     /* and there is no pool any more */
+    uint64_t free;  /* frames that were free or the pool's own when it was made */
+    uint32_t users; /* who looks into it without a space there; it does not close meanwhile */
+    bool closing;   /* it is being deleted */
+    bool gone;      /* and there is no pool any more */
 } tenants[TENANTS_MAX];
 static struct klock lock, busy;
 
@@ -106,6 +108,33 @@ bool tenant_look(unsigned index, struct tenant_info *info)
     }
     klock_release(&lock);
     return there;
+}
+
+static bool tenant_hold(struct tenant *tenant)
+{
+    klock_take(&lock);
+    bool there = tenant->pool != NULL && !tenant->closing;
+    tenant->users += there ? 1 : 0;
+    klock_release(&lock);
+    return there;
+}
+
+static void tenant_release(struct tenant *tenant)
+{
+    klock_take(&lock);
+    tenant->users--;
+    klock_release(&lock);
+}
+
+/* Nobody waits in a pool that is closing, or is still being woken there: it has no channel. */
+void tenants_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait)
+{
+    for (unsigned i = 0; i < TENANTS_MAX; i++) {
+        if (tenants[i].pool != NULL && tenant_hold(&tenants[i])) {
+            channel_cancel_wait(ctx, tenants[i].pool, wait);
+            tenant_release(&tenants[i]);
+        }
+    }
 }
 
 static bool begin_change(void)
@@ -288,8 +317,12 @@ static enum cleave_status delete_pool(struct mm_ctx *ctx, struct tenant *tenant)
             return mm_fail(ctx, CLEAVE_BUSY, "frames", held, 0, 0);
         }
         klock_take(&lock);
-        tenant->closing = true;
+        tenant->closing = tenant->users == 0;
         klock_release(&lock);
+        if (!tenant->closing) {
+            this_cpu()->resched = 1;
+            return CLEAVE_AGAIN;
+        }
     }
     if (!tenant->gone) {
         status = cap_delete(ctx, root, tenant->cap);

@@ -33,6 +33,10 @@ struct pool *tenant_pool(const char *name);
 enum cleave_status tenant_create_space(struct mm_ctx *ctx, unsigned index, uint64_t limit,
                                        struct space **space) MUST_CHECK;
 
+/* Takes a waiter out of the channels of all pools: its vcpu may wait for a verdict over what it
+ * writes in a domain of another pool. As channel_cancel_wait(). */
+void tenants_cancel_wait(struct mm_ctx *ctx, struct vcpu_wait *wait);
+
 struct tenant_info {
     char name[TENANT_NAME_SIZE];
     uint64_t frames, free, reserved; /* while it is being deleted, all but the first are 0 */

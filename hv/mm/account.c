@@ -251,7 +251,7 @@ void pool_cancel_wait(struct mm_ctx *ctx, struct pool *pool, struct vcpu_wait *w
         wait->kind = WAIT_NONE;
         break;
     }
-    if (wait->grant.reserved != 0) {
+    if (wait->grant.reserved != 0 && wait->grant.pool == pool) {
         pool->reserved -= wait->grant.reserved;
         wait->grant.reserved = 0;
         pool_wake(ctx, pool);

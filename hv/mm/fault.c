@@ -222,6 +222,9 @@ static enum cleave_status out_of_memory(struct fault *f)
         table_reap_some(f->ctx, pool, ROOT_LEVEL);
         return CLEAVE_AGAIN;
     }
+    if (f->wait->memory_fails) {
+        return f->status;
+    }
     if (f->wait->grant.reserved != 0) {
         /* The grant did not suffice: it goes back before the vcpu queues again. */
         pool_cancel_wait(f->ctx, f->wait->grant.pool, f->wait);

@@ -12,9 +12,11 @@ enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC };
  * CLEAVE_OK: execute the access again. CLEAVE_WAIT: `wait` is queued (no frames, a verdict, a
  * load); execute again after port_wake(). CLEAVE_FAULT: there is no memory, or the region lacks the
  * right; CLEAVE_DENIED: the subscriber said no; CLEAVE_IO: the pager could not load.
- * CLEAVE_NO_MEMORY instead of waiting when `wait` is null; CLEAVE_QUOTA always. CLEAVE_DYING,
- * CLEAVE_FROZEN. No lock is held; the caller's CPU may run the space. A bounded amount of work: at
- * most one table per level copied, one leaf split per level, one grain or one 2 MiB block copied.
+ * CLEAVE_NO_MEMORY instead of waiting when `wait` is null or says so, and for a write to a foreign
+ * page for which its owner's quota, or another pool, has no memory; else CLEAVE_QUOTA always.
+ * CLEAVE_DYING, CLEAVE_FROZEN. No lock is held; the caller's CPU may run the space. A bounded
+ * amount of work: at most one table per level copied, one leaf split per level, one grain or one 2
+ * MiB block copied.
  */
 enum cleave_status space_fault(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                enum access access, struct vcpu_wait *wait) MUST_CHECK;

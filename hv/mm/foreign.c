@@ -533,6 +533,22 @@ static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper,
     return status;
 }
 
+/* Makes the owner's page its own. Memory that the owner may not have, or that another pool lacks,
+ * is not waited for: the mapper may be the only one who could give some back. */
+static enum cleave_status break_copy(struct mm_ctx *ctx, struct space *owner, struct space *mapper,
+                                     gfn_t page, struct vcpu_wait *wait)
+{
+    bool fails = wait != NULL && wait->memory_fails;
+    if (wait != NULL) {
+        wait->memory_fails = fails || owner->payer.pool != mapper->payer.pool;
+    }
+    enum cleave_status status = space_make_exclusive(ctx, owner, foreign_page(page), wait);
+    if (wait != NULL) {
+        wait->memory_fails = fails;
+    }
+    return status == CLEAVE_QUOTA ? CLEAVE_NO_MEMORY : status;
+}
+
 enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
                                  struct vcpu_wait *wait)
 {
@@ -547,7 +563,7 @@ enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t
         if (status != CLEAVE_OK || ready) {
             return status;
         }
-        status = space_make_exclusive(ctx, owner, foreign_page(page), wait);
+        status = break_copy(ctx, owner, mapper, page, wait);
         space_release(ctx, owner);
         if (status != CLEAVE_OK) {
             return status == CLEAVE_DYING ? CLEAVE_FAULT : status;

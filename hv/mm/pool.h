@@ -42,6 +42,7 @@ struct vcpu_wait {
     uint32_t vcpu; /* number in its domain, as events report it */
     enum wait_kind kind;
     enum wait_outcome outcome; /* why it was woken; WAIT_DENIED and WAIT_FAILED end the access */
+    bool memory_fails;         /* CLEAVE_NO_MEMORY instead of waiting for memory */
     uint64_t need;             /* WAIT_MEMORY: frames asked for */
     struct payer grant;        /* WAIT_MEMORY, woken: frames granted to this vcpu's next fault */
     gfn_t at;                  /* the page it waits for */
@@ -201,7 +202,7 @@ void pool_wait(struct mm_ctx *ctx, struct pool *pool, struct vcpu_wait *wait, ui
 /* Wakes waiters, first come first served, as far as unreserved free memory reaches; each takes what
  * it asked for as a grant. Called after frames were freed. */
 void pool_wake(struct mm_ctx *ctx, struct pool *pool);
-/* Takes a waiter out of the queue (its vcpu is going away) or gives back its grant. */
+/* Takes a waiter out of the queue (its vcpu is going away) or gives back its grant of this pool. */
 void pool_cancel_wait(struct mm_ctx *ctx, struct pool *pool, struct vcpu_wait *wait);
 
 #endif

@@ -56,32 +56,42 @@ static bool fork_some(struct run *run, const struct cleave_list *parent,
 
 static int is_visible(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
-/* A child for each regular file; those that were made before a failure stay. */
+/* A child for each regular file, numbered in the order of their names; those that were made before
+ * a failure stay. */
 static void fork_files(struct run *run, const struct cleave_list *parent,
                        struct cleave_fork_options options, json_t *all)
 {
     static unsigned char data[CLEAVE_DATA_MAX];
     struct dirent **entries;
     const char *folder = run->options.data_dir;
-    int count = scandir(folder, &entries, is_visible, alphasort);
-    if (count < 0) {
+    int found = scandir(folder, &entries, is_visible, alphasort), count = 0;
+    char path[4096];
+    if (found < 0) {
         failed_here(run, REFUSED, folder, "%s", strerror(errno));
         return;
     }
-    bool good = true;
-    for (int i = 0; i < count; i++) {
-        char path[4096];
+    for (int i = 0; i < found; i++) {
         struct stat about;
-        snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
-        if (good && stat(path, &about) == 0 && S_ISREG(about.st_mode)) {
-            options.data = data;
-            good = read_data(run, path, data, &options.data_size) &&
-                   fork_some(run, parent, &options, path, all);
+        struct dirent *entry = entries[i];
+        snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+        if (stat(path, &about) == 0 && S_ISREG(about.st_mode)) {
+            entries[count++] = entry;
+        } else {
+            free(entry);
         }
+    }
+    bool good = true;
+    options.data = data;
+    options.of = (uint32_t)count;
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
+        options.first = (uint32_t)i + 1;
+        good = good && read_data(run, path, data, &options.data_size) &&
+               fork_some(run, parent, &options, path, all);
         free(entries[i]);
     }
     free(entries);
-    if (good && json_array_size(all) == 0) {
+    if (count == 0) {
         failed_here(run, USAGE, folder, "there is no file in it");
     }
 }

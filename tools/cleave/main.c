@@ -57,6 +57,7 @@ static int exit_of(int status)
 {
     switch (status) {
     case -ENOENT:
+    case -ENOTUNIQ:
     case CLEAVE_NO_CAP:
         return NO_DOMAIN;
     case -EINVAL:

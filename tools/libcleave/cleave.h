@@ -130,7 +130,8 @@ int cleave_create_in(struct cleave_handle *cleave, uint32_t pool, const char *na
 int cleave_list(struct cleave_handle *cleave, struct cleave_list **out, size_t *count);
 
 /* The domain that a user's text means: a number ("17", or "id=17"), or a name ("template", or
- * "name=17" for a name of digits). -ENOENT: there is none. -EINVAL: neither. */
+ * "name=17" for a name of digits). -ENOENT: there is none. -ENOTUNIQ: two have the name, in
+ * different pools. -EINVAL: neither. */
 int cleave_find(struct cleave_handle *cleave, const char *text, struct cleave_list *out);
 
 /* --- Making a domain -------------------------------------------------------------------------- */
@@ -225,12 +226,15 @@ struct cleave_fork_options {
     uint64_t limit;   /* memory each may be charged for, bytes; 0: as much as the caller */
     const void *data; /* what each child finds behind its identity page */
     size_t data_size; /* 0..CLEAVE_DATA_MAX bytes */
+    /* Where children of one kind are made by several calls: the number that the first child of this
+     * one is told (0: 1), and how many there are in all (0: `count`); first + count - 1 <= of. */
+    uint32_t first, of;
 };
 
 /* Forks a domain, or restores a snapshot: all children or none, of one instant, with their ids in
- * `children` (null: not wanted). They are named fork-<id>. CLEAVE_COUNT: `count` or `data_size`.
- * CLEAVE_RESERVE, CLEAVE_NO_MEMORY, CLEAVE_QUOTA: not so much memory. CLEAVE_DYING: it has ended.
- * -EINVAL: data of more than CLEAVE_DATA_MAX bytes. */
+ * `children` (null: not wanted). They are named fork-<id>. CLEAVE_COUNT: `count`, `data_size`,
+ * `first` or `of`. CLEAVE_RESERVE, CLEAVE_NO_MEMORY, CLEAVE_QUOTA: not so much memory.
+ * CLEAVE_DYING: it has ended. -EINVAL: data of more than CLEAVE_DATA_MAX bytes. */
 int cleave_fork(struct cleave_handle *cleave, uint32_t domain,
                 const struct cleave_fork_options *options, uint32_t *children);
 

@@ -74,20 +74,30 @@ static int find_id(struct cleave_handle *cleave, const char *digits, struct clea
     return status;
 }
 
+/* Domains of two pools may have one name: whichever is meant, it is not guessed. */
 static int find_name(struct cleave_handle *cleave, const char *name, struct cleave_list *out)
 {
+    struct cleave_list at = {.domain = 0};
     int status;
-    *out = (struct cleave_list){.domain = 0};
-    while ((status = list_next(cleave, out)) == 0 && out->domain != 0) {
-        if (strcmp(out->name, name) == 0) {
-            return 0;
+    out->domain = 0;
+    while ((status = list_next(cleave, &at)) == 0 && at.domain != 0) {
+        if (strcmp(at.name, name) == 0) {
+            if (out->domain != 0) {
+                return fail_here(cleave, ENOTUNIQ,
+                                 "the domains %u and %u, of two pools, both have the name "
+                                 "\"%.63s\": use the number",
+                                 out->domain, at.domain, name);
+            }
+            *out = at;
         }
     }
-    return status != 0 ? status
-                       : fail_here(cleave, ENOENT,
-                                   "there is no domain \"%.63s\", or this one may not command it: "
-                                   "\"cleave list\" shows those that there are",
-                                   name);
+    if (status == 0 && out->domain == 0) {
+        status = fail_here(cleave, ENOENT,
+                           "there is no domain \"%.63s\", or this one may not command it: \"cleave "
+                           "list\" shows those that there are",
+                           name);
+    }
+    return status;
 }
 
 int cleave_find(struct cleave_handle *cleave, const char *text, struct cleave_list *out)
@@ -226,7 +236,9 @@ int cleave_fork(struct cleave_handle *cleave, uint32_t domain,
                                .flags = options->flags,
                                .limit = options->limit != 0 ? options->limit : UINT64_MAX,
                                .data_size = (uint32_t)options->data_size,
-                               .domains = (uintptr_t)ids};
+                               .domains = (uintptr_t)ids,
+                               .first = options->first,
+                               .of = options->of};
     if (options->data_size > CLEAVE_DATA_MAX) {
         return fail_here(cleave, EINVAL, "fork: %zu bytes of data; a child takes at most %u",
                          options->data_size, CLEAVE_DATA_MAX);

@@ -152,7 +152,7 @@ struct cleave_domain {
 };
 
 /* FORK: `count` forks. A vcpu of the forked domain that called it returns in each child too: RDX is
- * 0 in the parent and 1..count in the children, in order. */
+ * 0 in the parent and `first`, `first` + 1 and so on in the children, in order. */
 struct cleave_fork {
     uint32_t domain;    /* CLEAVE_DOMAIN_SELF, a domain or a snapshot */
     uint32_t count;     /* 1..CLEAVE_FORKS_MAX */
@@ -162,7 +162,10 @@ struct cleave_fork {
     uint64_t domains;   /* guest-linear: uint32_t[count] for the children's ids; 0: not wanted */
     uint64_t
         data; /* guest-linear: bytes that each child finds behind its identity page (identity.h) */
+    uint32_t first; /* number of the first child, as children are told; 0: 1 */
+    uint32_t of;    /* of how many, made by several calls; 0: `count`. At most CLEAVE_FORK_OF_MAX */
 };
+#define CLEAVE_FORK_OF_MAX 0x7fffffffu
 #define CLEAVE_FORK_RESERVE 1u /* reserve the worst case: the children's writes cannot fail */
 #define CLEAVE_FORK_BASE 2u    /* keep a base, so that the children can be reset */
 #define CLEAVE_FORK_PAUSED 4u
@@ -399,7 +402,7 @@ CLEAVE_ABI_AT(cleave_copy, at, 8);
 CLEAVE_ABI_AT(cleave_copy, size, 24);
 CLEAVE_ABI_SIZE(cleave_start, 16);
 CLEAVE_ABI_SIZE(cleave_domain, 8);
-CLEAVE_ABI_SIZE(cleave_fork, 40);
+CLEAVE_ABI_SIZE(cleave_fork, 48);
 CLEAVE_ABI_AT(cleave_fork, data, 32);
 CLEAVE_ABI_AT(cleave_fork, limit, 16);
 CLEAVE_ABI_AT(cleave_fork, domains, 24);

@@ -19,8 +19,8 @@
 struct cleave_identity {
     uint8_t magic[8]; /* CLEAVE_IDENTITY_MAGIC */
     uint32_t revision;
-    uint32_t index;         /* 1..count in a child; 0: never forked */
-    uint32_t count;         /* children of the fork that made this one */
+    uint32_t index;         /* its number among them, 1..count; 0: never forked */
+    uint32_t count;         /* children that were forked, by this call or as the caller said */
     uint32_t domain;        /* the domain's id */
     uint8_t generation[16]; /* new at fork, restore and reset */
     uint32_t data_size;     /* bytes of the caller's data that count, at most 4096 */

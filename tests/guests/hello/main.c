@@ -1,8 +1,27 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A guest starts, calls, reads and writes its memory, and ends. */
+/* A guest starts, calls, reads and writes its memory, and ends. With "child=NAME" it makes a domain
+ * of that name, which stays. */
 #include "guest.h"
 
 const char guest_name[] = "hello";
+
+static bool begins(const char *text, const char *with)
+{
+    while (*with != '\0' && *text == *with) {
+        text++;
+        with++;
+    }
+    return *with == '\0';
+}
+
+static void make_child(const char *name)
+{
+    struct cleave_create create = {.limit = 2 * MIB, .vcpus = 1};
+    for (unsigned i = 0; i < CLEAVE_NAME_SIZE && name[i] != '\0'; i++) {
+        create.name[i] = name[i];
+    }
+    CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_OK);
+}
 
 void guest_story(void)
 {
@@ -18,5 +37,8 @@ void guest_story(void)
         CHECK_EQ(*word(at), at);
     }
     CHECK_EQ(hypercall(9999, 0, 0, 0), (uint64_t)-38);
+    if (begins(guest_command, "child=")) {
+        make_child(guest_command + 6);
+    }
     audit_clean();
 }

@@ -1072,9 +1072,12 @@ static void check_identity(uint32_t index, uint32_t count)
     CHECK_EQ(*(const volatile char *)(CLEAVE_IDENTITY_DATA_GPA + sizeof(data)), 0);
 }
 
-static uint64_t fork_busy(uint32_t count, uint32_t flags, uint32_t *ids)
+/* The last `count` of `of` children. */
+static uint64_t fork_busy(uint32_t count, uint32_t of, uint32_t flags, uint32_t *ids)
 {
     struct cleave_fork fork = {.domain = CLEAVE_DOMAIN_SELF,
+                               .first = of - count + 1,
+                               .of = of,
                                .count = count,
                                .flags = flags,
                                .data_size = sizeof(data),
@@ -1108,15 +1111,15 @@ static void forks(void)
     CHECK_EQ(identity()->index, 0);
     tidy();
     make_busy();
-    uint64_t index = fork_busy(3, 0, ids);
+    uint64_t index = fork_busy(3, 7, 0, ids);
     if (index != 0) {
-        check_identity((uint32_t)index, 3);
+        check_identity((uint32_t)index, 7);
         check_busy();
         leave(40 + (uint32_t)index);
     }
     CHECK_EQ(identity()->index, 0);
     for (unsigned i = 0; i < 3; i++) {
-        CHECK_EQ(wait_for(ids[i], 41 + i), ids[i]);
+        CHECK_EQ(wait_for(ids[i], 45 + i), ids[i]);
         destroy(ids[i]);
     }
     /* The children changed nothing here. */
@@ -1133,7 +1136,7 @@ static void resets(void)
     uint32_t id;
     tidy();
     make_busy();
-    if (fork_busy(1, CLEAVE_FORK_BASE, &id) == 1) {
+    if (fork_busy(1, 1, CLEAVE_FORK_BASE, &id) == 1) {
         check_identity(1, 1);
         check_busy();
         CHECK_EQ(bind_ipi(0), 6);

@@ -146,7 +146,7 @@ is_forked() {
     json 0 domains.1.file /tmp/jobs/5 fork --data-dir=/tmp/jobs made
     json 0 domains.1.reason exited wait --all-children made --timeout=120
     cleave wait --all-children made | sed 's/.*exited, //' | sort >$out
-    printf 'code 4: child 1: code 4, as asked\ncode 5: child 1: code 5, as asked\n' | cmp -s - $out || fail "two children"
+    printf 'code 4: child 1: code 4, as asked\ncode 5: child 2: code 5, as asked\n' | cmp -s - $out || fail "two children"
     expect 0 destroyed destroy --all-children made
     snapshot=$(value id snapshot made kept)
     expect 1 'a snapshot prints nothing' console kept </dev/null
@@ -196,6 +196,21 @@ stops() {
     nothing_left stops
 }
 
+# The names that this domain gives are no other's; a guest can give one that another pool's domain has.
+names() {
+    refused 1 'template.*is there already (EXISTS)' --pool=tenant --memory=32M --name=template
+    expect 0 ' maker$' create --kernel=/guest/hello --pool=tenant --memory=32M --name=maker --cmdline=child=template
+    json 0 domains.0.code 0 wait maker --timeout=20
+    twin=$(value domains.3.id list)
+    json 0 domains.0.name template stat "$twin"
+    json 0 domains.0.name template stat 1
+    expect 3 "domains 1 and $twin, of two pools, both have the name \"template\": use the number" stat template
+    expect 1 'is there already (EXISTS)' rename maker template
+    expect 0 destroyed destroy "$twin"
+    json 0 domains.0.id 1 stat template
+    expect 0 destroyed destroy maker
+}
+
 # In the memory of another pool, and no other.
 pooled() {
     left=$(value left_bytes pool list)
@@ -208,6 +223,7 @@ pooled() {
     expect 0 'guest: exited, code 0: init: code 0' wait --timeout=120 guest
     json 1 errors.0.status BUSY pool delete tenant
     expect 0 destroyed destroy guest
+    names
     json 0 pools.1.spaces 0 pool list
     expect 0 '^tenant: deleted' pool delete tenant
     [ "$(value left_bytes pool list)" = "$left" ] || fail "what was a pool is not left again"
