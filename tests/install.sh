@@ -230,6 +230,17 @@ FAKE=mapped script -q -e -c "stty cols 100 rows 20; '$folder/fake' map 9" "$fold
     fail "map on a terminal"
 grep -q "$(printf '\033\\[1;7;36m&&*\033\\[0m')" "$folder/typed" || fail "no colours on a terminal"
 
+# What takes longer than a second says how far it is, on a terminal, and takes that away.
+for what in 'map 9' 'diff 9 9'; do # this one in vain: the page that is not loaded is not read
+    SLOW=1500 FAKE=mapped timeout 20 script -q -c "'$folder/fake' $what" "$folder/typed" >/dev/null
+    grep -q "$(printf '\r')cleave ${what%% *}: [1-9][0-9]* MiB.*$(printf '\r\033\\[K')" "$folder/typed" ||
+        fail "$what: how far it is"
+done
+FAKE=mapped script -q -e -c "'$folder/fake' map 9" "$folder/typed" >/dev/null && grep -q 'cleave map: ' "$folder/typed" &&
+    fail "map: how far it is, at once"
+SLOW=1500 FAKE=mapped "$folder/fake" map 9 2>"$folder/said" >/dev/null
+[ ! -s "$folder/said" ] || fail "map: how far it is, to a file"
+
 # The table of domains, where libxenctrl tells no times; on a terminal it is drawn in place, until q.
 fake mapped 0 '^1 domains; 4096.0 MiB, 0.0 free' top
 fake mapped 0 '^ *9 a<b&"c> *starved *- *123456 *1.5 *2.0 *6.0 *25$' top -n 2 -d 0.1

@@ -5,7 +5,8 @@
  * know LIST, "xen" does not know Cleave's call, "again" has to be called three times, "stranger"
  * tells of another call's error, "memory" and "open" refuse to begin; "console" has a domain 5 that
  * prints what is typed, 3 bytes at a time; "mapped" has one domain, with memory of every kind and a
- * name that no domain can have. Without, VERSION is answered and every other operation refused.
+ * name that no domain can have, and takes SLOW microseconds more for each page. Without, VERSION is
+ * answered and every other operation refused.
  */
 #include "cleave/abi.h"
 
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xencall.h>
 #include <xentoollog.h>
 
@@ -127,6 +129,10 @@ static int answer(uint64_t op, void *arguments)
 {
     struct cleave_list *list = arguments;
     if (op == CLEAVE_OP_LOOKUP) {
+        const char *slow = getenv("SLOW");
+        if (slow != NULL) {
+            usleep((useconds_t)atoi(slow));
+        }
         look_up(arguments);
     } else if (op == CLEAVE_OP_CREATE_IN) {
         struct cleave_create_in *create = arguments;

@@ -105,6 +105,17 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
 
+/* How far a command is, on a terminal, once it takes longer than a second. */
+struct progress {
+    const char *command;
+    int64_t began, told; /* ms; told 0: nothing stands there */
+};
+struct progress progress_begin(const struct run *run);
+/* `done` of `all` bytes; 0: nobody knows of how many. Every so often is enough. */
+void progress_tell(struct progress *progress, uint64_t done, uint64_t all);
+/* Takes the line away, before anything else is printed. */
+void progress_end(struct progress *progress);
+
 /* domain.c, fork.c, show.c, memory.c, picture.c, create.c, console.c, dump.c, top.c, log.c, pool.c
  */
 void run_list(struct run *run), run_info(struct run *run), run_version(struct run *run),

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 static volatile sig_atomic_t stopped;
 
@@ -28,34 +26,16 @@ static void catch_signals(void)
     sigaction(SIGHUP, &action, NULL);
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* How far it is, on a terminal, when it takes long. */
-struct progress {
-    int64_t began;
-    unsigned shown; /* per cent; 0: nothing yet */
-};
-
 static int tell_progress(void *context, uint64_t done, uint64_t all)
 {
-    struct progress *progress = context;
-    unsigned percent = (unsigned)(done * 100 / all);
-    if (percent != progress->shown && now_ms() > progress->began + 1000 && isatty(STDERR_FILENO)) {
-        progress->shown = percent;
-        fprintf(stderr, "\rcleave create: %3u%% of %.0f MiB", percent, (double)all / 1048576);
-    }
+    progress_tell(context, done, all);
     return stopped;
 }
 
 static void create(struct run *run, const struct bytes *kernel, const struct bytes *initrd)
 {
     const struct options *o = &run->options;
-    struct progress progress = {.began = now_ms()};
+    struct progress progress = progress_begin(run);
     struct cleave_list made;
     char number[16];
     uint32_t id;
@@ -74,9 +54,7 @@ static void create(struct run *run, const struct bytes *kernel, const struct byt
         .context = &progress};
 
     int status = cleave_create(run->cleave, &options, &id);
-    if (progress.shown != 0) {
-        fputs("\r\033[K", stderr);
-    }
+    progress_end(&progress);
     if (status == -ECANCELED) {
         failed_here(run, REFUSED, NULL, "%s", cleave_message(run->cleave));
         return;

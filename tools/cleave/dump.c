@@ -14,11 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
-
-#define PROGRESS_FROM_MS 1000 /* shorter dumps say nothing */
-#define PROGRESS_EVERY_MS 250
 
 struct output {
     const char *path; /* "-": standard output */
@@ -26,31 +22,12 @@ struct output {
     int fd;
     int error; /* errno of what failed */
     uint64_t written, size;
-    int64_t began, told;
+    struct progress progress;
 };
 
 static volatile sig_atomic_t stopped;
 
 static void stop(int signal) { stopped = signal; }
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void progress(struct output *out)
-{
-    int64_t now = now_ms();
-    if (now - out->began < PROGRESS_FROM_MS || now - out->told < PROGRESS_EVERY_MS ||
-        !isatty(STDERR_FILENO)) {
-        return;
-    }
-    out->told = now;
-    fprintf(stderr, "\rcleave dump: %3u%% of %" PRIu64 " MiB",
-            (unsigned)((double)out->written / (double)out->size * 100), out->size >> 20);
-}
 
 static bool sink(void *to, const void *bytes, size_t size)
 {
@@ -68,7 +45,7 @@ static bool sink(void *to, const void *bytes, size_t size)
             out->written += (uint64_t)done;
         }
     }
-    progress(out);
+    progress_tell(&out->progress, out->written, out->size);
     return stopped == 0;
 }
 
@@ -146,9 +123,7 @@ static bool open_output(struct run *run, struct output *out)
 /* The file is whole under its name, or nothing of it is left. */
 static void close_output(struct run *run, struct output *out, bool good)
 {
-    if (out->told != 0) {
-        fputs("\r\033[K", stderr);
-    }
+    progress_end(&out->progress);
     if (out->fd < 0 || out->fd == STDOUT_FILENO) {
         return;
     }
@@ -180,7 +155,7 @@ static void say_stopped(struct run *run, const struct output *out)
 static bool write_core(struct run *run, struct core *core, struct output *out)
 {
     out->size = core->size;
-    out->began = now_ms();
+    out->progress = progress_begin(run);
     if (!fits(run, out)) {
         return false;
     }

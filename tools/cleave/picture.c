@@ -70,22 +70,26 @@ static bool add_leaf(struct map *map, const struct cleave_lookup *leaf, uint64_t
 static bool collect(struct map *map)
 {
     uint64_t at = 0;
+    struct progress progress = progress_begin(map->run);
     while (at < CLEAVE_MEMORY_END) {
         struct cleave_lookup leaf;
         int status =
             cleave_next_leaf(map->run->cleave, map->domain->domain, at, CLEAVE_MEMORY_END, &leaf);
         if (status != 0) {
+            progress_end(&progress);
             failed(map->run, status, map->run->targets[0]);
             return false;
         }
         if (leaf.kind == 0) {
             break;
         }
+        progress_tell(&progress, at, 0);
         at = (leaf.at | ((PAGE << 9 * leaf.order) - 1)) + 1;
         if (!add_leaf(map, &leaf, at)) {
             return false;
         }
     }
+    progress_end(&progress);
     return true;
 }
 
