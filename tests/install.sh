@@ -209,7 +209,7 @@ FAKE=mapped "$folder/create" || fail "a domain in a pool"
 
 # Cores of domains that were never there.
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -I hv/include -I tools/libcleave -I tools/cleave -o "$folder/core_check" \
-    tests/tools/core_check.c tools/cleave/core.c || fail "core_check"
+    tests/tools/core_check.c tools/cleave/core*.c || fail "core_check"
 "$folder/core_check" >"$folder/said" || fail "a core: $(cat "$folder/said")"
 
 # Pictures of memory, of which the fake has every kind; on a terminal (of script(1)) in colours.

@@ -16,6 +16,7 @@
 
 #define CORE_PIECES 4096u /* of memory; where there are more, small gaps are written as zeros */
 #define CORE_VIEWS 4096u  /* of the kernel's mapping; what is past that is left out */
+#define CORE_INFO 4096u   /* bytes of Linux's VMCOREINFO */
 
 /* Memory from `at`: `bytes` of it stand in the file, the rest of `size` is zeros. */
 struct core_piece {
@@ -36,6 +37,9 @@ struct core {
     uint64_t slack; /* gaps of up to so many bytes are filled */
     struct core_view view[CORE_VIEWS];
     unsigned views;
+    uint64_t cr3;                  /* of the vcpu by whose page tables the views are */
+    unsigned char info[CORE_INFO]; /* a Linux's VMCOREINFO, text, where there is one */
+    size_t info_size;
     unsigned char *context; /* the domain's HVM context */
     size_t context_size;
     unsigned vcpus;        /* that were started */

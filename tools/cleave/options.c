@@ -103,11 +103,12 @@ const struct command commands[] = {
      "  -o, --output=FILE  where to; - is standard output\n"
      "      --limit=SIZE  refuses where the file would be larger (K, M, G)\n"
      "      --live        the domain runs meanwhile; else it is paused\n"
-     "\nAn ELF core that gdb reads: one thread for each vcpu, memory at its physical addresses, "
-     "and at\n"
-     "those of a 64-bit Linux kernel's image. What was never touched takes no room. The file is "
-     "whole\n"
-     "or not there.\n"},
+     "\nAn ELF core that gdb and crash read: one thread for each vcpu, memory at its physical "
+     "addresses,\n"
+     "and at those of a 64-bit Linux kernel's image. What was never touched takes no room. The "
+     "file "
+     "is\n"
+     "whole or not there.\n"},
     {"top", run_top, OPT_TOP, 0, 0, "", "shows again and again what domains do",
      "  -d, --delay=SECONDS  between two tables (2)\n"
      "  -n, --times=N     so many tables; else until q on a terminal, one to anything else\n"
