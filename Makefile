@@ -122,6 +122,10 @@ NEEDS_run = build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-r
             $(if $(filter bochs,$(MACHINE)),,build/linux/vmlinux-control build/linux/initrd-control.cpio)
 NEEDS_control := $(NEEDS_linux-hv) build/linux/vmlinux-control \
                  build/linux/initrd-control.cpio
+# What crash(8) needs to open a core, only where it does: it is large.
+ifneq ($(filter control control.crash,$(T))$(if $(T),,$(CLEAVE_LONG)),)
+NEEDS_control += build/linux/carry build/linux/vmlinux-symbols
+endif
 SONAME := libcleave.so.0
 TOOLS := $(addprefix build/tools/,libcleave.a $(SONAME) cleave)
 NEEDS_tools := $(TOOLS) build/guests/hello.elf
@@ -150,6 +154,7 @@ CHECKS = $(foreach c,$(shell tests/lint.sh --list),"lint.$c: tests/lint.sh $c") 
           $(foreach d,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/demo.sh --list),"run.$d: tests/demo.sh $d") \
           $(foreach l,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/linux-boot.sh --list),"linux-boot.$l: tests/linux-boot.sh $l") \
           $(foreach m,$(shell CLEAVE_LONG=$(CLEAVE_LONG)$(T) tests/control.sh --list),"control.$m: tests/control.sh $m") \
+          $(if $(CLEAVE_LONG)$(T),"control.crash: tests/crash.sh") \
           "tools.install: tests/install.sh" \
           $(if $(CLEAVE_LONG)$(T),"figures.repeat: tests/bench/hypervisor.sh") \
           "scenario.run: build/$(SHIPPED)/scenario"
@@ -475,6 +480,28 @@ build/linux/xc/%: tests/system/xc/%.c tests/system/xc/xc.c tests/system/xc/xc.h 
 	echo "  CC  $@"
 	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
 
+# crash(8), which opens such a core on the host, and the symbols of the very kernel that the guests run.
+.PHONY: crash-tools
+crash-tools:
+	configs/install.sh crash-tools
+
+build/debian/linux-image-cloud-amd64-dbg.version: build/debian/linux-image-cloud-amd64.version | linux-tools
+	grep -sqxF "$$(sed 's/ /-dbg /' $<)" $@ || rm -f $@
+	configs/unpack.sh "$$(sed 's/ /-dbg=/' $<)" $(basename $@) 'usr/lib/debug/boot/vmlinux-*'
+	touch $@
+
+# The size of struct pid is that of one element of its array: without, crash 8.0.2 finds no process in a kernel whose
+# array has no size (commit b69f0aeb0689, in Debian's 6.1 too; crash 8.0.4 does).
+build/linux/vmlinux-symbols: build/debian/linux-image-cloud-amd64-dbg.version | crash-tools
+	mkdir -p $(@D)
+	echo "  LINUX $@"
+	LC_ALL=C sed 's/pid\x00\x60/pid\x00\x70/g' $(basename $<)/usr/lib/debug/boot/vmlinux-* >$@
+
+build/linux/carry: tests/system/control/carry.c Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -O2 -static -o $@ $<
+
 # gdb, with which the tests open what `cleave dump` writes.
 build/linux/libdebuginfod.so.1: $(addprefix tests/system/control/debuginfod.,c map) Makefile
 	mkdir -p $(@D)
@@ -482,7 +509,7 @@ build/linux/libdebuginfod.so.1: $(addprefix tests/system/control/debuginfod.,c m
 
 GDB := $(shell awk '$$2 == "unpack" && $$3 == "gdb" { print $$1 }' configs/packages.txt)
 build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/control/*) $(XC:%=build/linux/xc/%) \
-		build/linux/cleave build/linux/check-json build/linux/cleave-guest build/linux/initrd.cpio \
+		build/linux/cleave build/linux/check-json build/linux/cleave-guest build/linux/carry build/linux/initrd.cpio \
 		build/linux/libdebuginfod.so.1 build/guests/hello.elf $(GDB:%=build/debian/%.version) \
 		$(WORKLOAD:%=build/debian/%.version) $(addprefix build/debian/,linux-image-amd64.version \
 		linux-image-cloud-amd64.version busybox-static.version) | linux-tools
@@ -491,7 +518,8 @@ build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/contr
 		xen-gntalloc xenfs) $@ init=tests/system/control/init.sh \
 		bin/busybox=build/debian/busybox-static/bin/busybox bin/cleave=build/linux/cleave \
 		bin/check-json=build/linux/check-json bin/cleave-guest=build/linux/cleave-guest \
-		bin/demo=tests/system/control/demo.sh lib/expect.sh=tests/system/control/expect.sh \
+		bin/demo=tests/system/control/demo.sh bin/carry=build/linux/carry \
+		bin/crash-core=tests/system/control/crash.sh lib/expect.sh=tests/system/control/expect.sh \
 		lib/libdebuginfod.so.1=build/linux/libdebuginfod.so.1 bin/gdb=build/debian/gdb-minimal/usr/bin/gdb \
 		$(foreach x,cleave create short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
 		guest/hello=build/guests/hello.elf guest/vmlinuz=$$(echo build/debian/linux-image-cloud-amd64/boot/vmlinuz-*) \

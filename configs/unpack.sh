@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# unpack.sh PACKAGE OUT: unpacks a Debian package of packages.txt that is needed as files below OUT,
-# without installing it, and writes its name and version to OUT.version; with it those of its group,
-# beside OUT, for apt takes longer to start than to fetch one. A package that stands for the newest
-# kernel is replaced by that kernel's. Does nothing when OUT.version is there.
+# unpack.sh PACKAGE[=VERSION] OUT [PATTERN]: unpacks a Debian package of packages.txt that is needed as
+# files below OUT, those like PATTERN or all, without installing it, and writes its name and version to
+# OUT.version; with it those of its group, beside OUT, for apt takes longer to start than to fetch one.
+# A package that stands for the newest kernel is replaced by that kernel's. Does nothing when
+# OUT.version is there.
 set -eu
 
 package=$1
 out=$2
+pattern=${3:-*}
 beside=$(dirname "$out")
 mkdir -p "$beside"
 exec 9>"$beside/lock" # one at a time: apt's lists have one writer
@@ -68,9 +70,11 @@ fi
 for name in $wanted; do
     to=$beside/$name
     [ "$name" != "$package" ] || to=$out
-    file=$(echo "$folder/$(resolve "$name")"_*.deb)
+    file=$(resolve "$name")
+    file=$(echo "$folder/${file%%=*}"_*.deb)
     rm -rf "$to" "$to.new"
-    dpkg-deb -x "$file" "$to.new"
+    mkdir "$to.new"
+    dpkg-deb --fsys-tarfile "$file" | tar -x -C "$to.new" --wildcards "./$pattern"
     mv "$to.new" "$to"
     # shellcheck disable=SC2016  # the dollars are dpkg's
     version=$(dpkg-deb -W --showformat='${Package} ${Version}\n' "$file")

@@ -4,6 +4,7 @@
 # init.sh: the first process of the control domain. It does what the words on the kernel's command line say, one after
 # the other, and ends the domain.
 #   tests        runs the programs in /tests; only=NAME,...: these alone
+#   crash        leaves a core of a Linux guest in its memory (crash.sh)
 #   demo=COUNT   forks the guest "template" as often, and judges what the children say (demo.sh)
 #   shell        leaves its user at a prompt
 /bin/busybox --install -s /bin
@@ -60,6 +61,10 @@ done
 for word in $(cat /proc/cmdline); do
     case $word in
     tests) run_tests ;;
+    crash)
+        crash-core
+        echo "--- crash: status $?"
+        ;;
     demo=*) demo "${word#*=}" || code=1 ;;
     shell)
         hint
