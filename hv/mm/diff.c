@@ -27,26 +27,6 @@ enum verdict { SAME, DIFFERENT, DESCEND };
 
 /* --- Regions ---------------------------------------------------------------------------------- */
 
-/* Does an access to a hole of this policy meet memory (zeros, or what a pager loads)? */
-static bool policy_fills(enum region_policy policy)
-{
-    switch (policy) {
-    case REGION_PRIVATE:
-    case REGION_READ_ONLY:
-    case REGION_SHARED:
-    case REGION_WIPE:
-    case REGION_ABSENT:
-    case REGION_PAGED:
-        return true;
-    case REGION_NONE:
-    case REGION_DEVICE:
-    case REGION_FOREIGN:
-    case REGION_POLICIES:
-        return false;
-    }
-    return false;
-}
-
 /* Sets `limit` and `apart` from `at` on. Stops early, which is correct too, when the budget is
  * gone. */
 static void compare_regions(struct differ *d)
@@ -61,7 +41,8 @@ static void compare_regions(struct differ *d)
         struct gfn_range extent[2];
         bool fills[2];
         for (unsigned i = 0; i < 2; i++) {
-            fills[i] = policy_fills(region_get_extent(d->space[i]->regions, at, &extent[i]).policy);
+            fills[i] =
+                region_policy_fills(region_get_extent(d->space[i]->regions, at, &extent[i]).policy);
         }
         bool apart = fills[0] != fills[1];
         if (at.v != d->at.v && apart != d->apart) {
@@ -120,7 +101,7 @@ static bool comparable(const struct walk *walk)
 {
     pte_t e = walk->entry;
     if (e == 0) {
-        return policy_fills(region_get(walk->space->regions, walk->at).policy);
+        return region_policy_fills(region_get(walk->space->regions, walk->at).policy);
     }
     return pte_holds_leaf(e, walk->level) && pte_counted(e);
 }

@@ -385,26 +385,6 @@ static enum cleave_status fill_hole(struct mm_ctx *ctx, struct space *space, gfn
     return CLEAVE_OK;
 }
 
-/* Does first touch fill pages of this policy? */
-static bool fills(enum region_policy policy)
-{
-    switch (policy) {
-    case REGION_PRIVATE:
-    case REGION_READ_ONLY:
-    case REGION_SHARED:
-    case REGION_WIPE:
-    case REGION_ABSENT:
-    case REGION_PAGED:
-        return true;
-    case REGION_NONE:
-    case REGION_DEVICE:
-    case REGION_FOREIGN:
-    case REGION_POLICIES:
-        return false;
-    }
-    return false;
-}
-
 /* Calls for other ranges that one which was stopped shuts out, so that two of them in turn do not
  * take the progress from each other for ever; then its caller is thought to be gone. */
 #define POPULATE_OTHERS 64
@@ -432,7 +412,7 @@ static enum cleave_status populate_check(struct mm_ctx *ctx, struct space *space
     while (p->at.v < p->range.end.v) {
         struct gfn_range extent;
         struct region region = region_get_extent(space->regions, p->at, &extent);
-        if (!fills(region.policy)) {
+        if (!region_policy_fills(region.policy)) {
             return mm_fail(ctx, CLEAVE_NOT_MAPPED, "at", p->at.v << PAGE_SHIFT, 1, 0);
         }
         if (!mm_spend(ctx, 1)) {

@@ -11,6 +11,25 @@
  */
 #include "region_word.h"
 
+bool region_policy_fills(enum region_policy policy)
+{
+    switch (policy) {
+    case REGION_PRIVATE:
+    case REGION_READ_ONLY:
+    case REGION_SHARED:
+    case REGION_WIPE:
+    case REGION_ABSENT:
+    case REGION_PAGED:
+        return true;
+    case REGION_NONE:
+    case REGION_DEVICE:
+    case REGION_FOREIGN:
+    case REGION_POLICIES:
+        return false;
+    }
+    return false;
+}
+
 region_word_t region_pack(const struct region *region)
 {
     if (region->policy == REGION_NONE) {

@@ -25,6 +25,8 @@ enum region_policy {
     REGION_FOREIGN, /* maps pages of another space; a fork gets REGION_NONE */
     REGION_POLICIES
 };
+/* Does an access to a hole of this policy meet memory (zeros, or what a pager loads)? */
+bool region_policy_fills(enum region_policy policy);
 
 /* What a page's region says. */
 struct region {
