@@ -17,8 +17,8 @@ static enum cleave_status paging_of(struct mm_ctx *ctx, struct vcpu *vcpu,
 
 /* Where a byte of the guest's is. A call names the same page again and again: while it is
  * performed, the last walk stands for the next, as a TLB's entry would. */
-static enum cleave_status locate(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t linear, bool write,
-                                 const char *name, gpa_t *at)
+static enum cleave_status locate(struct mm_ctx *ctx, struct vcpu *vcpu, struct space_reader *reader,
+                                 uint64_t linear, bool write, const char *name, gpa_t *at)
 {
     uint64_t offset = linear % PAGE_SIZE;
     struct guest_paging paging;
@@ -30,13 +30,11 @@ static enum cleave_status locate(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t
     enum cleave_status status = paging_of(ctx, vcpu, &paging);
     bool writable = true; /* what is read is most often written next: results */
     if (status == CLEAVE_OK) {
-        status =
-            guest_translate(ctx, vcpu->domain->space, &paging, linear, true, name, &vcpu->wait, at);
+        status = guest_translate(ctx, reader, &paging, linear, true, name, &vcpu->wait, at);
     }
     if (status == CLEAVE_FAULT && !write) {
         writable = false;
-        status = guest_translate(ctx, vcpu->domain->space, &paging, linear, false, name,
-                                 &vcpu->wait, at);
+        status = guest_translate(ctx, reader, &paging, linear, false, name, &vcpu->wait, at);
     }
     if (status == CLEAVE_OK) {
         vcpu->walked.known = true;
@@ -60,9 +58,13 @@ enum cleave_status guest_read(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t li
     struct guest_paging paging;
     gpa_t at;
     if (in_one_page(linear, size)) {
-        enum cleave_status status = locate(ctx, vcpu, linear, false, name, &at);
-        return status == CLEAVE_OK ? space_read(ctx, vcpu->domain->space, at, to, size, &vcpu->wait)
-                                   : status;
+        struct space_reader reader = {.space = vcpu->domain->space};
+        enum cleave_status status = locate(ctx, vcpu, &reader, linear, false, name, &at);
+        if (status == CLEAVE_OK) {
+            status = space_reader_read(ctx, &reader, at, to, size, &vcpu->wait);
+        }
+        space_reader_end(ctx, &reader);
+        return status;
     }
     enum cleave_status status = paging_of(ctx, vcpu, &paging);
     if (status == CLEAVE_OK) {
@@ -79,7 +81,9 @@ enum cleave_status guest_write(struct mm_ctx *ctx, struct vcpu *vcpu, uint64_t l
     uint64_t written;
     gpa_t at;
     if (in_one_page(linear, size)) {
-        enum cleave_status status = locate(ctx, vcpu, linear, true, name, &at);
+        struct space_reader reader = {.space = vcpu->domain->space};
+        enum cleave_status status = locate(ctx, vcpu, &reader, linear, true, name, &at);
+        space_reader_end(ctx, &reader);
         return status == CLEAVE_OK
                    ? space_write(ctx, vcpu->domain->space, at, from, size, &vcpu->wait, &written)
                    : status;

@@ -107,7 +107,7 @@ static bool address_legal(const struct guest_paging *paging, uint64_t linear)
     return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
 }
 
-enum cleave_status guest_translate(struct mm_ctx *ctx, struct space *space,
+enum cleave_status guest_translate(struct mm_ctx *ctx, struct space_reader *reader,
                                    const struct guest_paging *paging, uint64_t linear, bool write,
                                    const char *name, struct vcpu_wait *wait, gpa_t *at)
 {
@@ -125,8 +125,8 @@ enum cleave_status guest_translate(struct mm_ctx *ctx, struct space *space,
     for (;; level++) {
         uint64_t slot = linear >> level->shift & ((UINT64_C(1) << level->bits) - 1);
         uint64_t entry = 0;
-        enum cleave_status status =
-            space_read(ctx, space, gpa(table + slot * format->entry), &entry, format->entry, wait);
+        enum cleave_status status = space_reader_read(
+            ctx, reader, gpa(table + slot * format->entry), &entry, format->entry, wait);
         if (status == CLEAVE_WAIT) {
             return status;
         }
@@ -154,13 +154,17 @@ static enum cleave_status copy(struct mm_ctx *ctx, struct space *space,
     }
     for (uint64_t done = 0; status == CLEAVE_OK && done < size;) {
         uint64_t room = GUEST_PAGE - (linear + done) % GUEST_PAGE, written;
+        struct space_reader reader = {.space = space};
         gpa_t at;
         room = room < size - done ? room : size - done;
-        status = guest_translate(ctx, space, paging, linear + done, from != NULL, name, wait, &at);
+        status =
+            guest_translate(ctx, &reader, paging, linear + done, from != NULL, name, wait, &at);
+        if (status == CLEAVE_OK && from == NULL) {
+            status = space_reader_read(ctx, &reader, at, to + done, room, wait);
+        }
+        space_reader_end(ctx, &reader);
         if (status == CLEAVE_OK && from != NULL) {
             status = space_write(ctx, space, at, from + done, room, wait, &written);
-        } else if (status == CLEAVE_OK) {
-            status = space_read(ctx, space, at, to + done, room, wait);
         }
         done += room;
     }

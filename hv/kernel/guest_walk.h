@@ -2,7 +2,7 @@
 /*
  * A guest's own page tables: linear addresses to guest-physical ones, and copies through them.
  * Knows a space and control registers, no vcpu, so that it also runs in a test. Each table entry is
- * read once, with no lock held between two of them: the guest may change them meanwhile.
+ * read once; the guest may change them meanwhile.
  */
 #ifndef KERNEL_GUEST_WALK_H
 #define KERNEL_GUEST_WALK_H
@@ -30,9 +30,9 @@ enum cleave_status guest_paging_decode(struct mm_ctx *ctx, uint64_t cr0, uint64_
  * user bit, protection keys and SMAP are not looked at, accessed and dirty bits not set; with PAE
  * paging the four top entries are read from memory. CLEAVE_FAULT (`name`, the address): not
  * canonical, past 4 GiB outside of 4-level paging, or not mapped; CLEAVE_WAIT: a table is still to
- * be loaded, `wait` is queued.
+ * be loaded, `wait` is queued. `reader` is of the space, and may hold what it read last.
  */
-enum cleave_status guest_translate(struct mm_ctx *ctx, struct space *space,
+enum cleave_status guest_translate(struct mm_ctx *ctx, struct space_reader *reader,
                                    const struct guest_paging *paging, uint64_t linear, bool write,
                                    const char *name, struct vcpu_wait *wait, gpa_t *at) MUST_CHECK;
 

@@ -75,6 +75,13 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
     return status;
 }
 
+/* Can the guest itself read here? Its region then says so, too. */
+static bool walk_readable(const struct walk *walk)
+{
+    return walk->parked == 0 && pte_is_leaf(walk->entry, walk->level) &&
+           !(walk->entry & PTE_DEVICE);
+}
+
 /* Reads from one page. CLEAVE_NOT_MAPPED asks for the pager: `walk` says of what. */
 static enum cleave_status read_page(struct mm_ctx *ctx, struct space *space, gpa_t at,
                                     unsigned char *to, uint64_t size, struct walk *walk)
@@ -83,6 +90,13 @@ static enum cleave_status read_page(struct mm_ctx *ctx, struct space *space, gpa
     enum cleave_status status = readable_check(ctx, space);
     if (status == CLEAVE_OK) {
         walk_find(ctx, space, gpa_to_gfn(at), 0, walk);
+        if (walk_readable(walk)) {
+            const unsigned char *page = frame_address(walk_frame(walk));
+            __builtin_memcpy(to, page + at.v % PAGE_SIZE, size);
+            walk_end(ctx, walk);
+            read_unlock(ctx, &space->lock, RANK_SPACE);
+            return CLEAVE_OK;
+        }
         struct region region = region_get(space->regions, walk->at);
         enum pte_kind kind = pte_target(walk->entry, walk->level);
         bool may = (region.rights & RIGHT_READ) != 0; /* parked or not */
@@ -101,6 +115,72 @@ static enum cleave_status read_page(struct mm_ctx *ctx, struct space *space, gpa
     }
     read_unlock(ctx, &space->lock, RANK_SPACE);
     return status;
+}
+
+/* Looks at the leaf that maps `at` by this entry of the table in which the reader stands. */
+static bool reader_take(struct space_reader *reader, gpa_t at, pte_t entry)
+{
+    uint64_t size = level_pages(reader->level) << PAGE_SHIFT;
+    if (!pte_is_leaf(entry, reader->level) || (entry & PTE_DEVICE)) {
+        return false;
+    }
+    reader->bytes = frame_address(pte_pfn(entry));
+    reader->start = at.v & ~(size - 1);
+    reader->end = reader->start + size;
+    return true;
+}
+
+/* The same in the table where it stands. Nothing above is parked, or it would not stand there. */
+static bool reader_near(struct space_reader *reader, gpa_t at)
+{
+    uint64_t span = level_pages(reader->level + 1) << PAGE_SHIFT;
+    if (reader->locked.v == 0 || (at.v ^ reader->start) >= span) {
+        return false;
+    }
+    unsigned slot = level_slot(gpa_to_gfn(at), reader->level);
+    return (at.v >= reader->start && at.v < reader->end) ||
+           reader_take(reader, at, pte_read(&table_slots(reader->table)[slot]));
+}
+
+/* The same by a walk, whose locks are kept. */
+static bool reader_walk(struct mm_ctx *ctx, struct space_reader *reader, gpa_t at)
+{
+    struct space *space = reader->space;
+    struct walk walk;
+    read_lock(ctx, &space->lock, RANK_SPACE);
+    walk_find(ctx, space, gpa_to_gfn(at), 0, &walk);
+    reader->locked = walk.locked;
+    reader->table = walk.table;
+    reader->level = walk.level;
+    bool alive = space->state == SPACE_ALIVE || space->state == SPACE_FROZEN;
+    return alive && walk.parked == 0 && reader_take(reader, at, walk.entry);
+}
+
+enum cleave_status space_reader_read(struct mm_ctx *ctx, struct space_reader *reader, gpa_t at,
+                                     void *to, uint64_t size, struct vcpu_wait *wait)
+{
+    if (!reader_near(reader, at)) {
+        space_reader_end(ctx, reader);
+        enum cleave_status status = bytes_check(ctx, at, size);
+        if (status != CLEAVE_OK) {
+            return status;
+        }
+        if (!reader_walk(ctx, reader, at)) {
+            space_reader_end(ctx, reader);
+            return space_read(ctx, reader->space, at, to, size, wait);
+        }
+    }
+    __builtin_memcpy(to, reader->bytes + (at.v - reader->start), size);
+    return CLEAVE_OK;
+}
+
+void space_reader_end(struct mm_ctx *ctx, struct space_reader *reader)
+{
+    if (reader->locked.v != 0) {
+        table_unlock(ctx, reader->locked);
+        read_unlock(ctx, &reader->space->lock, RANK_SPACE);
+        reader->locked = PFN_NONE;
+    }
 }
 
 static uint64_t bytes_in_page(gpa_t at, uint64_t left)

@@ -346,9 +346,13 @@ static bool change_in_place(struct change *change, region_word_t *tree)
     }
     *slot[0] = leaf;
     for (level = 1; level <= TABLE_LEVELS; level++) {
+        region_word_t word = *slot[level];
         i = level_slot(at, level - 1);
-        *slot[level] = word_of_node(word_node(*slot[level]), (struct span){i, i},
-                                    region_word_summary(*slot[level]));
+        *slot[level] =
+            word_of_node(word_node(word), (struct span){i, i}, region_word_summary(word));
+        if (*slot[level] == word) {
+            break; /* nothing has changed for what is above */
+        }
     }
     return true;
 }

@@ -244,6 +244,24 @@ enum cleave_status space_lookup(struct mm_ctx *ctx, struct space *space, gpa_t a
 #define SPACE_ACCESS_MAX (512 * PAGE_SIZE)
 enum cleave_status space_read(struct mm_ctx *ctx, struct space *space, gpa_t at, void *to,
                               uint64_t size, struct vcpu_wait *wait) MUST_CHECK;
+/* Reads that follow one another and lie near each other, as those of a guest's page tables do: the
+ * table that the last one ended in stays locked for the next. Zero but for the space to begin with.
+ */
+struct space_reader {
+    struct space *space;
+    pfn_t locked;   /* by the walk, with the readers' side of the space's lock; PFN_NONE: nothing */
+    pfn_t table;    /* in which it ended */
+    unsigned level; /* of its entries */
+    uint64_t start, end; /* guest-physical bytes that `bytes` are */
+    const unsigned char *bytes;
+};
+/* As space_read(), of at most what is left of a page. No other lock may be taken before
+ * space_reader_end(); on any error it holds nothing. */
+enum cleave_status space_reader_read(struct mm_ctx *ctx, struct space_reader *reader, gpa_t at,
+                                     void *to, uint64_t size, struct vcpu_wait *wait) MUST_CHECK;
+/* Lets go of what it holds; may be called again. */
+void space_reader_end(struct mm_ctx *ctx, struct space_reader *reader);
+
 /* Copies into guest memory by the path of a guest's write: breaks copy-on-write, notifies, waits.
  * On CLEAVE_WAIT and errors `*done` says how many bytes were written before. */
 enum cleave_status space_write(struct mm_ctx *ctx, struct space *space, gpa_t at, const void *from,

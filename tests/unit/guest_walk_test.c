@@ -363,8 +363,10 @@ static void put_entry(unsigned table, unsigned slot, uint64_t value, uint64_t si
 static void check_way(uint64_t linear, bool write, uint64_t wanted)
 {
     gpa_t at = gpa(0);
+    struct space_reader reader = {.space = space};
     enum cleave_status status =
-        guest_translate(scene.ctx, space, &paging, linear, write, "buffer", NULL, &at);
+        guest_translate(scene.ctx, &reader, &paging, linear, write, "buffer", NULL, &at);
+    space_reader_end(scene.ctx, &reader);
     if (wanted != FAULT) {
         CHECK_STATUS(status, CLEAVE_OK);
         CHECK_EQ(at.v, wanted);
