@@ -92,6 +92,7 @@ static inline struct pool *call_pool(uint64_t bytes)
 
 #define pool_create(...) CORE_CALL(pool_create, __VA_ARGS__)
 #define pool_destroy(...) CORE_CALL(pool_destroy, __VA_ARGS__)
+#define pool_resize(...) CORE_CALL(pool_resize, __VA_ARGS__)
 #define pool_reserve(...) CORE_CALL(pool_reserve, __VA_ARGS__)
 #define region_set(...) CORE_CALL(region_set, __VA_ARGS__)
 #define region_edit(...) CORE_CALL(region_edit, __VA_ARGS__)
