@@ -276,6 +276,9 @@ complete_words() {
     fail "completion of an option: $(complete_words cleave fork --da)"
 [ "$(complete_words cleave create --k)" = "--kernel" ] || fail "completion: $(complete_words cleave create --k)"
 [ "$(complete_words cleave create --kernel tests/install)" = "tests/install.sh" ] || fail "completion of a file"
+[ "$(complete_words cleave pool re)" = resize ] || fail "completion: $(complete_words cleave pool re)"
+[ "$(complete_words cleave pool '' | tr ' ' '\n' | sort | paste -sd ' ')" = "create delete list resize" ] ||
+    fail "completion of what pool does: $(complete_words cleave pool '')"
 [ "$(complete_words cleave fork --c | tr ' ' '\n' | sort | paste -sd ' ')" = "--clock --count" ] ||
     fail "completion of an option: $(complete_words cleave fork --c)"
 

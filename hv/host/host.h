@@ -229,6 +229,7 @@ struct host_walk host_walk(pfn_t root, gpa_t at);
  *                            as many as POINT_FLUSHED said are the batch's; others are checked
  *                            only when one operation is under way
  *     POINT_FREE             a: frame, b: order | parts << 8
+ *     POINT_OWNER            a: its first frame, b: 1 by the run's mark, 0 by those of its blocks
  */
 #define HOST_TABLE 255u
 #define HOST_POISON 0xdb

@@ -34,7 +34,8 @@ _Static_assert(sizeof(struct cleave_create) <= RESULT_KEPT &&
                    sizeof(struct cleave_event) <= RESULT_KEPT &&
                    sizeof(struct cleave_terminal) <= RESULT_KEPT &&
                    sizeof(struct cleave_pool_create) <= RESULT_KEPT &&
-                   sizeof(struct cleave_create_in) <= RESULT_KEPT,
+                   sizeof(struct cleave_create_in) <= RESULT_KEPT &&
+                   sizeof(struct cleave_pool_resize) <= RESULT_KEPT,
                "copies of a vcpu keep what OP_ONCE gives");
 
 static const struct {
@@ -89,6 +90,8 @@ static const struct {
     [CLEAVE_OP_POOL_DELETE] = {op_pool_delete, sizeof(struct cleave_pool_delete), 0, NOT_RESERVED},
     [CLEAVE_OP_CREATE_IN] = {op_create_in, sizeof(struct cleave_create_in), OP_RESULT | OP_ONCE,
                              RESERVED(create_in)},
+    [CLEAVE_OP_POOL_RESIZE] = {op_pool_resize, sizeof(struct cleave_pool_resize),
+                               OP_RESULT | OP_ONCE, NOT_RESERVED},
 };
 
 struct operands {

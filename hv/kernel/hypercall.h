@@ -55,6 +55,7 @@ struct call {
         struct cleave_pool_list pool_list;
         struct cleave_pool_delete pool_delete;
         struct cleave_create_in create_in;
+        struct cleave_pool_resize pool_resize;
     } args;
 };
 
@@ -66,7 +67,7 @@ op_t op_terminal;                                                             /*
 op_t op_map, op_unmap, op_protect, op_copy, op_lookup, op_collapse, op_audit; /* ops_memory.c */
 op_t op_fork, op_snapshot, op_reset;                                          /* ops_fork.c */
 op_t op_notify, op_event, op_verdict;                                         /* ops_notify.c */
-op_t op_pool_create, op_pool_list, op_pool_delete;                            /* ops_pool.c */
+op_t op_pool_create, op_pool_list, op_pool_resize, op_pool_delete;            /* ops_pool.c */
 
 /* CLEAVE_OP_FORK for the debug console: call->args.fork.data is not read, `data` is a page with the
  * caller's data (null: none). Afterwards call->results is the first child's id. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Operations on pools, for the control domain: made of untyped memory, listed, deleted; and a
- * domain in one of them. */
+/* Operations on pools, for the control domain: made of untyped memory, listed, resized, deleted;
+ * and a domain in one of them. */
 #include "hypercall.h"
 #include "tenant.h"
 
@@ -63,6 +63,16 @@ enum cleave_status op_pool_list(struct call *call)
         __builtin_memcpy(list->name, info.name, sizeof(list->name));
     }
     return CLEAVE_OK;
+}
+
+enum cleave_status op_pool_resize(struct call *call)
+{
+    struct cleave_pool_resize *resize = &call->args.pool_resize;
+    enum cleave_status status = check_control(call);
+    if (status == CLEAVE_OK) {
+        status = check_name(call, resize->name);
+    }
+    return status == CLEAVE_OK ? tenant_resize(call->ctx, resize->name, &resize->size) : status;
 }
 
 enum cleave_status op_pool_delete(struct call *call)

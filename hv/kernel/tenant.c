@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Untyped memory and pools; see tenant.h. `lock` is of the table, held for a few instructions;
- * `busy`, which is only ever tried, is held by who makes or deletes a pool, or a space in one that
- * it names.
+ * `busy`, which is only ever tried, is held by who makes, resizes or deletes a pool, or makes a
+ * space in one that it names.
  */
 #include "tenant.h"
 
@@ -18,8 +18,9 @@ static struct tenant {
     char name[TENANT_NAME_SIZE];
     struct pool *pool; /* null: no tenant */
     cap_t cap;
+    cap_t piece; /* the untyped memory that it was made of, of its size */
     uint64_t frames;
-    uint64_t free;  /* frames that were free or the pool's own when it was made */
+    uint64_t free;  /* frames that are free or the pool's own while nothing is in it */
     uint32_t users; /* who looks into it without a space there; it does not close meanwhile */
     bool closing;   /* it is being deleted */
     bool gone;      /* and there is no pool any more */
@@ -155,25 +156,26 @@ static bool untyped_at(struct mm_ctx *ctx, uint32_t index, cap_t *handle, struct
            cap_look(ctx, root, *handle, info) == CLEAVE_OK && info->type == CAP_UNTYPED;
 }
 
-/* Frames of the largest pool that the unused rest of it has room for. */
-static uint64_t room_in(const struct cap_info *info)
+/* First frame in `range` at which a pool of so many frames can begin: a pool of whole 1 GiB blocks
+ * at such a block where it fits. */
+static uint64_t pool_start(struct pfn_range range, uint64_t frames)
 {
-    uint64_t block = level_pages(1), end = info->range.end.v;
-    uint64_t first = (end - info->unused + block - 1) / block * block;
-    return first < end ? (end - first) / block * block : 0;
-}
-
-uint64_t tenant_room(struct mm_ctx *ctx)
-{
-    uint64_t most = 0;
-    cap_t handle;
-    struct cap_info info;
-    for (uint32_t i = 0; i < cnode_slots(root); i++) {
-        if (untyped_at(ctx, i, &handle, &info) && room_in(&info) > most) {
-            most = room_in(&info);
+    uint64_t start = 0;
+    for (unsigned order = 2; order > 0; order--) {
+        uint64_t pages = level_pages(order);
+        start = (range.start.v + pages - 1) / pages * pages;
+        if (frames % pages == 0 && start <= range.end.v && frames <= range.end.v - start) {
+            break;
         }
     }
-    return most;
+    return start;
+}
+
+/* Frames of the largest pool that there is room for. */
+static uint64_t room_in(struct pfn_range range)
+{
+    uint64_t start = pool_start(range, level_pages(1)), end = range.end.v;
+    return start < end ? (end - start) & ~(level_pages(1) - 1) : 0;
 }
 
 /* Was nothing made of it? */
@@ -182,63 +184,97 @@ static bool is_whole(const struct cap_info *info)
     return info->unused == (uint64_t)info->range.end.v - info->range.start.v;
 }
 
-/* Untyped memory of exactly so many frames, of which nothing was made: out of the smallest that has
- * room for it. What is handed out of a capability comes back only when nothing made of it is left:
- * so where something is, all the rest becomes a piece first, which will be whole again. */
-static enum cleave_status take_piece(struct mm_ctx *ctx, uint64_t frames, cap_t *piece)
+/* The smallest piece of which nothing was made and which has room for so many frames. */
+static bool find_room(struct mm_ctx *ctx, uint64_t frames, cap_t *piece, struct cap_info *found)
 {
-    cap_t handle, best = CAP_SELF;
-    struct cap_info info, found = {.type = CAP_NONE};
-    enum cleave_status status = CLEAVE_OK;
+    cap_t handle;
+    struct cap_info info;
+    uint64_t least = UINT64_MAX;
     for (uint32_t i = 0; i < cnode_slots(root); i++) {
-        if (untyped_at(ctx, i, &handle, &info) && room_in(&info) >= frames &&
-            (found.type == CAP_NONE || room_in(&info) < room_in(&found))) {
-            best = handle;
-            found = info;
+        if (untyped_at(ctx, i, &handle, &info) && is_whole(&info) &&
+            room_in(info.range) >= frames && room_in(info.range) < least) {
+            *piece = handle;
+            *found = info;
+            least = room_in(info.range);
         }
     }
-    if (found.type == CAP_NONE) {
-        return mm_fail(ctx, CLEAVE_NO_MEMORY, "size", frames << PAGE_SHIFT,
-                       level_pages(1) << PAGE_SHIFT, tenant_room(ctx) << PAGE_SHIFT);
-    }
-    if (is_whole(&found) && found.unused == frames) {
-        *piece = best; /* one whose pool is gone */
-        return CLEAVE_OK;
-    }
-    if (!is_whole(&found) && room_in(&found) > frames) {
-        status =
-            untyped_retype(ctx, root, best, CAP_UNTYPED, room_in(&found), 1, CAP_SELF, &handle);
-        best = handle;
-    }
-    return status == CLEAVE_OK
-               ? untyped_retype(ctx, root, best, CAP_UNTYPED, frames, 1, CAP_SELF, piece)
-               : status;
+    return least != UINT64_MAX;
 }
 
-static bool has_pool(struct pfn_range range)
+uint64_t tenant_room(struct mm_ctx *ctx)
 {
-    for (unsigned i = 0; i < TENANTS_MAX; i++) {
-        const struct tenant *tenant = &tenants[i];
-        if (tenant->pool != NULL && !tenant->gone && tenant->pool->start.v >= range.start.v &&
-            tenant->pool->start.v < range.end.v) {
+    uint64_t most = 0;
+    cap_t handle;
+    struct cap_info info;
+    for (uint32_t i = 0; i < cnode_slots(root); i++) {
+        if (untyped_at(ctx, i, &handle, &info) && is_whole(&info) && room_in(info.range) > most) {
+            most = room_in(info.range);
+        }
+    }
+    return most;
+}
+
+/* The piece of which nothing was made that begins at a frame, or `ends` there. */
+static bool piece_at(struct mm_ctx *ctx, pfn_t at, bool ends, cap_t *piece, struct cap_info *info)
+{
+    for (uint32_t i = 0; i < cnode_slots(root); i++) {
+        if (untyped_at(ctx, i, piece, info) && is_whole(info) &&
+            (ends ? info->range.end.v : info->range.start.v) == at.v) {
             return true;
         }
     }
     return false;
 }
 
-/* Untyped memory in which no pool is left is whole again: what was made of it were pieces. */
-static enum cleave_status join_pieces(struct mm_ctx *ctx)
+/* A piece of which nothing is made any more becomes one with those beside it. */
+static enum cleave_status join_pieces(struct mm_ctx *ctx, cap_t piece)
 {
-    cap_t handle;
-    struct cap_info info;
-    enum cleave_status status = CLEAVE_OK;
-    for (uint32_t i = 0; i < cnode_slots(root) && status == CLEAVE_OK; i++) {
-        if (untyped_at(ctx, i, &handle, &info) && !has_pool(info.range) && !is_whole(&info)) {
-            status = cap_revoke(ctx, root, handle);
-        }
+    cap_t other;
+    struct cap_info info, beside;
+    enum cleave_status status = cap_look(ctx, root, piece, &info);
+    if (status == CLEAVE_OK && piece_at(ctx, info.range.end, false, &other, &beside)) {
+        status = untyped_join(ctx, root, piece, other);
+    }
+    if (status == CLEAVE_OK && piece_at(ctx, info.range.start, true, &other, &beside)) {
+        status = untyped_join(ctx, root, other, piece);
     }
     return status;
+}
+
+/* Untyped memory of exactly so many frames, of which nothing was made, where a pool can begin. On
+ * an error the pieces are as they were, or lie side by side until one of them is joined. */
+static enum cleave_status take_piece(struct mm_ctx *ctx, uint64_t frames, cap_t *piece)
+{
+    cap_t rest;
+    struct cap_info info;
+    enum cleave_status status = CLEAVE_OK;
+    if (!find_room(ctx, frames, piece, &info)) {
+        return mm_fail(ctx, CLEAVE_NO_MEMORY, "size", frames << PAGE_SHIFT,
+                       level_pages(1) << PAGE_SHIFT, tenant_room(ctx) << PAGE_SHIFT);
+    }
+    uint64_t start = pool_start(info.range, frames);
+    if (start > info.range.start.v) {
+        status = untyped_cut(ctx, root, *piece, start - info.range.start.v, CAP_SELF, &rest);
+        *piece = status == CLEAVE_OK ? rest : *piece;
+    }
+    if (status == CLEAVE_OK && info.range.end.v - start > frames) {
+        status = untyped_cut(ctx, root, *piece, frames, CAP_SELF, &rest);
+    }
+    return status;
+}
+
+/* What the pool's piece has behind the pool becomes a piece of its own, one with what lies behind.
+ * When the node is full it stays where it is, until the pool is resized again or deleted. */
+static void trim_piece(struct mm_ctx *ctx, const struct tenant *tenant)
+{
+    cap_t rest;
+    struct cap_info info;
+    enum cleave_status status = cap_look(ctx, root, tenant->piece, &info);
+    if (status == CLEAVE_OK && info.range.end.v > tenant->pool->end.v) {
+        status = untyped_cut(ctx, root, tenant->piece, tenant->pool->frames, CAP_SELF, &rest);
+        status = status == CLEAVE_OK ? join_pieces(ctx, rest) : status;
+    }
+    (void)status;
 }
 
 /* --- Making and deleting ---------------------------------------------------------------------- */
@@ -247,7 +283,7 @@ static enum cleave_status make_pool(struct mm_ctx *ctx, struct tenant *tenant, c
                                     uint64_t frames)
 {
     struct cap_use use;
-    cap_t piece, made;
+    cap_t piece = CAP_SELF, made;
     enum cleave_status status = take_piece(ctx, frames, &piece);
     if (status == CLEAVE_OK) {
         status = untyped_retype(ctx, root, piece, CAP_POOL, frames, 1, CAP_SELF, &made);
@@ -256,11 +292,16 @@ static enum cleave_status make_pool(struct mm_ctx *ctx, struct tenant *tenant, c
         status = cap_use(ctx, root, made, CAP_BIT(CAP_POOL), CAP_MAY_WRITE, &use);
     }
     if (status != CLEAVE_OK) {
-        return status; /* a piece that was taken is there for the next */
+        struct mm_error error = ctx->error;
+        enum cleave_status joined = join_pieces(ctx, piece);
+        (void)joined; /* what is not joined now is when a pool beside it is deleted */
+        ctx->error = error;
+        return status;
     }
     klock_take(&lock);
     *tenant = (struct tenant){.pool = use.pool,
                               .cap = made,
+                              .piece = piece,
                               .frames = frames,
                               .free = use.pool->free + use.pool->own.charged};
     for (unsigned i = 0; i < TENANT_NAME_SIZE - 1 && name[i] != '\0'; i++) {
@@ -329,7 +370,7 @@ static enum cleave_status delete_pool(struct mm_ctx *ctx, struct tenant *tenant)
         tenant->gone = status == CLEAVE_OK;
     }
     if (status == CLEAVE_OK) {
-        status = join_pieces(ctx);
+        status = join_pieces(ctx, tenant->piece);
     }
     if (status == CLEAVE_OK) {
         klock_take(&lock);
@@ -348,6 +389,77 @@ enum cleave_status tenant_delete(struct mm_ctx *ctx, const char *name)
     enum cleave_status status = tenant != NULL ? delete_pool(ctx, tenant)
                                                : mm_fail(ctx, CLEAVE_NOT_MAPPED, "name", 0, 1, 0);
     klock_release(&busy);
+    return status;
+}
+
+/* Has its piece of memory reach up to there, as far as nothing was made of what lies behind. */
+static enum cleave_status grow_piece(struct mm_ctx *ctx, const struct tenant *tenant,
+                                     uint64_t frames)
+{
+    cap_t behind;
+    struct cap_info info, next;
+    enum cleave_status status = cap_look(ctx, root, tenant->piece, &info);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    bool more = piece_at(ctx, info.range.end, false, &behind, &next);
+    uint64_t end = more ? next.range.end.v : info.range.end.v;
+    uint64_t most = (end - tenant->pool->start.v) & ~(level_pages(1) - 1);
+    if (frames > most) {
+        return mm_fail(ctx, CLEAVE_NO_MEMORY, "size", frames << PAGE_SHIFT,
+                       level_pages(1) << PAGE_SHIFT, most << PAGE_SHIFT);
+    }
+    return more ? untyped_join(ctx, root, tenant->piece, behind) : CLEAVE_OK;
+}
+
+/* Moves the end of a tenant's pool; `busy` is held. */
+static enum cleave_status resize_pool(struct mm_ctx *ctx, struct tenant *tenant, uint64_t frames)
+{
+    enum cleave_status status = CLEAVE_OK;
+    if (frames > tenant->frames) {
+        status = grow_piece(ctx, tenant, frames);
+    } else if (!table_reap(ctx, tenant->pool)) { /* what the dead hold is free soon */
+        return CLEAVE_AGAIN;
+    }
+    if (status == CLEAVE_OK) {
+        status = untyped_resize_pool(ctx, root, tenant->piece, tenant->cap, frames);
+    }
+    if (status == CLEAVE_OK) {
+        klock_take(&lock);
+        tenant->free += frames - tenant->frames;
+        tenant->frames = frames;
+        klock_release(&lock);
+    } else if (status == CLEAVE_BUSY) {
+        status = mm_fail(ctx, CLEAVE_BUSY, "size", frames << PAGE_SHIFT,
+                         ctx->error.low << PAGE_SHIFT, tenant->frames << PAGE_SHIFT);
+    }
+    struct mm_error error = ctx->error;
+    trim_piece(ctx, tenant);
+    ctx->error = error;
+    return status;
+}
+
+enum cleave_status tenant_resize(struct mm_ctx *ctx, const char *name, uint64_t *bytes)
+{
+    uint64_t block = level_pages(1), frames = (*bytes >> PAGE_SHIFT) & ~(block - 1);
+    enum cleave_status status = CLEAVE_OK;
+    if (!begin_change()) {
+        return CLEAVE_AGAIN;
+    }
+    struct tenant *tenant = find(name);
+    if (tenant == NULL) {
+        status = mm_fail(ctx, CLEAVE_NOT_MAPPED, "name", 0, 1, 0);
+    } else if (tenant->closing) {
+        status = mm_fail(ctx, CLEAVE_DYING, "name", 0, 1, 0);
+    } else if (frames == 0) {
+        status = mm_fail(ctx, CLEAVE_COUNT, "size", *bytes, block << PAGE_SHIFT, UINT64_MAX);
+    } else if (frames != tenant->frames) {
+        status = resize_pool(ctx, tenant, frames);
+    }
+    klock_release(&busy);
+    if (status == CLEAVE_OK) {
+        *bytes = frames << PAGE_SHIFT;
+    }
     return status;
 }
 

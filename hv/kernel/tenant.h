@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The machine's memory as the kernel deals it out: all RAM that the hypervisor does not use becomes
- * untyped memory in the first capability node. A tenant has a piece of it, and in that a pool; when
- * the pool goes, pieces in which no pool is left become parts of what they were taken from again.
+ * untyped memory in the first capability node. A tenant has a piece of it, and in that a pool of
+ * its size. Pieces without a pool that lie side by side are one piece.
  */
 #ifndef KERNEL_TENANT_H
 #define KERNEL_TENANT_H
@@ -18,9 +18,15 @@
 void tenants_start(struct mm_ctx *ctx);
 /* Retypes a pool of `*bytes` (rounded down to 2 MiB; 0: nearly all of the largest piece that is
  * left), and says how many it has. CLEAVE_EXISTS (name), CLEAVE_COUNT (pools: TENANTS_MAX; size:
- * less than 2 MiB), CLEAVE_NO_MEMORY (size), and CLEAVE_AGAIN while another CPU makes or deletes
- * one. */
+ * less than 2 MiB), CLEAVE_NO_MEMORY (size), and CLEAVE_AGAIN while another CPU makes, resizes
+ * or deletes one. */
 enum cleave_status tenant_make(struct mm_ctx *ctx, const char *name, uint64_t *bytes) MUST_CHECK;
+/* Moves the end of a pool, so that it has `*bytes` (rounded down to 2 MiB), and says how many it
+ * has. CLEAVE_NOT_MAPPED (name); CLEAVE_DYING (name): it is being deleted; CLEAVE_COUNT (size: less
+ * than 2 MiB); CLEAVE_NO_MEMORY (size): no more lies without a pool right behind it than the error
+ * says; CLEAVE_BUSY (size): down to what the error says nothing is in use or reserved. Preemptible;
+ * CLEAVE_AGAIN as above, too. */
+enum cleave_status tenant_resize(struct mm_ctx *ctx, const char *name, uint64_t *bytes) MUST_CHECK;
 /* Ends a pool without domains. CLEAVE_NOT_MAPPED (name); CLEAVE_BUSY (spaces): there are domains,
  * snapshots or bases in it, or memory that one of them held is not all given back. Preemptible:
  * from the first step on no domain can be made in it. */

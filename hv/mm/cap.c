@@ -377,7 +377,8 @@ static void describe(const struct cap *slot, struct cap_info *info)
         info->used = node->used;
         break;
     case CAP_POOL:
-        info->range = (struct pfn_range){pool->start, pool->end};
+        info->range.start = pool->start;
+        info->range.end = pfn(__atomic_load_n(&pool->end.v, __ATOMIC_RELAXED));
         break;
     case CAP_NONE:
     case CAP_SPACE:

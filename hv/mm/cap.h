@@ -128,6 +128,38 @@ enum cleave_status untyped_retype(struct mm_ctx *ctx, struct cnode *root, cap_t 
                                   enum cap_type type, uint64_t frames, unsigned count, cap_t to,
                                   cap_t *made) MUST_CHECK;
 
+/*
+ * What was not handed out of untyped memory can change its holder without being retyped. Each needs
+ * CAP_MAY_WRITE on all that it names, and answers CLEAVE_AGAIN while another CPU retypes or resizes
+ * through one of them.
+ *
+ *     | pool |          ..... |   untyped_cut()          | pool |   |   rest   |
+ *     |      source           |   ---------------->      | source   |
+ *                                 <----------------
+ *                                 untyped_join()
+ */
+
+/* Leaves `source` its first `frames` frames, to which all must belong that was handed out of it.
+ * `rest` is a capability beside it, below the same one, for the others, in a free slot of `to`.
+ * CLEAVE_COUNT (`frames`; the range says how many there may be). */
+enum cleave_status untyped_cut(struct mm_ctx *ctx, struct cnode *root, cap_t source,
+                               uint64_t frames, cap_t to, cap_t *rest) MUST_CHECK;
+
+/* `source` has the frames of `rest`, too, which is gone. CLEAVE_INVALID (`rest`: it does not begin
+ * where `source` ends, or comes from something else), CLEAVE_BUSY (`rest`: something was made of
+ * it). */
+enum cleave_status untyped_join(struct mm_ctx *ctx, struct cnode *root, cap_t source,
+                                cap_t rest) MUST_CHECK;
+
+/*
+ * Gives `pool` `frames` frames: more out of the untyped memory of `source`, which it was made of,
+ * or fewer, and the others can be handed out of `source` again. As pool_resize(); CLEAVE_INVALID
+ * (`pool`: not the first capability of the pool that was made last of `source`), CLEAVE_NO_MEMORY
+ * (`frames`: `source` has not so many). CLEAVE_BUSY for `source` and `pool` as said above.
+ */
+enum cleave_status untyped_resize_pool(struct mm_ctx *ctx, struct cnode *root, cap_t source,
+                                       cap_t pool, uint64_t frames) MUST_CHECK;
+
 /* --- Capabilities ----------------------------------------------------------------------------- */
 
 /*

@@ -144,7 +144,8 @@ enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t 
     }
     spin_lock(ctx, &pool->lock, RANK_POOL);
     enum cleave_status status = CLEAVE_OK;
-    if ((run->state != RUN_BROKEN && run->state != RUN_ASIDE) ||
+    bool ours = f.v >= pool->start.v && f.v < pool->end.v; /* it may have shrunk meanwhile */
+    if (!ours || (run->state != RUN_BROKEN && run->state != RUN_ASIDE) ||
         !runs_map_test(run, runs_part(f, 0))) {
         status = mm_fail(ctx, CLEAVE_NO_MEMORY, "frame", f.v, 1, 0);
     } else {
@@ -203,7 +204,7 @@ static void free_to(struct mm_ctx *ctx, struct payer *payer, pfn_t f, unsigned o
         if (order == 1) {
             runs_give_block(pool, f);
         } else {
-            runs_push(&pool->giga_free, run, 2);
+            runs_push_free_giga(pool, run);
         }
     }
     pool_wake(ctx, pool);
@@ -551,10 +552,7 @@ void pool_release_runs(struct mm_ctx *ctx, struct pool *pool)
         if ((b & (level_pages(2) - 1)) == 0 && run_of(block, 2)->pool == pool_frame(pool).v) {
             struct run *giga = run_of(block, 2);
             bool broken = giga->state == RUN_BROKEN;
-            giga->pool = giga->next = giga->prev = 0;
-            giga->state = giga->listed = 0;
-            giga->free_count = 0;
-            __builtin_memset(giga->free, 0, sizeof(giga->free));
+            runs_forget(giga);
             if (!broken) {
                 b += level_pages(2) - level_pages(1);
                 continue;

@@ -92,6 +92,17 @@ enum cleave_status pool_create(struct mm_ctx *ctx, pfn_t start, pfn_t end,
  * otherwise. */
 enum cleave_status pool_destroy(struct mm_ctx *ctx, struct pool *pool) MUST_CHECK;
 
+/*
+ * Gives the pool `frames` frames by moving its end. The frames that it gains are untyped memory
+ * that nothing else uses; waiters are woken as far as they reach. Those that it gives up must be
+ * free, and what is left cover what is reserved: else CLEAVE_BUSY, and ctx->error.low is the size
+ * down to which it can shrink now. Nothing is moved; set-aside runs of which nothing is used end,
+ * also where it is refused. CLEAVE_AGAIN, nothing else changed: the budget was spent on these.
+ * CLEAVE_ALIGN (no multiple of a 2 MiB block), CLEAVE_COUNT (0), CLEAVE_RANGE (past the machine);
+ * all of them name `frames`. No other resize of the pool may run. O(1 GiB blocks + 2 * 512).
+ */
+enum cleave_status pool_resize(struct mm_ctx *ctx, struct pool *pool, uint64_t frames) MUST_CHECK;
+
 /* For a pool that could not be finished or is empty: its runs are nobody's again. */
 void pool_release_runs(struct mm_ctx *ctx, struct pool *pool);
 
@@ -114,7 +125,7 @@ static inline bool pool_lacks(enum cleave_status status)
 }
 
 /* Allocates the 4 KiB frame `f` itself, which must be free in a BROKEN run or set aside. For copies
- * to their own offset in a run. CLEAVE_NO_MEMORY when it is in use. */
+ * to their own offset in a run. CLEAVE_NO_MEMORY when it is in use, or the pool's no longer. */
 enum cleave_status pool_alloc_at(struct mm_ctx *ctx, struct payer *payer, pfn_t f,
                                  enum frame_kind kind) MUST_CHECK;
 

@@ -63,6 +63,7 @@ enum port_point {
     POINT_FLUSHED,      /* batch: flush acknowledged, nothing dropped yet */
     POINT_DROP,         /* one reference is about to be dropped */
     POINT_FREE,         /* a frame is about to go back to its pool */
+    POINT_OWNER,        /* whose the frames of a 1 GiB run are is said elsewhere from now on */
     POINT_PREEMPT,      /* a preemptible operation is about to stop */
     POINT_END
 };

@@ -106,12 +106,22 @@ unsigned runs_part(pfn_t f, unsigned order)
     return (unsigned)(f.v >> (LEVEL_BITS * order)) & (PARTS - 1);
 }
 
+void runs_forget(struct run *run)
+{
+    run->pool = run->next = run->prev = run->owner = 0;
+    run->state = run->listed = 0;
+    run->free_count = 0;
+    __builtin_memset(run->free, 0, sizeof(run->free));
+}
+
 /* --- Whose memory ----------------------------------------------------------------------------- */
 
+/* While pool_resize() makes a 1 GiB run with frames in use wholly the pool's, or no longer, the
+ * marks of its blocks stand before that of the run goes. */
 struct pool *pool_of(pfn_t f)
 {
-    uint32_t owner = run_of(f, 2)->pool;
-    owner = owner != 0 ? owner : run_of(f, 1)->pool;
+    uint32_t owner = __atomic_load_n(&run_of(f, 2)->pool, __ATOMIC_ACQUIRE);
+    owner = owner != 0 ? owner : __atomic_load_n(&run_of(f, 1)->pool, __ATOMIC_RELAXED);
     return owner != 0 ? frame_address(pfn(owner)) : NULL;
 }
 
@@ -131,6 +141,17 @@ bool runs_is_edge(const struct pool *pool, const struct run *giga)
 }
 
 /* --- Free blocks ------------------------------------------------------------------------------ */
+
+void runs_push_free_giga(struct pool *pool, struct run *giga)
+{
+    struct run *blocks = run_of(runs_frame(giga, 2), 1);
+
+    for (unsigned i = 0; blocks[PARTS - 1].pool != 0 && i < PARTS; i++) {
+        blocks[i].pool = 0;
+    }
+    giga->state = RUN_NONE;
+    runs_push(&pool->giga_free, giga, 2);
+}
 
 void runs_break_giga(struct pool *pool, struct run *giga)
 {
@@ -188,8 +209,7 @@ void runs_give_block(struct pool *pool, pfn_t block)
     }
     if (giga->free_count == PARTS) {
         runs_remove(&pool->giga_partial, giga, 2);
-        giga->state = RUN_NONE;
-        runs_push(&pool->giga_free, giga, 2);
+        runs_push_free_giga(pool, giga);
     }
 }
 

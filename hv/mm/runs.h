@@ -34,6 +34,14 @@ unsigned runs_part(pfn_t f, unsigned order);
 struct run *runs_giga(struct pool *pool, pfn_t f);
 bool runs_is_edge(const struct pool *pool, const struct run *giga);
 
+/* A run that nothing uses is nobody's. Its lock may still be held by who has freed the last of it,
+ * and `used` be about to fall: these stay. */
+void runs_forget(struct run *run);
+
+/* A 1 GiB run of the pool's is wholly free. Blocks in it that are marked on their own, since the
+ * pool once had a part of it only, are so no more. */
+void runs_push_free_giga(struct pool *pool, struct run *giga);
+
 /* A free 1 GiB run becomes a map of free 2 MiB blocks. */
 void runs_break_giga(struct pool *pool, struct run *giga);
 

@@ -40,12 +40,12 @@ static enum cleave_status check_ranges(struct mm_ctx *ctx, const struct pfn_rang
 }
 
 static void fill_untyped(struct cap *slot, struct pfn_range range, unsigned level,
-                         struct cap *parent)
+                         struct cap *parent, bool beside)
 {
     slot->range = range;
     slot->mark = range.start.v;
     slot->level = (uint8_t)level;
-    cap_fill(slot, CAP_UNTYPED, CAP_MAY_ALL, CAP_FIRST, parent, false);
+    cap_fill(slot, CAP_UNTYPED, CAP_MAY_ALL, CAP_FIRST, parent, beside);
 }
 
 /* Makes the first node at the end of the first range that has room for more than it. */
@@ -78,10 +78,32 @@ enum cleave_status cap_boot(struct mm_ctx *ctx, const struct pfn_range *ranges, 
         if (left.start.v < node->frame.v && node->frame.v < left.end.v) {
             left.end = node->frame;
         }
-        fill_untyped(cap_pop(&slots), left, 0, &cap_tree.head);
+        fill_untyped(cap_pop(&slots), left, 0, &cap_tree.head, false);
     }
     *root = node;
     return CLEAVE_OK;
+}
+
+/* Finds untyped memory that may be written and that nobody else changes meanwhile. */
+static enum cleave_status find_untyped(struct mm_ctx *ctx, struct cnode *root, cap_t handle,
+                                       const char *argument, struct cap **out)
+{
+    enum cleave_status status =
+        cap_find(ctx, root, handle, CAP_BIT(CAP_UNTYPED), CAP_MAY_WRITE, argument, out);
+
+    if (status == CLEAVE_OK && (*out)->users != 0) {
+        return CLEAVE_AGAIN;
+    }
+    if (status == CLEAVE_OK && ((*out)->flags & CAP_ROOT)) {
+        status = mm_fail(ctx, CLEAVE_BUSY, argument, handle.v, 1, 0);
+    }
+    return status;
+}
+
+/* First frame that was not handed out of it. */
+static uint32_t unused_from(const struct cap *slot)
+{
+    return cap_has_children(slot) ? slot->mark : slot->range.start.v;
 }
 
 /* --- Retype ----------------------------------------------------------------------------------- */
@@ -121,7 +143,7 @@ static enum cleave_status check_size(struct mm_ctx *ctx, const struct retype *re
 static enum cleave_status place(struct mm_ctx *ctx, struct retype *retype)
 {
     const struct cap *source = retype->source;
-    uint64_t from = cap_has_children(source) ? source->mark : source->range.start.v;
+    uint64_t from = unused_from(source);
     uint64_t end = source->range.end.v;
     unsigned least = retype->type == CAP_POOL ? 1 : 0;
 
@@ -146,12 +168,8 @@ static enum cleave_status begin(struct mm_ctx *ctx, struct cnode *root, cap_t so
                                 struct retype *retype)
 {
     struct cnode *node;
-    enum cleave_status status =
-        cap_find(ctx, root, source, CAP_BIT(CAP_UNTYPED), CAP_MAY_WRITE, "source", &retype->source);
+    enum cleave_status status = find_untyped(ctx, root, source, "source", &retype->source);
 
-    if (status == CLEAVE_OK && retype->source->users != 0) {
-        return CLEAVE_AGAIN;
-    }
     if (status == CLEAVE_OK) {
         status = cap_check_parent(ctx, retype->source, "source");
     }
@@ -182,7 +200,7 @@ static void fill_object(const struct retype *retype, struct cap *slot, pfn_t at,
 
     if (retype->type == CAP_UNTYPED) {
         struct pfn_range range = {at, pfn_add(at, retype->frames)};
-        fill_untyped(slot, range, retype->level, source);
+        fill_untyped(slot, range, retype->level, source, false);
         return;
     }
     if (retype->type == CAP_CNODE) {
@@ -225,6 +243,153 @@ enum cleave_status untyped_retype(struct mm_ctx *ctx, struct cnode *root, cap_t 
             made[i] = cap_name(slot);
         }
     }
+    cap_unlock(ctx);
+    return status;
+}
+
+/* --- Pieces that lie side by side ------------------------------------------------------------- */
+
+/* untyped_cut() under the lock. */
+static enum cleave_status cut(struct mm_ctx *ctx, struct cnode *root, cap_t handle, uint64_t frames,
+                              cap_t to, cap_t *rest)
+{
+    struct cap *source, *slot;
+    enum cleave_status status = find_untyped(ctx, root, handle, "source", &source);
+
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    uint64_t all = (uint64_t)source->range.end.v - source->range.start.v;
+    uint64_t least = (uint64_t)unused_from(source) - source->range.start.v;
+    least = least == 0 ? 1 : least;
+    if (frames < least || frames >= all) {
+        return mm_fail(ctx, CLEAVE_COUNT, "frames", frames, least, all - 1);
+    }
+    status = cap_reserve_for(ctx, root, source, to, 1, &slot);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    struct pfn_range range = {pfn_add(source->range.start, frames), source->range.end};
+    unsigned level = slot->node->level > source->level ? slot->node->level : source->level;
+    source->mark = unused_from(source);
+    source->range.end = range.start;
+    fill_untyped(slot, range, level, source, true);
+    *rest = cap_name(slot);
+    return CLEAVE_OK;
+}
+
+enum cleave_status untyped_cut(struct mm_ctx *ctx, struct cnode *root, cap_t source,
+                               uint64_t frames, cap_t to, cap_t *rest)
+{
+    cap_lock(ctx);
+    enum cleave_status status = cut(ctx, root, source, frames, to, rest);
+    cap_unlock(ctx);
+    return status;
+}
+
+/* untyped_join() under the lock. Siblings lie in the list by falling address: `source` right behind
+ * `rest`, of which nothing was made. */
+static enum cleave_status join(struct mm_ctx *ctx, struct cnode *root, cap_t handle, cap_t other)
+{
+    struct cap *source, *rest;
+    enum cleave_status status = find_untyped(ctx, root, handle, "source", &source);
+
+    if (status == CLEAVE_OK) {
+        status = find_untyped(ctx, root, other, "rest", &rest);
+    }
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    if (rest->depth != source->depth || rest->range.start.v != source->range.end.v) {
+        return mm_fail(ctx, CLEAVE_INVALID, "rest", other.v, 1, 0);
+    }
+    if (cap_has_children(rest)) {
+        return mm_fail(ctx, CLEAVE_BUSY, "rest", other.v, 1, 0);
+    }
+    if (cap_after(&rest->link) != source) {
+        return mm_fail(ctx, CLEAVE_INVALID, "rest", other.v, 1, 0);
+    }
+    source->range.end = rest->range.end;
+    cap_remove(rest);
+    return CLEAVE_OK;
+}
+
+enum cleave_status untyped_join(struct mm_ctx *ctx, struct cnode *root, cap_t source, cap_t rest)
+{
+    cap_lock(ctx);
+    enum cleave_status status = join(ctx, root, source, rest);
+    cap_unlock(ctx);
+    return status;
+}
+
+/* --- Pools that grow and shrink --------------------------------------------------------------- */
+
+/* A resize that is under way: checked, both capabilities in use. */
+struct resize {
+    struct cap *source;
+    struct cap *slot; /* the pool's */
+    uint64_t frames;
+    uint32_t mark; /* watermark before */
+};
+
+/* The pool's capability is the first, and the newest below `source`. */
+static bool is_last_child(const struct cap *source, const struct cap *slot)
+{
+    return (slot->flags & CAP_FIRST) && slot->depth == source->depth + 1 &&
+           cap_after(&source->link) == slot;
+}
+
+/* All checks but those of pool_resize(), under the lock; on success both capabilities count a user,
+ * and what the pool is to gain is handed out. */
+static enum cleave_status begin_resize(struct mm_ctx *ctx, struct cnode *root, cap_t source,
+                                       cap_t named, struct resize *resize)
+{
+    enum cleave_status status = find_untyped(ctx, root, source, "source", &resize->source);
+
+    if (status == CLEAVE_OK) {
+        status =
+            cap_find(ctx, root, named, CAP_BIT(CAP_POOL), CAP_MAY_WRITE, "pool", &resize->slot);
+    }
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    struct cap *from = resize->source, *slot = resize->slot;
+    if (!is_last_child(from, slot)) {
+        return mm_fail(ctx, CLEAVE_INVALID, "pool", named.v, 1, 0);
+    }
+    if ((slot->flags & CAP_ROOT) || slot->users == UINT16_MAX) {
+        return mm_fail(ctx, CLEAVE_BUSY, "pool", named.v, 1, 0);
+    }
+    const struct pool *pool = slot->object;
+    uint64_t most = ((uint64_t)from->range.end.v - pool->start.v) & ~(level_pages(1) - 1);
+    bool grows = resize->frames > pool->frames;
+    if (grows && (resize->frames > most || port_refuse_allocation())) {
+        return mm_fail(ctx, CLEAVE_NO_MEMORY, "frames", resize->frames, level_pages(1), most);
+    }
+    resize->mark = from->mark;
+    from->mark = grows ? (uint32_t)(pool->start.v + resize->frames) : from->mark;
+    from->users++;
+    slot->users++;
+    return CLEAVE_OK;
+}
+
+enum cleave_status untyped_resize_pool(struct mm_ctx *ctx, struct cnode *root, cap_t source,
+                                       cap_t pool, uint64_t frames)
+{
+    struct resize resize = {.frames = frames};
+
+    cap_lock(ctx);
+    enum cleave_status status = begin_resize(ctx, root, source, pool, &resize);
+    cap_unlock(ctx);
+    if (status != CLEAVE_OK) {
+        return status;
+    }
+    struct pool *object = resize.slot->object;
+    status = pool_resize(ctx, object, frames);
+    cap_lock(ctx);
+    resize.source->mark = status == CLEAVE_OK ? object->end.v : resize.mark;
+    resize.source->users--;
+    resize.slot->users--;
     cap_unlock(ctx);
     return status;
 }

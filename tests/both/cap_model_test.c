@@ -35,6 +35,8 @@ static struct item items[ITEMS];
 static int count;
 static bool doomed[ITEMS]; /* scratch: what a revoke takes */
 
+static unsigned joined, resized;
+
 static unsigned pick(unsigned limit) { return (unsigned)(test_random(&seed) % limit); }
 
 static struct cnode *node_of(int place) { return place == NOBODY ? rig.root : items[place].object; }
@@ -321,6 +323,144 @@ static void try_retype(void)
     }
 }
 
+/* --- Pieces of memory ------------------------------------------------------------------------- */
+
+static uint64_t size_of(int i) { return items[i].range.end.v - items[i].range.start.v; }
+
+static void try_cut(void)
+{
+    int from = pick_live();
+    int through;
+    int place = pick_target(from, &through);
+    struct cnode *root = node_of(items[from].place);
+    uint64_t frames = 1 + pick(12 * (unsigned)level_pages(1));
+    struct cap_info info;
+    cap_t rest;
+
+    if (items[from].type == CAP_UNTYPED && items[from].parent == NOBODY) {
+        return; /* it could be lost with a node that it is moved to */
+    }
+    REQUIRE_OK(cap_look(rig.ctx, root, items[from].handle, &info));
+    enum cleave_status expected = target_status(from, place, through, 1);
+    if (items[from].type != CAP_UNTYPED) {
+        expected = CLEAVE_TYPE;
+    } else if (frames >= size_of(from) || frames < size_of(from) - info.unused) {
+        expected = CLEAVE_COUNT;
+    }
+    CHECK_STATUS(
+        untyped_cut(rig.ctx, root, items[from].handle, frames, target_handle(through), &rest),
+        expected);
+    if (expected == CLEAVE_OK) {
+        items[from].range.end = pfn_add(items[from].range.start, frames);
+        (void)add(items[from].parent, place, rest, CAP_UNTYPED, CAP_MAY_ALL, true);
+        CHECK(!any_loop());
+    }
+}
+
+/* The item that begins where this one ends, if it lies in the same node; else any in that node. */
+static int pick_beside(int i)
+{
+    int other = i;
+    for (int j = 0; j < count; j++) {
+        if (items[j].live && items[j].place == items[i].place &&
+            (other == i || items[j].range.start.v == items[i].range.end.v)) {
+            other = j;
+        }
+    }
+    return other;
+}
+
+static void try_join(void)
+{
+    int a = pick_live();
+    int b = pick_beside(a);
+    enum cleave_status expected = CLEAVE_OK;
+
+    for (unsigned tries = pick(400); tries > 0; tries--) { /* few lie side by side */
+        if (items[a].type == CAP_UNTYPED && items[b].type == CAP_UNTYPED &&
+            items[b].range.start.v == items[a].range.end.v) {
+            break;
+        }
+        a = pick_live();
+        b = pick_beside(a);
+    }
+
+    bool beside = depth_of(a) == depth_of(b) && items[b].range.start.v == items[a].range.end.v;
+    if (items[a].type != CAP_UNTYPED || items[b].type != CAP_UNTYPED) {
+        expected = CLEAVE_TYPE;
+    } else if (beside && has_children(b)) {
+        expected = CLEAVE_BUSY;
+    } else if (!beside || items[a].parent != items[b].parent) {
+        expected = CLEAVE_INVALID;
+    }
+    CHECK_STATUS(untyped_join(rig.ctx, node_of(items[a].place), items[a].handle, items[b].handle),
+                 expected);
+    if (expected == CLEAVE_OK) {
+        items[a].range.end = items[b].range.end;
+        items[b].live = false;
+        joined++;
+    }
+}
+
+/* Whether nothing that was made of the same memory lies behind it. */
+static bool is_last(int i)
+{
+    for (int j = 0; j < count; j++) {
+        if (items[j].live && items[j].first && items[j].parent == items[i].parent &&
+            items[j].range.start.v > items[i].range.start.v) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void try_resize(void)
+{
+    int p = pick_live();
+    for (unsigned tries = pick(400); tries > 0; tries--) { /* few can be resized */
+        if (items[p].type == CAP_POOL && items[p].first && is_last(p) &&
+            items[items[p].parent].place == items[p].place) {
+            break;
+        }
+        p = pick_live();
+    }
+    int from = pick(8) == 0 || items[p].parent == NOBODY ? pick_live() : items[p].parent;
+    struct cnode *root = node_of(items[p].place);
+    uint64_t frames = (1 + pick(16)) * level_pages(1);
+    enum cleave_status expected = CLEAVE_OK;
+
+    if (items[from].place != items[p].place) {
+        return;
+    }
+    if (items[from].type != CAP_UNTYPED || items[p].type != CAP_POOL) {
+        expected = CLEAVE_TYPE;
+    } else if (!(items[p].rights & CAP_MAY_WRITE)) {
+        expected = CLEAVE_DENIED;
+    } else if (!items[p].first || items[p].parent != from || !is_last(p)) {
+        expected = CLEAVE_INVALID;
+    } else if (frames > size_of(p) && frames > items[from].range.end.v - items[p].range.start.v) {
+        expected = CLEAVE_NO_MEMORY;
+    }
+    enum cleave_status status =
+        untyped_resize_pool(rig.ctx, root, items[from].handle, items[p].handle, frames);
+    if (status == CLEAVE_BUSY && expected == CLEAVE_OK) {
+        CHECK(frames < size_of(p)); /* what is in it is not the model's matter */
+        frames = rig.ctx->error.low;
+        CHECK(frames <= size_of(p));
+        status = untyped_resize_pool(rig.ctx, root, items[from].handle, items[p].handle, frames);
+    }
+    CHECK_STATUS(status, expected);
+    if (status == CLEAVE_OK) {
+        resized += frames != size_of(p);
+        items[p].range.end = pfn_add(items[p].range.start, frames);
+        for (int j = 0; j < count; j++) {
+            if (items[j].live && items[j].type == CAP_POOL && items[j].object == items[p].object) {
+                items[j].range.end = items[p].range.end;
+            }
+        }
+    }
+}
+
 static bool is_space(int i) { return items[i].type == CAP_SPACE || items[i].type == CAP_SNAPSHOT; }
 
 static void try_object(void)
@@ -455,7 +595,7 @@ TEST(random_beside_a_naive_tree)
         for (int i = 0; i < count; i++) {
             live += items[i].live;
         }
-        switch (live > ITEMS / 2 ? 9 : pick(10)) {
+        switch (live > ITEMS / 2 ? 99 : pick(13)) {
         case 0:
         case 1:
         case 2:
@@ -473,6 +613,15 @@ TEST(random_beside_a_naive_tree)
         case 8:
             try_object();
             break;
+        case 9:
+            try_cut();
+            break;
+        case 10:
+            try_join();
+            break;
+        case 11:
+            try_resize();
+            break;
         default:
             if (live > 20 || pick(4) == 0) {
                 try_take();
@@ -485,6 +634,8 @@ TEST(random_beside_a_naive_tree)
         }
     }
     CHECK(taken > 200);
+    CHECK(joined > 5);
+    CHECK(resized > 20);
     rig.untyped = items[0].handle;
     CHECK_OK(cap_revoke(rig.ctx, rig.root, rig.untyped));
     CHECK_EQ(rig_audit(&rig), 1);

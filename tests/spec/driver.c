@@ -444,12 +444,51 @@ void spec_begin(struct world *w, const struct spec_shard *shard, uint64_t seed)
     w->ref = ref_new(PAGE_SIZE, KEPT_BYTES, GUEST_PAGES, WINDOW_PAGES, LEVEL_BITS);
 }
 
+static void note_size(struct world *w, uint64_t before)
+{
+    w->pool_free += w->pool->frames - before;
+    w->resized += w->pool->frames != before;
+    spec_say(w, "pool of %" PRIu64 " blocks", w->pool->frames / level_pages(1));
+}
+
+/* The pool gets another size, or is refused it and told which it can have: that one, and none below
+ * it. With numbers of its own, so that the other steps stay as they are. */
+static void resize_pool(struct world *w)
+{
+    uint64_t random = ~w->random, block = level_pages(1), before = w->pool->frames;
+    uint64_t frames = (1 + test_random(&random) % w->shard->most_blocks) * block;
+    bool shrinks = frames < before;
+
+    w->lines++;
+    enum cleave_status status = pool_resize(w->ctx, w->pool, frames);
+    if (status == CLEAVE_BUSY && shrinks) {
+        uint64_t least = w->ctx->error.low;
+        if (least <= frames || least > before ||
+            pool_resize(w->ctx, w->pool, least - block) != CLEAVE_BUSY ||
+            w->ctx->error.low != least) {
+            spec_fail(w, "of %" PRIu64 " frames, %" PRIu64 " are refused, and %" PRIu64 " told",
+                      before, frames, least);
+        }
+        frames = least;
+        status = pool_resize(w->ctx, w->pool, frames);
+    }
+    if (status != CLEAVE_OK || w->pool->frames != frames) {
+        spec_fail(w, "status %u, %" PRIu64 " frames, not %" PRIu64, status, w->pool->frames,
+                  frames);
+    }
+    note_size(w, before);
+    audit(w);
+}
+
 void spec_step(struct world *w, unsigned whole)
 {
     w->random = w->seed ^ w->step * UINT64_C(0xd1342543de82ef95);
     w->random = test_random(&w->random);
     w->touched_start = w->touched_end = 0;
     w->ctx->budget = UINT64_MAX;
+    if (w->shard->resize != 0 && w->step % w->shard->resize == 0) {
+        resize_pool(w);
+    }
     run_op(w);
     spec_compare(w, w->step % whole == 0);
 }

@@ -29,6 +29,8 @@ struct spec_shard {
     unsigned spaces;       /* alive at a time */
     bool ragged;           /* ranges are single pages or long, so that regions have many words */
     unsigned memory;       /* 2 MiB blocks of private memory that a new space begins with, at 0 */
+    unsigned resize; /* before one step in so many the pool gets another size, up to most_blocks; 0:
+                        never */
 };
 
 #define SPEC_LOG 40
@@ -66,6 +68,7 @@ struct world {
     struct mm_ctx *ctx;
     struct pool *pool;
     uint64_t pool_free; /* of the empty pool */
+    uint64_t resized;   /* times that it got another size */
     struct ref *ref;
     struct space *space[REF_SPACES];
     bool changing[REF_SPACES]; /* a preempted call has to be finished: the content is between two */

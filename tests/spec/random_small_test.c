@@ -8,12 +8,14 @@
 #include "test.h"
 
 static const struct spec_shard shards[] = {
-    {"ept roomy", 250, 2000, false, true, 96, 160, 6, false, 0},
-    {"npt roomy", 250, 2000, true, false, 96, 160, 6, false, 0},
-    {"ept tight", 250, 1000, false, false, 24, 64, 5, false, 0},
-    {"npt tight", 250, 1000, true, true, 24, 64, 5, false, 0},
-    {"ept ragged", 150, 2000, false, true, 96, 200, 4, true, 0},
-    {"npt ragged", 100, 1000, true, false, 32, 96, 3, true, 0},
+    {"ept roomy", 250, 2000, false, true, 96, 160, 6, false, 0, 0},
+    {"npt roomy", 250, 2000, true, false, 96, 160, 6, false, 0, 0},
+    {"ept tight", 250, 1000, false, false, 24, 64, 5, false, 0, 0},
+    {"npt tight", 250, 1000, true, true, 24, 64, 5, false, 0, 0},
+    {"ept ragged", 150, 2000, false, true, 96, 200, 4, true, 0, 0},
+    {"npt ragged", 100, 1000, true, false, 32, 96, 3, true, 0, 0},
+    {"ept resized", 100, 1000, false, true, 24, 128, 5, false, 0, 3},
+    {"npt resized", 100, 1000, true, false, 8, 64, 4, true, 0, 5},
 };
 
 TEST_TABLE(shard, shards) { spec_run(row, 1); }

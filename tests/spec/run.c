@@ -21,7 +21,7 @@ static unsigned char *left_out; /* by step: not to be run */
 
 /* Counts of all episodes. */
 struct spec_sum {
-    uint64_t applied, refused, exhausted;
+    uint64_t applied, refused, exhausted, resized;
 };
 
 /* --- The machine ------------------------------------------------------------------------------ */
@@ -31,8 +31,9 @@ static void on_wake(struct vcpu_wait *wait, void *arg) { spec_woken(arg, wait); 
 void spec_start_machine(struct world *w, uint64_t blocks)
 {
     const struct spec_shard *shard = w->shard;
+    uint64_t most = shard->resize != 0 ? shard->most_blocks : blocks;
 
-    host_start(&(struct host_options){.frames = (blocks + 3 * TABLE_ENTRIES) * level_pages(1),
+    host_start(&(struct host_options){.frames = (most + 3 * TABLE_ENTRIES) * level_pages(1),
                                       .cpus = SPEC_VCPUS,
                                       .format = shard->npt ? &npt_format : &ept_format,
                                       .huge_exec = shard->huge_exec});
@@ -101,6 +102,7 @@ static void run_episode(const struct spec_shard *shard, uint64_t seed, unsigned 
     sum->applied += w->applied;
     sum->refused += w->refused;
     sum->exhausted += w->exhausted;
+    sum->resized += w->resized;
     current = NULL;
 }
 
@@ -255,6 +257,7 @@ void spec_run(const struct spec_shard *shard, unsigned whole)
            " ran out of memory\n",
            steps, sum->applied, sum->refused, sum->exhausted);
     CHECK(sum->applied > 0);
+    CHECK(shard->resize == 0 || alloc_running() || sum->resized > steps / shard->resize / 8);
 }
 
 void spec_run_episode(const struct spec_shard *shard, uint64_t seed, const char *only)

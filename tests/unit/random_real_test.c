@@ -8,8 +8,8 @@
 #include "test.h"
 
 static const struct spec_shard shards[] = {
-    {"ept", 50, 2500, false, true, 1536, 1700, 6, false, 4},
-    {"npt", 50, 2500, true, false, 96, 200, 6, false, 4},
+    {"ept", 50, 2500, false, true, 1536, 1700, 6, false, 4, 0},
+    {"npt", 50, 2500, true, false, 96, 200, 6, false, 4, 0},
 };
 
 TEST_TABLE(shard, shards) { spec_run(row, 1000); }

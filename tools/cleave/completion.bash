@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=bash
-# Completion of cleave(1) for bash: commands, their options, and the names of the domains there are.
+# Completion of cleave(1) for bash: commands, their options, and the names of the domains there are; of pool what it
+# does, and the names of pools.
 _cleave() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words
     case $before in
@@ -15,6 +16,13 @@ _cleave() {
     elif [ "${word#-}" != "$word" ]; then
         words="$(cleave help "$command" 2>/dev/null |
             sed -n 's/^ *\(-[a-z], \)\{0,1\}\(--[a-z-]*\).*/\2/p') --json --help"
+    elif [ "$command" = pool ] && [ "$COMP_CWORD" = 2 ]; then
+        words=$(cleave help pool 2>/dev/null | sed -n '1s/.*] \(.*\):.*/\1/p' | tr '|' '\n' | awk '{ print $1 }')
+    elif [ "$command" = pool ]; then
+        case $before in
+        resize | delete) words=$(cleave pool list 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $2 }') ;;
+        *) return ;;
+        esac
     else
         words=$(cleave list 2>/dev/null | awk 'NR > 1 { print $2 }')
     fi

@@ -118,13 +118,16 @@ const struct command commands[] = {
     {"log", run_log, OPT_LOG, 0, 0, "", "shows what the hypervisor printed",
      "  -f, --follow      goes on with what it prints, until it is stopped\n"
      "\nThe newest 16 KiB; without what domains print.\n"},
-    {"pool", run_pool, 0, 1, 3, "list | create NAME SIZE | delete NAME",
-     "shows, makes and deletes pools: memory of tenants",
+    {"pool", run_pool, 0, 1, 3, "list | create NAME SIZE | resize NAME SIZE | delete NAME",
+     "shows, makes, resizes and deletes pools: memory of tenants",
      "A pool is made of memory that no pool has: SIZE in bytes, or with K, M, G or T, rounded down "
      "to\n"
      "2 MiB. It is deleted when no domain and no snapshot is in it, and its memory can be "
      "another's.\n"
-     "SPACES are domains, snapshots, and what forks go back to. A pool cannot be resized.\n"},
+     "SPACES are domains, snapshots, and what forks go back to. It grows by memory right behind it "
+     "that\n"
+     "no pool has, and shrinks down to the last of it that is in use; refused, it says how far it "
+     "can.\n"},
     {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
      "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
     {.name = NULL}};

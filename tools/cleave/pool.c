@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The command pool: memory of tenants, made of what no pool has, listed, given back. */
+/* The command pool: memory of tenants, made of what no pool has, listed, resized, given back. */
 #include "command.h"
 
 #include <stdio.h>
@@ -37,14 +37,17 @@ static void list_pools(struct run *run)
     free(all);
 }
 
-static void create_pool(struct run *run, const char *name, const char *text)
+typedef int change_t(struct cleave_handle *cleave, const char *name, uint64_t *size);
+
+/* create and resize: a name, and a size that it then has. */
+static void size_pool(struct run *run, change_t *change, const char *name, const char *text)
 {
     uint64_t size;
     if (!parse_size(text, &size)) {
         failed_here(run, USAGE, text, "no size: a number of bytes, or with K, M, G or T");
         return;
     }
-    int status = cleave_pool_create(run->cleave, name, &size);
+    int status = change(run->cleave, name, &size);
     if (status != 0) {
         failed(run, status, name);
         return;
@@ -72,7 +75,9 @@ void run_pool(struct run *run)
     if (strcmp(what, "list") == 0 && arguments == 0) {
         list_pools(run);
     } else if (strcmp(what, "create") == 0 && arguments == 2) {
-        create_pool(run, run->targets[1], run->targets[2]);
+        size_pool(run, cleave_pool_create, run->targets[1], run->targets[2]);
+    } else if (strcmp(what, "resize") == 0 && arguments == 2) {
+        size_pool(run, cleave_pool_resize, run->targets[1], run->targets[2]);
     } else if (strcmp(what, "delete") == 0 && arguments == 1) {
         delete_pool(run, run->targets[1]);
     } else {

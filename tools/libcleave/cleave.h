@@ -114,6 +114,13 @@ int cleave_pool_create(struct cleave_handle *cleave, const char *name, uint64_t 
 int cleave_pool_list(struct cleave_handle *cleave, struct cleave_pool_list **out, size_t *count,
                      uint64_t *left);
 
+/* Moves the end of a pool, so that it has `*size` bytes, rounded down to 2 MiB, which is then what
+ * it has. CLEAVE_NOT_MAPPED: there is none of that name. CLEAVE_NO_MEMORY: less lies behind it that
+ * no pool has; `high` of cleave_last_error() is the most that it can have now. CLEAVE_BUSY: memory
+ * behind that is in use or reserved; `low` is the least. CLEAVE_COUNT: less than 2 MiB.
+ * CLEAVE_DYING: it is being deleted. -EINVAL as above. */
+int cleave_pool_resize(struct cleave_handle *cleave, const char *name, uint64_t *size);
+
 /* Its memory is no pool's again. CLEAVE_NOT_MAPPED: there is none of that name. CLEAVE_BUSY:
  * domains, snapshots or bases are in it. -EINVAL as above. */
 int cleave_pool_delete(struct cleave_handle *cleave, const char *name);

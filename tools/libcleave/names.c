@@ -120,6 +120,7 @@ const char *op_name(unsigned op)
         [CLEAVE_OP_POOL_LIST] = "pool list",
         [CLEAVE_OP_POOL_DELETE] = "pool delete",
         [CLEAVE_OP_CREATE_IN] = "create",
+        [CLEAVE_OP_POOL_RESIZE] = "pool resize",
     };
     return op < CLEAVE_OPS && names[op] != NULL ? names[op] : "operation";
 }

@@ -3,8 +3,11 @@
 #include "handle.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MIB (UINT64_C(1) << 20)
 
 static int put_name(struct cleave_handle *cleave, char to[CLEAVE_POOL_NAME_SIZE], const char *name)
 {
@@ -15,6 +18,24 @@ static int put_name(struct cleave_handle *cleave, char to[CLEAVE_POOL_NAME_SIZE]
     }
     memcpy(to, name, length + 1);
     return 0;
+}
+
+/* How far a pool can be resized now: sizes of pools are multiples of 2 MiB. */
+static void explain_size(struct cleave_handle *cleave, int status, const char *name)
+{
+    uint64_t low = cleave->error.low / MIB, high = cleave->error.high / MIB;
+    if (status == CLEAVE_NO_MEMORY) {
+        fail_here(cleave, 0,
+                  "the pool \"%s\" can have %" PRIu64
+                  "M at most (NO_MEMORY): what lies behind that "
+                  "is no memory, or another pool's, which would have to be deleted first",
+                  name, high);
+    } else if (status == CLEAVE_BUSY) {
+        fail_here(cleave, 0,
+                  "the pool \"%s\" must have %" PRIu64 "M at least (BUSY): up to there its memory "
+                  "is in use or reserved, until domains in it are destroyed",
+                  name, low);
+    }
 }
 
 /* What a user can do about it is more of a help than the argument's value. */
@@ -34,6 +55,10 @@ static int explain(struct cleave_handle *cleave, int status, const char *name)
                   "\"%s\" is no name (INVALID): 1 to %u of letters, digits, '-', '_' and '.', not "
                   "beginning with \"fork-\"",
                   name, CLEAVE_POOL_NAME_SIZE - 1);
+    } else if (status == CLEAVE_DYING && named) {
+        fail_here(cleave, 0, "the pool \"%s\" is being deleted (DYING)", name);
+    } else if (error.operation == CLEAVE_OP_POOL_RESIZE && strcmp(error.argument, "size") == 0) {
+        explain_size(cleave, status, name);
     } else if (status == CLEAVE_BUSY) {
         fail_here(cleave, 0,
                   "domains, snapshots or what forks go back to are in the pool \"%s\" (BUSY): "
@@ -53,6 +78,19 @@ int cleave_pool_create(struct cleave_handle *cleave, const char *name, uint64_t 
     }
     if (status == 0) {
         *size = create.size;
+    }
+    return status > 0 ? explain(cleave, status, name) : status;
+}
+
+int cleave_pool_resize(struct cleave_handle *cleave, const char *name, uint64_t *size)
+{
+    struct cleave_pool_resize resize = {.size = *size};
+    int status = put_name(cleave, resize.name, name);
+    if (status == 0) {
+        status = cleave_call(cleave, CLEAVE_OP_POOL_RESIZE, &resize, sizeof(resize));
+    }
+    if (status == 0) {
+        *size = resize.size;
     }
     return status > 0 ? explain(cleave, status, name) : status;
 }

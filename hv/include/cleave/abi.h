@@ -72,6 +72,7 @@ enum cleave_op {
     CLEAVE_OP_POOL_LIST = 31,
     CLEAVE_OP_POOL_DELETE = 32,
     CLEAVE_OP_CREATE_IN = 33,
+    CLEAVE_OP_POOL_RESIZE = 34,
     CLEAVE_OPS
 };
 
@@ -345,7 +346,7 @@ struct cleave_window {
     uint32_t reserved;
     uint64_t memory; /* bytes that Xen's calls are to tell as its memory */
 };
-/* POOL_CREATE: memory of a tenant, out of what no pool has. This and the next three are the control
+/* POOL_CREATE: memory of a tenant, out of what no pool has. This and the next four are the control
  * domain's. */
 struct cleave_pool_create {
     char name[CLEAVE_POOL_NAME_SIZE]; /* unique among pools, 1 to 31 characters */
@@ -375,6 +376,11 @@ struct cleave_create_in {
     uint32_t domain; /* out */
     uint32_t pool;   /* its number, by POOL_LIST */
     uint32_t reserved;
+};
+/* POOL_RESIZE: moves the end of a pool. */
+struct cleave_pool_resize {
+    char name[CLEAVE_POOL_NAME_SIZE];
+    uint64_t size; /* bytes; out: what it has, whole 2 MiB */
 };
 
 #define CLEAVE_ABI_SIZE(type, size)                                                                \
@@ -443,5 +449,7 @@ CLEAVE_ABI_AT(cleave_pool_list, flags, 72);
 CLEAVE_ABI_SIZE(cleave_pool_delete, 32);
 CLEAVE_ABI_SIZE(cleave_create_in, 88);
 CLEAVE_ABI_AT(cleave_create_in, pool, 80);
+CLEAVE_ABI_SIZE(cleave_pool_resize, 40);
+CLEAVE_ABI_AT(cleave_pool_resize, size, 32);
 
 #endif

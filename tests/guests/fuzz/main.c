@@ -68,7 +68,8 @@ static _Noreturn void child(void)
         [CLEAVE_OP_POOL_CREATE] = sizeof(struct cleave_pool_create),
         [CLEAVE_OP_POOL_LIST] = sizeof(struct cleave_pool_list),
         [CLEAVE_OP_POOL_DELETE] = sizeof(struct cleave_pool_delete),
-        [CLEAVE_OP_CREATE_IN] = sizeof(struct cleave_create_in)};
+        [CLEAVE_OP_CREATE_IN] = sizeof(struct cleave_create_in),
+        [CLEAVE_OP_POOL_RESIZE] = sizeof(struct cleave_pool_resize)};
     static uint64_t arguments[256];
     volatile uint64_t *count = word(64 * MIB);
 

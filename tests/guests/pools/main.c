@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The control domain makes pools of untyped memory, domains in them, and gives all of it back. */
+/* The control domain makes pools of untyped memory, resizes them, has domains in them, and gives
+ * all of it back. */
 #include "guest.h"
 
 const char guest_name[] = "pools";
@@ -45,6 +46,15 @@ static uint64_t remove_pool(const char *name)
     struct cleave_pool_delete remove;
     put_name(remove.name, name, sizeof(remove.name));
     return CLEAVE(CLEAVE_OP_POOL_DELETE, &remove);
+}
+
+static uint64_t resize(const char *name, uint64_t size)
+{
+    struct cleave_pool_resize change = {.size = size};
+    put_name(change.name, name, sizeof(change.name));
+    uint64_t status = CLEAVE(CLEAVE_OP_POOL_RESIZE, &change);
+    CHECK(change.size == (status == CLEAVE_OK ? size / BLOCK * BLOCK : size));
+    return status;
 }
 
 /* What LIST says of it; number 0: there is none. */
@@ -93,6 +103,15 @@ static void arguments(uint64_t left)
     named(remove_pool("nobody"), CLEAVE_NOT_MAPPED, "name");
     named(remove_pool(""), CLEAVE_INVALID, "name");
     named(remove_pool("main"), CLEAVE_BUSY, "spaces");
+    named(resize("nobody", BLOCK), CLEAVE_NOT_MAPPED, "name");
+    named(resize("", BLOCK), CLEAVE_INVALID, "name");
+    named(resize("main", 0), CLEAVE_COUNT, "size");
+    named(resize("main", BLOCK - 1), CLEAVE_COUNT, "size");
+    named(resize("main", UINT64_MAX), CLEAVE_NO_MEMORY, "size");
+    named(resize("main", BLOCK), CLEAVE_BUSY, "size");
+    CHECK(last_error().low > BLOCK && last_error().low <= 96 * MIB);
+    CHECK_EQ(last_error().high, 96 * MIB);
+    CHECK_EQ(resize("main", 96 * MIB + 1), CLEAVE_OK); /* as it is */
     named(CLEAVE(CLEAVE_OP_POOL_LIST, &list), CLEAVE_RANGE, "number");
     list = (struct cleave_pool_list){.reserved = 1};
     named(CLEAVE(CLEAVE_OP_POOL_LIST, &list), CLEAVE_INVALID, "reserved");
@@ -113,6 +132,13 @@ static void arguments(uint64_t left)
     named(cleave(CLEAVE_OP_POOL_CREATE, page, sizeof(struct cleave_pool_create)), CLEAVE_FAULT,
           "at");
     CHECK_EQ(map(CLEAVE_DOMAIN_SELF, (uint64_t)page, PAGE, PRIVATE, RW, 0), CLEAVE_OK);
+    put_name(page, "main", CLEAVE_POOL_NAME_SIZE);
+    *(uint64_t *)(void *)(page + CLEAVE_POOL_NAME_SIZE) = 98 * MIB;
+    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, (uint64_t)page, PAGE, READ_ONLY, R, 0), CLEAVE_OK);
+    named(cleave(CLEAVE_OP_POOL_RESIZE, page, sizeof(struct cleave_pool_resize)), CLEAVE_FAULT,
+          "at");
+    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, (uint64_t)page, PAGE, PRIVATE, RW, 0), CLEAVE_OK);
+    CHECK_EQ(look("main").size, 96 * MIB);
     CHECK_EQ(look("p").left, left);
 }
 
@@ -123,6 +149,7 @@ static void stranger(void)
     uint32_t id;
     named(make("mine", BLOCK), CLEAVE_DENIED, "caller");
     named(remove_pool("main"), CLEAVE_DENIED, "caller");
+    named(resize("main", 96 * MIB), CLEAVE_DENIED, "caller");
     named(CLEAVE(CLEAVE_OP_POOL_LIST, &list), CLEAVE_DENIED, "caller");
     named(create_in(1, "x", UINT64_MAX, &id), CLEAVE_DENIED, "caller");
 }
@@ -164,6 +191,86 @@ static void domain_in(const char *pool)
     CHECK_EQ(status, CLEAVE_NO_MEMORY);
     destroy(id);
     CHECK_EQ(look(pool).spaces, 0);
+}
+
+/* A pool alone, to all the sizes that it can have, and one with another right behind it. */
+static void sizes(uint64_t left)
+{
+    CHECK_EQ(make("a", 32 * MIB), CLEAVE_OK);
+    uint64_t empty = 32 * MIB - look("a").free;
+    for (uint64_t size = BLOCK; size <= 64 * MIB; size += 2 * BLOCK) {
+        CHECK_EQ(resize("a", size), CLEAVE_OK);
+        CHECK_EQ(look("a").size, size);
+        CHECK_EQ(look("a").free, size - empty);
+        CHECK_EQ(look("").left, left - size);
+        CHECK_EQ(resize("a", 32 * MIB), CLEAVE_OK);
+    }
+    CHECK_EQ(resize("a", BLOCK), CLEAVE_OK);
+    named(resize("a", GIB), CLEAVE_NO_MEMORY, "size");
+    uint64_t most = last_error().high;
+    CHECK_EQ(most, left);
+    CHECK_EQ(resize("a", most), CLEAVE_OK);
+    CHECK(look("").left < left);
+    named(resize("a", most + BLOCK), CLEAVE_NO_MEMORY, "size");
+    CHECK_EQ(last_error().high, most);
+    audit_clean();
+    CHECK_EQ(resize("a", 32 * MIB), CLEAVE_OK);
+    CHECK_EQ(make("b", 16 * MIB), CLEAVE_OK);
+    named(resize("a", 34 * MIB), CLEAVE_NO_MEMORY, "size");
+    CHECK_EQ(last_error().high, 32 * MIB);
+    CHECK_EQ(resize("b", 32 * MIB), CLEAVE_OK);
+    CHECK_EQ(resize("a", 16 * MIB), CLEAVE_OK); /* what lies between is had by either side */
+    CHECK_EQ(make("c", 16 * MIB), CLEAVE_OK);
+    named(resize("a", 18 * MIB), CLEAVE_NO_MEMORY, "size");
+    CHECK_EQ(remove_pool("c"), CLEAVE_OK);
+    CHECK_EQ(resize("a", 32 * MIB), CLEAVE_OK);
+    CHECK_EQ(remove_pool("b"), CLEAVE_OK);
+    CHECK_EQ(resize("a", 34 * MIB), CLEAVE_OK);
+    CHECK_EQ(remove_pool("a"), CLEAVE_OK);
+    CHECK_EQ(look("").left, left);
+}
+
+/* A number for each block of a domain's memory from GIB on, until there is not even a page. */
+static uint64_t fill(uint32_t id, uint64_t from)
+{
+    uint64_t status = CLEAVE_OK;
+    for (; status == CLEAVE_OK; from += status == CLEAVE_OK ? BLOCK : 0) {
+        status = copy(id, true, GIB + from, &from, sizeof(from));
+    }
+    CHECK_EQ(status, CLEAVE_NO_MEMORY);
+    return from;
+}
+
+/* A domain has what its pool gains, and keeps it from being given up. */
+static void domain_grows(uint64_t left)
+{
+    uint64_t found;
+    uint32_t id;
+    CHECK_EQ(make("a", 32 * MIB), CLEAVE_OK);
+    CHECK_EQ(create_in(look("a").number, "inside", UINT64_MAX, &id), CLEAVE_OK);
+    CHECK_EQ(map(id, GIB, 8 * GIB, PRIVATE, RW, 1), CLEAVE_OK);
+    uint64_t before = fill(id, 0);
+    CHECK(before >= 24 * MIB);
+    CHECK_EQ(resize("a", 64 * MIB), CLEAVE_OK);
+    uint64_t after = fill(id, before);
+    CHECK(after >= before + 32 * MIB);
+    named(resize("a", 32 * MIB), CLEAVE_BUSY, "size");
+    uint64_t least = last_error().low;
+    CHECK(least > 32 * MIB && least <= 64 * MIB);
+    CHECK_EQ(look("a").size, 64 * MIB);
+    CHECK_EQ(resize("a", least), CLEAVE_OK);
+    CHECK_EQ(resize("a", 96 * MIB), CLEAVE_OK);
+    for (uint64_t at = 0; at < after; at += BLOCK) {
+        CHECK_EQ(copy(id, false, GIB + at, &found, sizeof(found)), CLEAVE_OK);
+        CHECK_EQ(found, at);
+    }
+    CHECK_EQ(look("a").spaces, 1);
+    destroy(id);
+    CHECK_EQ(resize("a", BLOCK), CLEAVE_OK);
+    CHECK_EQ(resize("a", 48 * MIB), CLEAVE_OK);
+    domain_in("a");
+    CHECK_EQ(remove_pool("a"), CLEAVE_OK);
+    CHECK_EQ(look("").left, left);
 }
 
 void guest_story(void)
@@ -216,5 +323,12 @@ void guest_story(void)
         CHECK_EQ(remove_pool((char[]){'p', (char)('a' + i), '\0'}), CLEAVE_OK);
     }
     CHECK_EQ(look("").left, left);
-    CHECK_EQ(make("kept", left), CLEAVE_OK); /* it is audited at the end */
+    sizes(left);
+    domain_grows(left);
+    CHECK_EQ(make("kept", left), CLEAVE_OK); /* it is audited at the end, and so is this domain's */
+    CHECK_EQ(resize("kept", left - 10 * BLOCK), CLEAVE_OK);
+    if (resize("main", 98 * MIB) == CLEAVE_OK) {
+        uint64_t status = resize("main", 96 * MIB);
+        CHECK(status == CLEAVE_OK || status == CLEAVE_BUSY);
+    }
 }

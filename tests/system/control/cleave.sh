@@ -322,6 +322,24 @@ pools() {
     json 0 pools.1.bytes 67108864 pool list
     json 0 pools.1.spaces 0 pool list
     json 0 pools.1.closing false pool list
+    expect 0 '^tenant: 96.0 MiB' pool resize tenant 97M
+    expect 0 '^ *2 tenant *96.0 *9[56].[0-9] *0.0 *0$' pool list
+    json 0 bytes 2097152 pool resize tenant 2M
+    json 0 pools.1.bytes 2097152 pool list
+    json 0 name tenant pool resize tenant 64M
+    expect 0 '^tenant: 64.0 MiB' pool resize tenant 65M
+    expect 1 'the pool "tenant" can have [0-9]*M at most (NO_MEMORY)' pool resize tenant 100G
+    most=$(sed -n 's/.*can have \([0-9]*M\) at most.*/\1/p' $out)
+    json 1 errors.0.status NO_MEMORY pool resize tenant 16777215T
+    json 0 pools.1.bytes 67108864 pool list
+    expect 0 '^tenant: ' pool resize tenant "$most"
+    json 0 bytes 67108864 pool resize tenant 64M
+    expect 1 'the pool "main" must have [0-9]*M at least (BUSY)' pool resize main 2M
+    json 1 errors.0.status BUSY pool resize main 2M
+    json 1 errors.0.status COUNT pool resize tenant 4K
+    expect 1 'there is no pool "nobody"' pool resize nobody 4M
+    expect 1 'is no name (INVALID)' pool resize 'two words' 4M
+    expect 2 '1 to 31 characters' pool resize aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 4M
     json 0 bytes 2097152 pool create other 2M
     expect 1 'is there already (EXISTS)' pool create tenant 64M
     json 1 errors.0.status NO_MEMORY pool create huge 100G
@@ -330,13 +348,17 @@ pools() {
     expect 2 '1 to 31 characters' pool create aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 4M
     for size in 0 x 1x '' 99999999999G; do
         expect 2 'no size' pool create p "$size"
+        expect 2 'no size' pool resize tenant "$size"
     done
     expect 2 'it takes list | create' pool
     expect 2 'it takes list | create' pool frob
     expect 2 'it takes list | create' pool list tenant
     expect 2 'it takes list | create' pool create tenant
+    expect 2 'it takes list | create' pool resize
+    expect 2 'it takes list | create' pool resize tenant
     expect 2 'it takes list | create' pool delete
     expect 2 'one argument too many' pool create tenant 4M 4M
+    expect 2 'one argument too many' pool resize tenant 4M 4M
     expect 1 'there is no pool "nobody"' pool delete nobody
     expect 1 'are in the pool "main" (BUSY)' pool delete main
     json 1 errors.0.status BUSY pool delete main

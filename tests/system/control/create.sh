@@ -211,20 +211,27 @@ names() {
     expect 0 destroyed destroy maker
 }
 
-# In the memory of another pool, and no other.
+# In the memory of another pool, that grows for it, and no other.
 pooled() {
     left=$(value left_bytes pool list)
     refused 1 'pool: there is none named "tenant" (NOT_MAPPED)' --pool=tenant
-    expect 0 '^tenant: 128.0 MiB' pool create tenant 128M
+    expect 0 '^tenant: 64.0 MiB' pool create tenant 64M
+    refused 1 'memory: 98304 KiB, and what tables take, are more than' --pool=tenant --memory=96M
+    expect 0 '^tenant: 128.0 MiB' pool resize tenant 128M
     refused 1 'memory: 131072 KiB, and what tables take, are more than' --pool=tenant --memory=128M
     create guest workload= --pool=tenant
     json 0 pools.1.spaces 1 pool list
     [ "$(value pools.1.free_bytes pool list)" -lt 33554432 ] || fail "its memory is not the pool's"
     expect 0 'guest: exited, code 0: init: code 0' wait --timeout=120 guest
     json 1 errors.0.status BUSY pool delete tenant
+    json 1 errors.0.status BUSY pool resize tenant 64M
+    expect 1 'must have [0-9]*M at least (BUSY)' pool resize tenant 2M
+    json 0 pools.1.bytes 134217728 pool list
     expect 0 destroyed destroy guest
     names
     json 0 pools.1.spaces 0 pool list
+    json 0 bytes 67108864 pool resize tenant 64M
+    json 0 pools.1.bytes 67108864 pool list
     expect 0 '^tenant: deleted' pool delete tenant
     [ "$(value left_bytes pool list)" = "$left" ] || fail "what was a pool is not left again"
     nothing_left pooled
