@@ -49,8 +49,8 @@ static bool show(struct console *console, json_t *text)
     }
     console->lost += lost;
     if (lost != 0 && !console->run->options.json) {
-        fprintf(stderr, "cleave console: %s: %llu bytes are gone\n", console->domain.name,
-                (unsigned long long)lost);
+        fprintf(stderr, "cleave console: %s: %llu bytes are gone: the last 4032 are kept\n",
+                console->domain.name, (unsigned long long)lost);
     }
     if (text != NULL) {
         put_text(text, "text", buffer, size);

@@ -180,8 +180,14 @@ static void set_rights(struct run *run, uint32_t set)
     put(run->result, "id", json_integer(domain[0].domain));
     put(run->result, "over", json_integer(domain[1].domain));
     put(run->result, "rights", names);
-    tell(run, "%u %s: %s rights over %u %s\n", domain[0].domain, domain[0].name,
+    tell(run, "%u %s: %s rights over %u %s", domain[0].domain, domain[0].name,
          set != 0 ? "has" : "has no", domain[1].domain, domain[1].name);
+    for (unsigned i = 0, told = 0; i < RIGHTS; i++) {
+        if ((set & rights[i].right) != 0) {
+            tell(run, "%s%s", told++ == 0 ? ": " : ", ", rights[i].name);
+        }
+    }
+    tell(run, "\n");
 }
 
 void run_grant(struct run *run)
@@ -243,7 +249,7 @@ static void wait_for(struct run *run, struct cleave_list *domains, size_t count,
         }
         int status = cleave_wait(run->cleave, ids, left, timeout, &end);
         if (status != 0) {
-            failed(run, status, NULL);
+            failed(run, status, left == 1 ? domains[0].name : NULL);
             return;
         }
         size_t which = 0;

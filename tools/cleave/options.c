@@ -54,7 +54,7 @@ const struct command commands[] = {
      "\nIt ends with the domain, and on a terminal by Ctrl-]. The end of its input does not end "
      "it.\n"},
     {"fork", run_fork, OPT_COUNT | OPT_FORK, 1, 1, "TARGET",
-     "makes children of a running domain, which share its memory",
+     "makes children of a domain, which share its memory",
      FORK_HELP "\nExamples:\n"
                "  cleave fork template                    one child, named fork-<number>\n"
                "  cleave fork -n 8 --paused template      eight that wait for \"cleave unpause "
@@ -80,7 +80,7 @@ const struct command commands[] = {
      CHILDREN_HELP},
     {"rename", run_rename, 0, 2, 2, "TARGET NAME", "gives a domain another name",
      "A name has 1 to 63 letters, digits, '-', '_' and '.', does not begin with \"fork-\", and is "
-     "unique.\n"},
+     "unique.\nA domain whose name is digits alone is \"name=17\" as a target: 17 is a number.\n"},
     {"grant", run_grant, 0, 3, 5, "TARGET OVER RIGHT...",
      "gives a domain rights over another, and no more",
      "RIGHT is fork, look (stat) or hold (pause, unpause). These take the place of what it was "
@@ -90,13 +90,16 @@ const struct command commands[] = {
     {"destroy", run_destroy, OPT_CHILDREN | OPT_DRY_RUN, 1, -1, "TARGET...",
      "ends domains and gives their memory back",
      CHILDREN_HELP "      --dry-run     says what would be destroyed, and destroys nothing\n"
-                   "\nTheir forks live on.\n"},
+                   "\nTheir forks live on. Destroy these first, to find them by --all-children.\n"},
     {"map", run_map, OPT_MAP, 1, 1, "TARGET", "shows how a domain's memory is mapped",
      "      --table       ranges, with the size of leaves, what they allow now (writing is missing "
      "until\n"
      "                    the first write), and whether the domain holds them alone\n"
      "      --svg=FILE    draws the picture in a file\n"
-     "\nWithout an option a picture: one cell is 2 MiB, or as much more as makes all of it fit.\n"},
+     "\nWithout an option a picture: one cell is 2 MiB, or as much more as makes all of it fit, "
+     "and "
+     "p P @\nprivate by leaves of 4 KiB, 2 MiB, 1 GiB, s S & shared, x both, ? not loaded, . "
+     "nothing.\n"},
     {"diff", run_diff, 0, 2, 2, "TARGET TARGET", "shows in which pages two domains differ",
      "What was never touched counts as zeros. Pause what runs, or it changes meanwhile.\n"},
     {"dump", run_dump, OPT_DUMP, 1, 1, "TARGET", "writes a domain's memory and registers to a file",
