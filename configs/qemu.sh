@@ -64,7 +64,7 @@ esac
 set -- -nodefaults -no-user-config -display none -no-reboot -accel "$accel" -cpu "$cpu" \
     -m "$memory" -smp "$cpus" -device isa-debug-exit,iobase=0xf4,iosize=4
 if [ -n "$interactive" ]; then
-    set -- "$@" -serial stdio
+    set -- "$@" -chardev stdio,id=terminal,signal=off -serial chardev:terminal # what is typed is the machine's, Ctrl-C too
 else
     set -- "$@" -debugcon stdio
 fi

@@ -100,6 +100,14 @@ case_terminal() {
     comes '42 times'
     comes 'a file of mine'
     comes '4 fork-4'
+    # shellcheck disable=SC2016
+    printf 'cleave wait template; echo waited $?\r' >&3 # until Ctrl-C, which is the control domain's, not the emulator's
+    sleep 5
+    printf '\003' >&3
+    sleep 1
+    # shellcheck disable=SC2016
+    printf 'echo $((7 * 7)) more\r' >&3
+    comes '49 more'
     printf %s "$keys" >&3
     comes 'typed characters go to the debug console'
     printf 'stat 14\b\r' >&3

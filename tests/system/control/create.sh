@@ -201,7 +201,7 @@ names() {
     refused 1 'template.*is there already (EXISTS)' --pool=tenant --memory=32M --name=template
     expect 0 ' maker$' create --kernel=/guest/hello --pool=tenant --memory=32M --name=maker --cmdline=child=template
     json 0 domains.0.code 0 wait maker --timeout=20
-    twin=$(value domains.3.id list)
+    twin=$(cleave list | awk '$2 == "template" && $1 != 1 { print $1 }')
     json 0 domains.0.name template stat "$twin"
     json 0 domains.0.name template stat 1
     expect 3 "domains 1 and $twin, of two pools, both have the name \"template\": use the number" stat template

@@ -44,7 +44,7 @@ This is the control domain, a stock Debian kernel. "template" goes on writing; t
   cleave create --kernel=/guest/vmlinuz --initrd=/guest/initrd --cmdline="console=hvc0" --memory=256M --name=mine
   cleave console mine              what it printed
   cleave --help                    all commands
-"poweroff" ends this domain. Three Ctrl-A lead to the debug console, and then to each domain; "stop" there ends all.
+Ctrl-C ends what runs here; "poweroff" ends this domain. Three Ctrl-A lead to the debug console, and then to each domain; "stop" there ends all.
 END
     [ ! -d /files ] || echo "Your files are in /files."
 }
