@@ -76,7 +76,7 @@ static const struct {
     [CLEAVE_OP_EVENT] = {op_event, sizeof(struct cleave_event), OP_RESULT | OP_ONCE, NOT_RESERVED},
     [CLEAVE_OP_VERDICT] = {op_verdict, sizeof(struct cleave_verdict), 0, RESERVED(verdict)},
     [CLEAVE_OP_YIELD] = {op_yield, 0, 0, NOT_RESERVED},
-    [CLEAVE_OP_LIST] = {op_list, sizeof(struct cleave_list), OP_RESULT, RESERVED(list)},
+    [CLEAVE_OP_LIST] = {op_list, sizeof(struct cleave_list), OP_RESULT, NOT_RESERVED},
     [CLEAVE_OP_RENAME] = {op_rename, sizeof(struct cleave_rename), OP_DOMAIN | OP_ENDED,
                           RESERVED(rename)},
     [CLEAVE_OP_GRANT] = {op_grant, sizeof(struct cleave_grant), OP_DOMAIN, RESERVED(grant)},

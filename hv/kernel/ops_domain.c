@@ -300,7 +300,8 @@ static void describe(struct domain *domain, struct cleave_list *list)
                                  .vcpus = domain->vcpu_count,
                                  .pauses = domain->asked_pauses,
                                  .reason = domain->reason,
-                                 .code = domain->code};
+                                 .code = domain->code,
+                                 .pool = tenant_number(domain->pool)};
     list->flags = (domain->snapshot ? CLEAVE_LIST_SNAPSHOT : 0) |
                   (domain->has_base && !domain->snapshot ? CLEAVE_LIST_BASE : 0);
     __builtin_memcpy(list->name, domain->name, sizeof(list->name));

@@ -93,6 +93,15 @@ struct pool *tenant_pool(const char *name)
     return tenant != NULL ? tenant->pool : NULL;
 }
 
+uint32_t tenant_number(const struct pool *pool)
+{
+    uint32_t index = 0;
+    while (index < TENANTS_MAX && tenants[index].pool != pool) {
+        index++;
+    }
+    return index + 1;
+}
+
 bool tenant_look(unsigned index, struct tenant_info *info)
 {
     const struct tenant *tenant = &tenants[index];

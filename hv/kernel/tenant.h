@@ -34,6 +34,8 @@ enum cleave_status tenant_delete(struct mm_ctx *ctx, const char *name) MUST_CHEC
 /* The pool of a tenant; null where there is none. It stays as long as a space is in it, or at
  * boot. */
 struct pool *tenant_pool(const char *name);
+/* The number that POOL_LIST gives a pool, 1 to TENANTS_MAX; there is a space in it. */
+uint32_t tenant_number(const struct pool *pool);
 /* An empty space in the pool of tenant number `index`, as space_create() makes it.
  * CLEAVE_NOT_MAPPED (pool): there is none, or it is being deleted. CLEAVE_AGAIN as above. */
 enum cleave_status tenant_create_space(struct mm_ctx *ctx, unsigned index, uint64_t limit,

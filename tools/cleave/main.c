@@ -151,7 +151,8 @@ static const struct command *find_command(const char *name)
 int main(int argc, char **argv)
 {
     char why[CLEAVE_MESSAGE_SIZE];
-    bool asked = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0);
+    bool asked = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+                              strcmp(argv[1], "help") == 0);
 
     if (argc < 2 || (asked && argc == 2)) {
         print_commands(asked ? stdout : stderr);

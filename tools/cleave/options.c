@@ -295,7 +295,8 @@ bool parse_size(const char *text, uint64_t *out)
 static bool parse_memory(struct run *run, const char *text)
 {
     return parse_size(text, &run->options.memory) ||
-           refuse(run, "--memory is a number of bytes, or with K, M, G or T, not ", text);
+           refuse(run, "--memory is a number of bytes, or with K, M, G or T, as in 256M, not ",
+                  text);
 }
 
 static bool parse_vcpus(struct run *run, const char *text)
@@ -313,7 +314,8 @@ static bool parse_vcpus(struct run *run, const char *text)
 static bool parse_limit(struct run *run, const char *text)
 {
     return parse_size(text, &run->options.limit) ||
-           refuse(run, "--limit is a number of bytes, or with K, M, G or T, not ", text);
+           refuse(run, "--limit is a number of bytes, or with K, M, G or T, as in 256M, not ",
+                  text);
 }
 
 /* Seconds as milliseconds; false: no such number. */

@@ -44,7 +44,8 @@ static void size_pool(struct run *run, change_t *change, const char *name, const
 {
     uint64_t size;
     if (!parse_size(text, &size)) {
-        failed_here(run, USAGE, text, "no size: a number of bytes, or with K, M, G or T");
+        failed_here(run, USAGE, text,
+                    "no size: a number of bytes, or with K, M, G or T, as in 256M");
         return;
     }
     int status = change(run->cleave, name, &size);

@@ -20,6 +20,7 @@ json_t *domain_json(const struct cleave_list *domain)
     put(object, "made_by", domain->parent != 0 ? number(domain->parent) : json_null());
     put(object, "forked_from", domain->origin != 0 ? number(domain->origin) : json_null());
     put(object, "vcpus", number(domain->vcpus));
+    put(object, "pool", number(domain->pool));
     put(object, "pauses", number(domain->pauses));
     put(object, "snapshot", json_boolean((domain->flags & CLEAVE_LIST_SNAPSHOT) != 0));
     put(object, "can_reset", json_boolean((domain->flags & CLEAVE_LIST_BASE) != 0));
@@ -107,8 +108,8 @@ void run_list(struct run *run)
         return;
     }
     json_t *domains = json_array();
-    tell(run, "%5s %-20s %-8s %5s %6s %6s  %s\n", "ID", "NAME", "STATE", "VCPUS", "FORKED", "MADE",
-         "END");
+    tell(run, "%5s %-20s %-8s %5s %6s %6s %4s  %s\n", "ID", "NAME", "STATE", "VCPUS", "FORKED",
+         "MADE", "POOL", "END");
     for (size_t i = 0; i < count; i++) {
         const struct cleave_list *d = &all[i];
         char origin[12] = "-", maker[12] = "-";
@@ -119,8 +120,8 @@ void run_list(struct run *run)
         if (d->parent != 0) {
             snprintf(maker, sizeof(maker), "%u", d->parent);
         }
-        tell(run, "%5u %-20s %-8s %5u %6s %6s ", d->domain, d->name, cleave_state_name(d->state),
-             d->vcpus, origin, maker);
+        tell(run, "%5u %-20s %-8s %5u %6s %6s %4u ", d->domain, d->name,
+             cleave_state_name(d->state), d->vcpus, origin, maker, d->pool);
         if (d->state == CLEAVE_STATE_ENDED) {
             tell(run, " %s, code %u", cleave_reason_name(d->reason), d->code);
         }

@@ -55,25 +55,6 @@ int cleave_list(struct cleave_handle *cleave, struct cleave_list **out, size_t *
     return 0;
 }
 
-static int find_id(struct cleave_handle *cleave, const char *digits, struct cleave_list *out)
-{
-    char *end;
-    unsigned long id = strtoul(digits, &end, 10);
-    if (*end != '\0' || id == 0 || id > CLEAVE_DOMAIN_CONTROL) {
-        return fail_here(cleave, EINVAL, "%s is no domain's number: they are 1 to %u", digits,
-                         (unsigned)CLEAVE_DOMAIN_CONTROL);
-    }
-    *out = (struct cleave_list){.domain = (uint32_t)id - 1};
-    int status = list_next(cleave, out);
-    if (status == 0 && out->domain != id) {
-        return fail_here(cleave, ENOENT,
-                         "there is no domain %lu, or this one may not command it: \"cleave list\" "
-                         "shows those that there are",
-                         id);
-    }
-    return status;
-}
-
 /* Domains of two pools may have one name: whichever is meant, it is not guessed. */
 static int find_name(struct cleave_handle *cleave, const char *name, struct cleave_list *out)
 {
@@ -96,6 +77,30 @@ static int find_name(struct cleave_handle *cleave, const char *name, struct clea
                            "there is no domain \"%.63s\", or this one may not command it: \"cleave "
                            "list\" shows those that there are",
                            name);
+    }
+    return status;
+}
+
+static int find_id(struct cleave_handle *cleave, const char *digits, struct cleave_list *out)
+{
+    char *end;
+    unsigned long id = strtoul(digits, &end, 10);
+    if (*end != '\0' || id == 0 || id > CLEAVE_DOMAIN_CONTROL) {
+        return fail_here(cleave, EINVAL, "%s is no domain's number: they are 1 to %u", digits,
+                         (unsigned)CLEAVE_DOMAIN_CONTROL);
+    }
+    *out = (struct cleave_list){.domain = (uint32_t)id - 1};
+    int status = list_next(cleave, out);
+    if (status == 0 && out->domain != id && find_name(cleave, digits, out) == 0) {
+        return fail_here(
+            cleave, ENOENT,
+            "there is no domain of number %lu; one has that name: \"name=%lu\" means it", id, id);
+    }
+    if (status == 0 && out->domain != id) {
+        return fail_here(cleave, ENOENT,
+                         "there is no domain %lu, or this one may not command it: \"cleave list\" "
+                         "shows those that there are",
+                         id);
     }
     return status;
 }
@@ -125,27 +130,39 @@ static int call_domain(struct cleave_handle *cleave, enum cleave_op op, uint32_t
     return cleave_call(cleave, op, &arguments, sizeof(arguments));
 }
 
-int cleave_pause(struct cleave_handle *cleave, uint32_t domain)
+/* The same on another domain than the one that asks. */
+static int call_other(struct cleave_handle *cleave, enum cleave_op op, uint32_t domain)
 {
     if (domain == cleave->self || domain == CLEAVE_DOMAIN_SELF) {
-        return fail_here(cleave, EINVAL, "pause: a domain that pauses itself does not come back");
+        return fail_here(cleave, EINVAL, "%s: this is the domain that asks", op_name(op));
     }
-    return call_domain(cleave, CLEAVE_OP_PAUSE, domain);
+    return call_domain(cleave, op, domain);
+}
+
+int cleave_pause(struct cleave_handle *cleave, uint32_t domain)
+{
+    return call_other(cleave, CLEAVE_OP_PAUSE, domain);
 }
 
 int cleave_unpause(struct cleave_handle *cleave, uint32_t domain)
 {
-    return call_domain(cleave, CLEAVE_OP_UNPAUSE, domain);
+    int status = call_domain(cleave, CLEAVE_OP_UNPAUSE, domain);
+    if (status == CLEAVE_INVALID) {
+        struct cleave_error error = cleave->error;
+        fail_here(cleave, 0, "unpause: it is not paused (INVALID)");
+        cleave->error = error;
+    }
+    return status;
 }
 
 int cleave_destroy(struct cleave_handle *cleave, uint32_t domain)
 {
-    return call_domain(cleave, CLEAVE_OP_DESTROY, domain);
+    return call_other(cleave, CLEAVE_OP_DESTROY, domain);
 }
 
 int cleave_reset(struct cleave_handle *cleave, uint32_t domain)
 {
-    return call_domain(cleave, CLEAVE_OP_RESET, domain);
+    return call_other(cleave, CLEAVE_OP_RESET, domain);
 }
 
 static int put_name(struct cleave_handle *cleave, char to[CLEAVE_NAME_SIZE], const char *name)
@@ -268,6 +285,15 @@ static int look(struct cleave_handle *cleave, uint32_t domain, struct cleave_end
         out->code = wait.code;
         out->size = wait.size < CLEAVE_RESULT_MAX ? wait.size : CLEAVE_RESULT_MAX;
         memcpy(out->result, cleave_buffer(cleave), out->size);
+    } else if (status == CLEAVE_NO_CAP) {
+        struct cleave_error error = cleave->error;
+        if (domain == cleave->self) {
+            fail_here(cleave, 0, "wait: this is the domain that asks (NO_CAP)");
+        } else {
+            fail_here(cleave, 0, "wait: domain %u is not there any more (NO_CAP): it was destroyed",
+                      domain);
+        }
+        cleave->error = error;
     }
     return status;
 }
@@ -295,8 +321,7 @@ int cleave_wait(struct cleave_handle *cleave, const uint32_t *domains, size_t co
         }
         int64_t left = timeout < 0 ? LOOK_MS : timeout - (now_ms() - began);
         if (left <= 0) {
-            return fail_here(cleave, ETIMEDOUT, "wait: still running after %" PRId64 " ms",
-                             timeout);
+            return fail_here(cleave, ETIMEDOUT, "still running when the time was over");
         }
         int64_t rest = left < LOOK_MS ? left : LOOK_MS;
         nanosleep(&(struct timespec){.tv_nsec = (long)rest * 1000000}, NULL);

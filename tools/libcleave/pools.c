@@ -57,6 +57,11 @@ static int explain(struct cleave_handle *cleave, int status, const char *name)
                   name, CLEAVE_POOL_NAME_SIZE - 1);
     } else if (status == CLEAVE_DYING && named) {
         fail_here(cleave, 0, "the pool \"%s\" is being deleted (DYING)", name);
+    } else if (error.operation == CLEAVE_OP_POOL_CREATE && status == CLEAVE_NO_MEMORY) {
+        fail_here(cleave, 0,
+                  "a pool can have %" PRIu64 "M at most (NO_MEMORY): no more lies in one piece "
+                  "outside of the pools that there are",
+                  error.high / MIB);
     } else if (error.operation == CLEAVE_OP_POOL_RESIZE && strcmp(error.argument, "size") == 0) {
         explain_size(cleave, status, name);
     } else if (status == CLEAVE_BUSY) {

@@ -301,7 +301,7 @@ struct cleave_list {
     uint32_t reason; /* out: enum cleave_reason */
     uint32_t code;   /* out */
     uint32_t flags;  /* out: CLEAVE_LIST_* */
-    uint32_t reserved;
+    uint32_t pool;   /* out: the number of its pool, by POOL_LIST */
     char name[CLEAVE_NAME_SIZE]; /* out */
 };
 #define CLEAVE_LIST_SNAPSHOT 1u
@@ -430,7 +430,7 @@ CLEAVE_ABI_SIZE(cleave_notify, 32);
 CLEAVE_ABI_SIZE(cleave_event, 40);
 CLEAVE_ABI_SIZE(cleave_verdict, 16);
 CLEAVE_ABI_SIZE(cleave_list, 104);
-CLEAVE_ABI_AT(cleave_list, reserved, 36);
+CLEAVE_ABI_AT(cleave_list, pool, 36);
 CLEAVE_ABI_AT(cleave_list, name, 40);
 CLEAVE_ABI_SIZE(cleave_rename, 72);
 CLEAVE_ABI_AT(cleave_rename, name, 8);

@@ -175,11 +175,11 @@ static void reserved(void)
 #define FIELD(op, type)                                                                            \
     {CLEAVE_OP_##op, sizeof(struct cleave_##type), offsetof(struct cleave_##type, reserved),       \
      sizeof(((struct cleave_##type *)0)->reserved)}
-        FIELD(CONSOLE, console),   FIELD(MAP, map),        FIELD(UNMAP, map),
-        FIELD(PROTECT, map),       FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
-        FIELD(RESET, domain),      FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
-        FIELD(LIST, list),         FIELD(RENAME, rename),  FIELD(GRANT, grant),
-        FIELD(TERMINAL, terminal), FIELD(WINDOW, window),
+        FIELD(CONSOLE, console), FIELD(MAP, map),        FIELD(UNMAP, map),
+        FIELD(PROTECT, map),     FIELD(PAUSE, domain),   FIELD(UNPAUSE, domain),
+        FIELD(RESET, domain),    FIELD(DESTROY, domain), FIELD(VERDICT, verdict),
+        FIELD(RENAME, rename),   FIELD(GRANT, grant),    FIELD(TERMINAL, terminal),
+        FIELD(WINDOW, window),
     };
     static unsigned char bytes[sizeof(struct cleave_stat)];
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {

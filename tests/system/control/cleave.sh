@@ -56,6 +56,7 @@ shows() {
     json 0 schema 1 list
     json 0 command list list
     json 0 domains.0.name template list
+    json 0 domains.0.pool 1 list
     json 0 domains.0.state running list
     json 0 domains.1.name worker list
     json 0 domains.2.name short list
@@ -80,8 +81,7 @@ waits() {
     json 0 domains.0.code 0 wait 3
     expect 0 '^3 short: exited, code 0' wait --any template short
     expect 5 'still running' wait --timeout=0 template
-    expect 5 'still running' wait --timeout=0.2 short template
-    expect 3 'no such domain' wait control
+    expect 5 'still running when the time was over' wait --timeout=0.2 short template
     expect 0 '^3 short: would be destroyed' destroy --dry-run short
     json 0 dry_run true destroy --dry-run short
     json 0 domains.2.state ended list
@@ -99,11 +99,13 @@ pauses() {
     json 0 domains.0.pauses 1 list
     json 0 domains.0.state paused stat template
     expect 0 '^1 template: unpaused' unpause template
-    expect 1 'INVALID: domain is 1' unpause template
     json 1 errors.0.status INVALID unpause template
     json 1 errors.0.argument domain unpause template
-    expect 2 'does not come back' pause control
-    expect 1 INVALID destroy control
+    for what in pause destroy reset; do
+        expect 2 "$what: this is the domain that asks" $what control
+    done
+    expect 1 'it is not paused (INVALID)' unpause template
+    expect 3 'this is the domain that asks' wait control
     json 0 domains.0.name template list
 }
 
@@ -132,7 +134,7 @@ forks() {
     expect 1 'is no name (INVALID)' rename first fork-7
     expect 1 'is no name (INVALID)' rename first ''
     expect 0 'renamed 123' rename first 123
-    expect 3 'no domain 123' stat 123
+    expect 3 'of number 123; one has that name' stat 123
     json 0 domains.0.id "$first" stat name=123
     expect 0 ': destroyed' destroy --all-children template
     json 0 domains 3 info
@@ -343,6 +345,7 @@ pools() {
     json 0 bytes 2097152 pool create other 2M
     expect 1 'is there already (EXISTS)' pool create tenant 64M
     json 1 errors.0.status NO_MEMORY pool create huge 100G
+    expect 1 'a pool can have [0-9]*M at most (NO_MEMORY)' pool create huge 100G
     json 1 errors.0.status COUNT pool create small 4K
     expect 1 'is no name (INVALID)' pool create 'two words' 4M
     expect 2 '1 to 31 characters' pool create aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 4M

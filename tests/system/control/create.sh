@@ -223,6 +223,7 @@ pooled() {
     json 0 pools.1.spaces 1 pool list
     [ "$(value pools.1.free_bytes pool list)" -lt 33554432 ] || fail "its memory is not the pool's"
     expect 0 'guest: exited, code 0: init: code 0' wait --timeout=120 guest
+    [ "$(cleave list | awk '$2 == "guest" { print $7 }')" = 2 ] || fail "the number of its pool"
     json 1 errors.0.status BUSY pool delete tenant
     json 1 errors.0.status BUSY pool resize tenant 64M
     expect 1 'must have [0-9]*M at least (BUSY)' pool resize tenant 2M
