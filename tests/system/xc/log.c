@@ -3,8 +3,6 @@
  */
 #include "xc.h"
 
-#include <xen/hvm/save.h>
-
 static char text[20000];
 
 /* As text; the number of bytes in `*count` first. */

@@ -60,10 +60,10 @@ static void destroyed_while_mapped(void)
     destroy(id);
 }
 
-/* While one process maps and writes, without end, the domains go under its hands. */
-static void destroyed_while_it_is_used(void)
+/* A process that maps pages of a domain and then goes on so, without end. */
+static pid_t start_mapper(uint32_t id, unsigned first, unsigned pages,
+                          void (*goes_on)(volatile uint8_t *at, size_t size))
 {
-    uint32_t id = tiny_make(PAGES, nothing, sizeof(nothing));
     int ends[2];
     char told = 0;
     CHECK_EQ(pipe(ends), 0);
@@ -71,52 +71,59 @@ static void destroyed_while_it_is_used(void)
     if (child == 0) {
         xc_interface *own = xc_interface_open(NULL, NULL, 0);
         volatile uint8_t *at =
-            xc_map_foreign_range(own, id, (int)(500 * PAGE), PROT_READ | PROT_WRITE, 512);
+            xc_map_foreign_range(own, id, (int)(pages * PAGE), PROT_READ | PROT_WRITE, first);
         signal(SIGSEGV, SIG_DFL);
-        (void)!write(ends[1], "x", 1);
         if (at == NULL) {
             _exit(1);
         }
-        for (unsigned i = 0;; i++) {
-            at[i % (500 * PAGE)] = (uint8_t)i;
-        }
+        at[7 * PAGE] ^= 1;
+        (void)!write(ends[1], "x", 1);
+        goes_on(at, pages * PAGE);
     }
+    close(ends[1]);
     CHECK_EQ(read(ends[0], &told, 1), 1);
+    close(ends[0]);
+    return child;
+}
+
+static void writes(volatile uint8_t *at, size_t size)
+{
+    for (size_t i = 0;; i++) {
+        at[i % size] = (uint8_t)i;
+    }
+}
+
+static void waits(volatile uint8_t *at, size_t size)
+{
+    (void)at;
+    (void)size;
+    for (;;) {
+        pause();
+    }
+}
+
+/* While one process maps and writes, the domain goes under its hands. */
+static void destroyed_while_it_is_used(void)
+{
+    uint32_t id = tiny_make(PAGES, nothing, sizeof(nothing));
+    pid_t child = start_mapper(id, 512, 500, writes);
     usleep(100000);
     destroy(id);
     int status = 0;
     CHECK_EQ(waitpid(child, &status, 0), child);
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
-    close(ends[0]);
-    close(ends[1]);
 }
 
 /* A process that is killed takes its maps with it: its domain can be reset then. */
 static void mapper_is_killed(void)
 {
     uint32_t id = fork_template(0);
-    int ends[2];
-    char told = 0;
-    CHECK_EQ(pipe(ends), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        xc_interface *own = xc_interface_open(NULL, NULL, 0);
-        uint8_t *at =
-            xc_map_foreign_range(own, id, (int)(HELD * PAGE), PROT_READ | PROT_WRITE, 0x1000);
-        at[7 * PAGE] ^= 1;
-        (void)!write(ends[1], "x", 1);
-        for (;;) {
-            pause();
-        }
-    }
-    CHECK_EQ(read(ends[0], &told, 1), 1);
+    pid_t child = start_mapper(id, 0x1000, HELD, waits);
     CHECK_ERRNO(xc_memshr_fork_reset(xc, id, true, true), EBUSY);
     CHECK_EQ(kill(child, SIGKILL), 0);
     CHECK_EQ(waitpid(child, NULL, 0), child);
     CHECK_EQ(xc_memshr_fork_reset(xc, id, true, true), 0);
     destroy(id);
-    close(ends[0]);
-    close(ends[1]);
 }
 
 /* Domain 1 has the page as it was left here, whoever maps it and ends. */
