@@ -496,7 +496,7 @@ build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/contr
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # The same programs for Xen's own domain 0: those whose answers are recorded.
-REFERENCE := context events info life memory rebuild
+REFERENCE := context events info life log logdirty long maps memory params rebuild
 build/linux/initrd-reference.cpio: configs/initrd.sh tests/system/control/init.sh $(REFERENCE:%=build/linux/xc/%) \
 		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
