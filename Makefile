@@ -526,7 +526,7 @@ build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/contr
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 
 # The same programs for Xen's own domain 0: those whose answers are recorded.
-REFERENCE := context events info life memory rebuild
+REFERENCE := context events info life log logdirty long maps memory params rebuild
 build/linux/initrd-reference.cpio: configs/initrd.sh tests/system/control/init.sh $(REFERENCE:%=build/linux/xc/%) \
 		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
@@ -535,11 +535,22 @@ build/linux/initrd-reference.cpio: configs/initrd.sh tests/system/control/init.s
 		bin/busybox=build/debian/busybox-static/bin/busybox $(foreach x,$(REFERENCE),tests/$x=build/linux/xc/$x)
 
 # What calls cost in the control domain, and in Xen's domain 0; and the emulator's plugin that counts.
-build/linux/figures: tests/bench/control/figures.c tests/bench/control/marks.h tests/system/xc/xc.c \
-		tests/system/xc/xc.h $(wildcard hv/include/cleave/*.h) Makefile
+build/linux/figures: $(addprefix tests/bench/control/,figures.c boot.c figures.h marks.h) $(addprefix \
+		tests/system/xc/xc.,c h) $(addprefix hv/kernel/,elf.c guest_acpi.c pvh.c elf.h guest_acpi.h pvh.h) \
+		$(wildcard hv/include/cleave/*.h) Makefile
 	mkdir -p $(@D)
 	echo "  CC  $@"
-	gcc $(HOSTED_FLAGS) -Wno-conversion -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
+	gcc $(HOSTED_FLAGS) -Wno-conversion -iquote hv/kernel -O2 -static -o $@ $(filter %.c,$^) $(XC_LIBRARIES)
+
+# The guest whose boot is a figure: it powers off.
+build/linux/off: tests/bench/control/off.c Makefile
+	mkdir -p $(@D)
+	echo "  CC  $@"
+	gcc $(HOSTED_FLAGS) -O2 -static -nostdlib -Wl,-e,power_off -o $@ $<
+
+build/linux/initrd-off.cpio: configs/initrd.sh build/linux/off | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh $@ init=build/linux/off
 
 build/linux/count.so: tests/bench/control/count.c tests/bench/control/marks.h Makefile
 	mkdir -p $(@D)
@@ -547,11 +558,11 @@ build/linux/count.so: tests/bench/control/count.c tests/bench/control/marks.h Ma
 	gcc $(HOSTED_FLAGS) -O2 -fPIC -shared -fvisibility=hidden -o $@ $<
 
 build/linux/initrd-figures.cpio: configs/initrd.sh tests/system/control/init.sh build/linux/figures \
-		$(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
+		build/linux/vmlinux build/linux/initrd-off.cpio $(addprefix build/debian/,linux-image-amd64.version busybox-static.version) | linux-tools
 	echo "  INITRD $@"
 	configs/initrd.sh -k build/debian/linux-image-amd64 $(addprefix -m ,xen-privcmd xen-evtchn xenfs) $@ \
 		init=tests/system/control/init.sh bin/busybox=build/debian/busybox-static/bin/busybox \
-		tests/figures=build/linux/figures
+		guest/vmlinux=build/linux/vmlinux guest/initrd=build/linux/initrd-off.cpio tests/figures=build/linux/figures
 
 # What lint and the mutants start from.
 objects: build/$(SHIPPED)/real/libcleave.a \

@@ -54,6 +54,7 @@ if [ -z "$record" ]; then
 fi
 
 words="$words tests"
+seconds=1800
 boot "$folder/console" || {
     tail -n 40 "$folder/console" >&2
     echo "QEMU ended with status $status" >&2

@@ -31,6 +31,20 @@ static bool is_console(const struct domain *domain, uint32_t index)
            (index == HVM_PARAM_CONSOLE_PFN || index == HVM_PARAM_CONSOLE_EVTCHN);
 }
 
+/* Numbers that have no meaning any more (Xen's public/hvm/params.h, "deprecated"). */
+static bool is_gone(uint32_t index)
+{
+    return index == HVM_PARAM_PAE_ENABLED || index == HVM_PARAM_DM_DOMAIN ||
+           (index >= HVM_PARAM_MEMORY_EVENT_CR0 && index <= HVM_PARAM_BUFIOREQ_EVTCHN) ||
+           index == HVM_PARAM_MEMORY_EVENT_MSR;
+}
+
+/* What there is not for a domain here cannot be had. */
+static bool is_missing(uint32_t index)
+{
+    return index == HVM_PARAM_VIRIDIAN || index == HVM_PARAM_ALTP2M || index == HVM_PARAM_MCA_CAP;
+}
+
 /* A guest sets how it is told of events; the others are its builder's. */
 static int64_t set_param(struct xen_call *call, struct domain *domain,
                          const struct xen_hvm_param *param)
@@ -40,6 +54,9 @@ static int64_t set_param(struct xen_call *call, struct domain *domain,
     }
     if (domain == call->domain || is_console(domain, param->index)) {
         return -XEN_EPERM;
+    }
+    if (is_missing(param->index) && param->value != 0) {
+        return -XEN_EINVAL;
     }
     domain->xen->param[param->index] = param->value;
     return 0;
@@ -81,7 +98,7 @@ int64_t xen_hvm_op(struct xen_call *call)
     if (param.domid != DOMID_SELF && !call->domain->control) {
         return -XEN_ESRCH;
     }
-    if (param.index >= HVM_NR_PARAMS) {
+    if (param.index >= HVM_NR_PARAMS || is_gone(param.index)) {
         return -XEN_EINVAL;
     }
     struct domain *domain = xen_target(call, param.domid, &result);

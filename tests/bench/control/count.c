@@ -2,8 +2,9 @@
 /*
  * count.so: a plugin for QEMU that counts the instructions of a machine with one CPU, in four sums:
  * outside and inside of the hypervisor's addresses, iterations of REP string instructions apart;
- * and hypercalls. Whenever the machine executes a mark (marks.h), the sums go to the file as a line
- * "mark HOW FIGURE OUTSIDE INSIDE REP-OUTSIDE REP-INSIDE CALLS".
+ * and those outside that hypervisors intercept and whose length they have to know. Whenever the
+ * machine executes a mark (marks.h), the sums go to the file as a line
+ * "mark HOW FIGURE OUTSIDE INSIDE REP-OUTSIDE REP-INSIDE INTERCEPTED".
  *
  * Arguments: out=FILE, low=ADDRESS and high=ADDRESS of the hypervisor's image, and profile=FIGURE:
  * at the end, lines "at ADDRESS COUNT", of what was executed between that figure's begin and end.
@@ -54,7 +55,7 @@ struct site {
 
 #define BUCKETS (1u << 20)
 static uint64_t sums[4]; /* bit 0: inside; bit 1: REP */
-static uint64_t hypercalls;
+static uint64_t intercepted;
 static uint64_t low, high;
 static uint32_t profiled;
 static FILE *out;
@@ -77,10 +78,19 @@ static bool is_rep(const uint8_t *code, size_t size)
     return false;
 }
 
-/* VMMCALL, VMCALL */
-static bool is_hypercall(const uint8_t *code, size_t size)
+/* VMMCALL, VMCALL; WRMSR, RDMSR, CPUID; HLT. Of MSRs, some are not intercepted. */
+static bool is_intercepted(const uint8_t *code, size_t size)
 {
-    return size == 3 && code[0] == 0x0f && code[1] == 0x01 && (code[2] == 0xd9 || code[2] == 0xc1);
+    switch (size) {
+    case 1:
+        return code[0] == 0xf4;
+    case 2:
+        return code[0] == 0x0f && (code[1] == 0x30 || code[1] == 0x32 || code[1] == 0xa2);
+    case 3:
+        return code[0] == 0x0f && code[1] == 0x01 && (code[2] == 0xd9 || code[2] == 0xc1);
+    default:
+        return false;
+    }
 }
 
 static struct site *site_at(uint64_t at)
@@ -122,7 +132,7 @@ static void marked(unsigned cpu, void *data)
     (void)cpu;
     fprintf(out, "mark %s %u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
             kind < sizeof(how) / sizeof(how[0]) ? how[kind] : "unknown", MARK_FIGURE(mark), sums[0],
-            sums[1], sums[2], sums[3], hypercalls);
+            sums[1], sums[2], sums[3], intercepted);
     if (sites != NULL && MARK_FIGURE(mark) == profiled && kind == MARK_BEGIN) {
         each_site(begins);
     } else if (sites != NULL && MARK_FIGURE(mark) == profiled && kind == MARK_END) {
@@ -145,8 +155,8 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb)
                                                    (void *)(uintptr_t)mark);
         }
         qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64, &sums[kind], 1);
-        if (is_hypercall(code, size)) {
-            qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64, &hypercalls, 1);
+        if ((kind & 1) == 0 && is_intercepted(code, size)) {
+            qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64, &intercepted, 1);
         }
         if (sites != NULL && (kind & 2) == 0) {
             struct site *site = site_at(at);

@@ -4,10 +4,9 @@
  * times between marks. Runs in the control domain of Cleave, and in Xen's domain 0, where there are
  * no forks. Lines "measures FIGURE NAME" say what the numbers in the marks mean.
  */
-#include "../../system/xc/xc.h"
+#include "figures.h"
 
 #include "cleave/abi.h"
-#include "marks.h"
 
 #include <stdarg.h>
 #include <sys/syscall.h>
@@ -20,34 +19,8 @@
 #define PAGES 1000u
 #define NO_CALL 54 /* __HYPERVISOR_arch_6 of public/xen.h: nobody has it */
 
-enum figure {
-    NULL_CALL = 1,
-    INFO,
-    PAUSE,
-    UNPAUSE,
-    MAP,
-    UNMAP,
-    MAP_FORK,
-    UNMAP_FORK,
-    POPULATE,
-    POPULATE_USED,
-    CREATE,
-    DESTROY,
-    RUN,
-    FORK,
-    RUN_FORK,
-    CLEAVE_FORK
-};
-
 static xencall_handle *calls;
 static void *buffer;
-
-#define MEASURE(figure, ...)                                                                       \
-    do {                                                                                           \
-        MARK_HERE(MARK_BEGIN, figure);                                                             \
-        __VA_ARGS__;                                                                               \
-        MARK_HERE(MARK_END, figure);                                                               \
-    } while (0)
 
 /* In place of the C library's: all hypercalls go through here. */
 int ioctl(int file, unsigned long request, ...)
@@ -177,13 +150,7 @@ static void small_calls(void)
 
 static void create_and_destroy(void)
 {
-    struct xen_domctl_createdomain config = {.flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap,
-                                             .max_vcpus = 1,
-                                             .max_evtchn_port = 1023,
-                                             .max_grant_frames = 32,
-                                             .max_maptrack_frames = 32,
-                                             .grant_opts = XEN_DOMCTL_GRANT_version(1),
-                                             .arch = {.emulation_flags = XEN_X86_EMU_LAPIC}};
+    struct xen_domctl_createdomain config = config_of(1);
     for (unsigned round = 0; round < ROUNDS; round++) {
         uint32_t id = 0;
         MEASURE(CREATE, {
@@ -280,7 +247,9 @@ void test(void)
                  {RUN, "unpause_to_first"},
                  {FORK, "memshr_fork"},
                  {RUN_FORK, "unpause_fork_to_first"},
-                 {CLEAVE_FORK, "cleave_fork_to_first"}};
+                 {CLEAVE_FORK, "cleave_fork_to_first"},
+                 {BUILD, "build_linux"},
+                 {BOOT, "boot_linux"}};
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         printf("measures %u %s\n", names[i].figure, names[i].name);
     }
@@ -301,6 +270,7 @@ void test(void)
     small_calls();
     create_and_destroy();
     runs();
+    boots();
     if (forks_here("forks")) {
         forks();
     }

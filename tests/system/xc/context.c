@@ -4,26 +4,9 @@
 #include "xc.h"
 
 #include <stddef.h>
-#include <xen/hvm/save.h>
 
 #define SIZE_MAX_HERE (64u << 10)
 #define SWAPGS "\x0f\x01\xf8"
-
-struct cpu_only {
-    struct hvm_save_descriptor header_is;
-    struct hvm_save_header header;
-    struct hvm_save_descriptor cpu_is;
-    struct hvm_hw_cpu cpu;
-    struct hvm_save_descriptor end_is;
-};
-
-struct mtrr_only {
-    struct hvm_save_descriptor header_is;
-    struct hvm_save_header header;
-    struct hvm_save_descriptor mtrr_is;
-    struct hvm_hw_mtrr mtrr;
-    struct hvm_save_descriptor end_is;
-};
 
 static uint8_t before[SIZE_MAX_HERE], after[SIZE_MAX_HERE], wrong[SIZE_MAX_HERE];
 static uint32_t size, child;
@@ -113,10 +96,8 @@ static void parts_of_it(void)
 {
     HVM_SAVE_TYPE(CPU) cpu;
     HVM_SAVE_TYPE(MTRR) mtrr;
-    struct cpu_only one = {.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
-                           .cpu_is = {HVM_SAVE_CODE(CPU), 0, HVM_SAVE_LENGTH(CPU)}};
-    struct mtrr_only other = {.header_is = one.header_is,
-                              .mtrr_is = {HVM_SAVE_CODE(MTRR), 0, HVM_SAVE_LENGTH(MTRR)}};
+    struct cpu_only one = cpu_context(child, 0);
+    struct mtrr_only other = mtrr_context(child, 0);
     CHECK_EQ(xc_domain_hvm_getcontext_partial(xc, child, HVM_SAVE_CODE(CPU), 0, &cpu, sizeof(cpu)),
              0);
     ANSWER_EQ(memcmp(&cpu, body(before, HVM_SAVE_CODE(CPU)), sizeof(cpu)) == 0, 1);
@@ -143,8 +124,6 @@ static void parts_of_it(void)
         CHECK(result != 0 && errno == calls[i].error);
     }
 
-    memcpy(&one.header, body(before, HVM_SAVE_CODE(HEADER)), sizeof(one.header));
-    other.header = one.header;
     one.cpu = cpu;
     other.mtrr = mtrr;
     ANSWER_EQ(xc_domain_hvm_setcontext(xc, child, (void *)&one, sizeof(one)), 0);

@@ -2,8 +2,6 @@
 /* Domains that the command cleave makes, as libxenctrl sees them. */
 #include "xc.h"
 
-#include <xen/hvm/save.h>
-
 #define MEMORY (64u << 20)
 
 static uint32_t make(const char *options)

@@ -2,8 +2,6 @@
 /* Forks and resets with each of their flags; and writes through maps that were made before. */
 #include "xc.h"
 
-#include <xen/hvm/save.h>
-
 #define PAGES 64u
 enum { DATA = TINY_FREE, MAPPED }; /* pages */
 

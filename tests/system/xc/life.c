@@ -66,13 +66,8 @@ static void refused_config(const char *what, struct xen_domctl_createdomain conf
 
 static void refusals(void)
 {
-    struct xen_domctl_createdomain config = {.flags = XEN_DOMCTL_CDF_hvm,
-                                             .max_vcpus = 1,
-                                             .max_evtchn_port = 1023,
-                                             .max_grant_frames = 32,
-                                             .max_maptrack_frames = 32,
-                                             .grant_opts = XEN_DOMCTL_GRANT_version(1),
-                                             .arch = {.emulation_flags = XEN_X86_EMU_LAPIC}};
+    struct xen_domctl_createdomain config = config_of(1);
+    config.flags = XEN_DOMCTL_CDF_hvm;
     refused_config("without HAP", config, 0, EINVAL);
     config.flags |= XEN_DOMCTL_CDF_hap;
     config.max_vcpus = 0;

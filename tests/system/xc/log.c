@@ -3,8 +3,6 @@
  */
 #include "xc.h"
 
-#include <xen/hvm/save.h>
-
 static char text[20000];
 
 /* As text; the number of bytes in `*count` first. */
@@ -35,10 +33,10 @@ static uint32_t crash_one(void)
     }
     CHECK_EQ(xc_domain_hvm_setcontext(xc, id, context, (uint32_t)size), 0);
     CHECK_EQ(xc_domain_unpause(xc, id), 0);
-    for (unsigned i = 0; i < 2000 && !info_of(id).crashed; i++) {
+    for (unsigned i = 0; i < 2000 && !info_of(id).crashed && !info_of(id).shutdown; i++) {
         usleep(1000);
     }
-    CHECK(info_of(id).crashed);
+    ANSWER_EQ(info_of(id).shutdown_reason, SHUTDOWN_crash);
     return id;
 }
 
@@ -47,24 +45,29 @@ void test(void)
     char line[64];
     uint32_t index = 0, end, again;
     uint32_t count = read_log(false, false, &index);
-    CHECK(count > 500 && count <= 16384);
-    CHECK(strstr(text, "machine: ") != NULL && strstr(text, "domain 32751 control: ") != NULL);
-    CHECK(strstr(text, "control domain: ") == NULL); /* which a domain has printed */
+    bool here = forks_here("the hypervisor's own lines");
+    ANSWER_EQ(count > 500 && count <= 16384, 1);
+    CHECK(!here || strstr(text, "machine: ") != NULL);
+    CHECK(!here || strstr(text, "domain 32751 control: ") != NULL);
+    ANSWER_EQ(strstr(text, "control domain: ") == NULL, 1); /* which a domain has printed */
     end = index;
-    CHECK_EQ(read_log(false, true, &index), 0);
-    CHECK_EQ(index, end);
+    ANSWER_EQ(read_log(false, true, &index), 0);
+    ANSWER_EQ(index == end, 1);
 
     uint32_t id = crash_one();
     snprintf(line, sizeof(line), "domain %u vcpu 0: triple fault: ", id);
-    CHECK(read_log(false, true, &index) != 0);
-    CHECK(strncmp(text, line, strlen(line)) == 0);
+    ANSWER_EQ(read_log(false, true, &index) != 0, 1);
+    CHECK(!here || strncmp(text, line, strlen(line)) == 0);
+    memcpy(line, text, sizeof(line));
     destroy(id);
 
     again = end; /* from the middle of it, in small parts */
     unsigned small = 9;
-    CHECK_EQ(xc_readconsolering(xc, text, &small, 0, 1, &again), 0);
-    CHECK(small == 9 && again == end + 9 && memcmp(text, line, 9) == 0);
+    ANSWER_EQ(xc_readconsolering(xc, text, &small, 0, 1, &again), 0);
+    ANSWER_EQ(small, 9);
+    ANSWER_EQ(again == end + 9, 1);
+    ANSWER_EQ(memcmp(text, line, 9) == 0, 1);
 
-    CHECK(read_log(true, false, &index) >= count);
-    CHECK_EQ(read_log(false, false, &index), 0);
+    ANSWER_EQ(read_log(true, false, &index) >= count, 1);
+    ANSWER_EQ(read_log(false, false, &index), 0);
 }

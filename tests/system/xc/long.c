@@ -210,6 +210,7 @@ static uint32_t large_domain(void)
 static void versions(uint32_t id)
 {
     static const int32_t others[] = {-1, 1, -0x15, 0x7fffff00};
+    unsigned otherwise = 0;
     for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         for (uint32_t cmd = 0; cmd < 90; cmd++) {
             struct xen_domctl op = {.cmd = cmd,
@@ -219,19 +220,22 @@ static void versions(uint32_t id)
             struct xen_sysctl sys = {.cmd = cmd,
                                      .interface_version =
                                          XEN_SYSCTL_INTERFACE_VERSION + (uint32_t)others[i]};
-            CHECK_ERRNO(raw_domctl(&op), EACCES);
-            CHECK_ERRNO(raw_sysctl(&sys), EACCES);
+            otherwise += raw_domctl(&op) == 0 || errno != EACCES;
+            otherwise += raw_sysctl(&sys) == 0 || errno != EACCES;
         }
     }
-    CHECK(info_of(id).paused);
-    CHECK_EQ(last_word(id), 0);
+    ANSWER_EQ(otherwise, 0);
+    ANSWER_EQ(info_of(id).paused, 1);
+    ANSWER_EQ(last_word(id), 0);
 }
 
 void test(void)
 {
     uint32_t id = large_domain();
     versions(id);
-    long_calls(id);
-    long_answers(id);
+    if (forks_here("long calls")) {
+        long_calls(id);
+        long_answers(id);
+    }
     destroy(id);
 }

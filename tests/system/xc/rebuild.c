@@ -5,18 +5,8 @@
  */
 #include "xc.h"
 
-#include <xen/hvm/save.h>
-
 #define PAGES 64u
 #define BATCH 32u /* pages mapped at a time */
-
-struct mtrr_only {
-    struct hvm_save_descriptor header_is;
-    struct hvm_save_header header;
-    struct hvm_save_descriptor mtrr_is;
-    struct hvm_hw_mtrr mtrr;
-    struct hvm_save_descriptor end_is;
-};
 
 static uint8_t context[64 << 10], again[64 << 10];
 
@@ -86,21 +76,17 @@ static uint32_t copy(uint32_t from)
  * here the second. The first waits for its start. */
 static void one_of_two(void)
 {
-    struct mtrr_only types = {.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
-                              .mtrr_is = {HVM_SAVE_CODE(MTRR), 0, HVM_SAVE_LENGTH(MTRR)}};
     HVM_SAVE_TYPE(MTRR) mtrr;
     uint32_t id = make(2);
     loop_load(id);
-    CHECK(xc_domain_hvm_getcontext(xc, id, context, sizeof(context)) > 0);
-    memcpy(&types.header, context + sizeof(struct hvm_save_descriptor), sizeof(types.header));
     for (uint16_t i = 0; i < 2; i++) {
+        struct mtrr_only types = mtrr_context(id, i);
         CHECK_EQ(xc_domain_hvm_getcontext_partial(xc, id, HVM_SAVE_CODE(MTRR), i, &types.mtrr,
                                                   sizeof(types.mtrr)),
                  0);
         ANSWER_EQ(types.mtrr.msr_mtrr_def_type, 0x806);
         ANSWER_EQ(types.mtrr.msr_pat_cr, 0x0007040600070406);
         types.mtrr.msr_mtrr_def_type = 0x800;
-        types.mtrr_is.instance = i;
         ANSWER_EQ(xc_domain_hvm_setcontext(xc, id, (void *)&types, sizeof(types)), 0);
         CHECK_EQ(
             xc_domain_hvm_getcontext_partial(xc, id, HVM_SAVE_CODE(MTRR), i, &mtrr, sizeof(mtrr)),

@@ -2,19 +2,10 @@
 #include "xc.h"
 
 #include <stdarg.h>
-#include <xen/hvm/save.h>
 
 #define MEMORY (128u << 20) /* of domains 1 and 2, and their forks */
 #define BATCH 32u           /* pages mapped at a time */
 #define XMM1_AT 176u        /* in the FXSAVE area */
-
-struct cpu_only {
-    struct hvm_save_descriptor header_is;
-    struct hvm_save_header header;
-    struct hvm_save_descriptor cpu_is;
-    struct hvm_hw_cpu cpu;
-    struct hvm_save_descriptor end_is;
-};
 
 xc_interface *xc;
 xencall_handle *raw;
@@ -113,15 +104,20 @@ xc_dominfo_t info_of(uint32_t domid)
     return info;
 }
 
+struct xen_domctl_createdomain config_of(unsigned vcpus)
+{
+    return (struct xen_domctl_createdomain){.flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap,
+                                            .max_vcpus = vcpus,
+                                            .max_evtchn_port = 1023,
+                                            .max_grant_frames = 32,
+                                            .max_maptrack_frames = 32,
+                                            .grant_opts = XEN_DOMCTL_GRANT_version(1),
+                                            .arch = {.emulation_flags = XEN_X86_EMU_LAPIC}};
+}
+
 static uint32_t create_only(uint32_t domid, unsigned vcpus)
 {
-    struct xen_domctl_createdomain config = {.flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap,
-                                             .max_vcpus = vcpus,
-                                             .max_evtchn_port = 1023,
-                                             .max_grant_frames = 32,
-                                             .max_maptrack_frames = 32,
-                                             .grant_opts = XEN_DOMCTL_GRANT_version(1),
-                                             .arch = {.emulation_flags = XEN_X86_EMU_LAPIC}};
+    struct xen_domctl_createdomain config = config_of(vcpus);
     uint32_t id = domid;
     CHECK_EQ(xc_domain_create(xc, &id, &config), 0);
     CHECK(domid == 0 || id == domid);
@@ -222,36 +218,57 @@ void loop_load(uint32_t domid)
     munmap(memory, BATCH * PAGE);
 }
 
+/* --- Contexts --------------------------------------------------------------------------------- */
+
+static struct hvm_save_header header_of(uint32_t domid)
+{
+    static uint8_t context[64 << 10];
+    struct hvm_save_header header;
+    CHECK(xc_domain_hvm_getcontext(xc, domid, context, sizeof(context)) > 0);
+    memcpy(&header, context + sizeof(struct hvm_save_descriptor), sizeof(header));
+    return header;
+}
+
+struct cpu_only cpu_context(uint32_t domid, uint16_t vcpu)
+{
+    return (struct cpu_only){.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
+                             .header = header_of(domid),
+                             .cpu_is = {HVM_SAVE_CODE(CPU), vcpu, HVM_SAVE_LENGTH(CPU)}};
+}
+
+struct mtrr_only mtrr_context(uint32_t domid, uint16_t vcpu)
+{
+    return (struct mtrr_only){.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
+                              .header = header_of(domid),
+                              .mtrr_is = {HVM_SAVE_CODE(MTRR), vcpu, HVM_SAVE_LENGTH(MTRR)}};
+}
+
 /* 64-bit code in ring 0, with nothing else. */
 void loop_start(uint32_t domid, uint16_t vcpu, uint32_t code_attributes)
 {
     static const uint32_t mxcsr = 0x1f80;
     static const uint64_t xmm1 = LOOP_XMM1;
-    static uint8_t context[64 << 10];
-    struct cpu_only state = {.header_is = {HVM_SAVE_CODE(HEADER), 0, HVM_SAVE_LENGTH(HEADER)},
-                             .cpu_is = {HVM_SAVE_CODE(CPU), vcpu, HVM_SAVE_LENGTH(CPU)},
-                             .cpu = {.rip = LOOP_CODE * PAGE,
-                                     .rflags = 2,
-                                     .r15 = LOOP_R15,
-                                     .cr0 = 0x80000011,
-                                     .cr3 = LOOP_TOP * PAGE,
-                                     .cr4 = 0x220, /* PAE, OSFXSR */
-                                     .dr6 = 0xffff0ff0,
-                                     .dr7 = 0x400,
-                                     .cs_sel = 8,
-                                     .cs_limit = UINT32_MAX,
-                                     .cs_arbytes = code_attributes,
-                                     .ss_sel = 16,
-                                     .ss_limit = UINT32_MAX,
-                                     .ss_arbytes = 0xc93,
-                                     .tr_limit = 0x67,
-                                     .tr_arbytes = 0x8b,
-                                     .msr_efer = 0x500,
-                                     .flags = XEN_X86_FPU_INITIALISED}};
+    struct cpu_only state = cpu_context(domid, vcpu);
+    state.cpu = (struct hvm_hw_cpu){.rip = LOOP_CODE * PAGE,
+                                    .rflags = 2,
+                                    .r15 = LOOP_R15,
+                                    .cr0 = 0x80000011,
+                                    .cr3 = LOOP_TOP * PAGE,
+                                    .cr4 = 0x220, /* PAE, OSFXSR */
+                                    .dr6 = 0xffff0ff0,
+                                    .dr7 = 0x400,
+                                    .cs_sel = 8,
+                                    .cs_limit = UINT32_MAX,
+                                    .cs_arbytes = code_attributes,
+                                    .ss_sel = 16,
+                                    .ss_limit = UINT32_MAX,
+                                    .ss_arbytes = 0xc93,
+                                    .tr_limit = 0x67,
+                                    .tr_arbytes = 0x8b,
+                                    .msr_efer = 0x500,
+                                    .flags = XEN_X86_FPU_INITIALISED};
     memcpy(state.cpu.fpu_regs + 24, &mxcsr, sizeof(mxcsr));
     memcpy(state.cpu.fpu_regs + XMM1_AT, &xmm1, sizeof(xmm1));
-    CHECK(xc_domain_hvm_getcontext(xc, domid, context, sizeof(context)) > 0);
-    memcpy(&state.header, context + sizeof(struct hvm_save_descriptor), sizeof(state.header));
     CHECK_EQ(xc_domain_hvm_setcontext(xc, domid, (void *)&state, sizeof(state)), 0);
 }
 

@@ -24,6 +24,8 @@
 #include <xencall.h>
 #include <xenctrl.h>
 
+#include <xen/hvm/save.h> /* wants what xenctrl.h has defined */
+
 #define PAGE 4096u
 #define TEMPLATE 1u
 
@@ -81,11 +83,32 @@ bool forks_here(const char *part);
 
 /* getdomaininfo of exactly that domain; domain DOMID_INVALID: there is none. */
 xc_dominfo_t info_of(uint32_t domid);
+/* What xc_domain_create() is told of a domain as all here are. */
+struct xen_domctl_createdomain config_of(unsigned vcpus);
 /* An empty domain, with the number that is asked for (0: any). */
 uint32_t create(uint32_t domid, unsigned vcpus);
 /* A paused fork of domain 1, whose number may be asked for; where there are no forks, a loop. */
 uint32_t fork_template(uint32_t domid);
 void destroy(uint32_t domid);
+
+/* Contexts of one record: of a vcpu's registers, and of its memory types. */
+struct cpu_only {
+    struct hvm_save_descriptor header_is;
+    struct hvm_save_header header;
+    struct hvm_save_descriptor cpu_is;
+    struct hvm_hw_cpu cpu;
+    struct hvm_save_descriptor end_is;
+};
+struct mtrr_only {
+    struct hvm_save_descriptor header_is;
+    struct hvm_save_header header;
+    struct hvm_save_descriptor mtrr_is;
+    struct hvm_hw_mtrr mtrr;
+    struct hvm_save_descriptor end_is;
+};
+/* For that vcpu, with the domain's own header; what the record says is the caller's to fill in. */
+struct cpu_only cpu_context(uint32_t domid, uint16_t vcpu);
+struct mtrr_only mtrr_context(uint32_t domid, uint16_t vcpu);
 
 /* A domain of one vcpu with `pages` pages from 0 on, as many as it may have: the first 512 small
  * ones, the others in blocks of 2 MiB. Code that is put at TINY_CODE sees the first 1 GiB as it is.
