@@ -190,6 +190,7 @@ static enum cleave_status fork_stopped(struct call *call, uint32_t first, uint64
     struct domain *child[CLEAVE_FORKS_MAX];
     const struct fork_options options = {.limit = limit,
                                          .reserve = (fork->flags & CLEAVE_FORK_RESERVE) != 0,
+                                         .reserve_frames = fork->reserve >> PAGE_SHIFT,
                                          .base = (fork->flags & CLEAVE_FORK_BASE) != 0,
                                          .vcpus = (uint8_t)call->domain->vcpu_count};
     uint64_t began = read_tsc();
@@ -322,6 +323,14 @@ static enum cleave_status check_fork(struct call *call, uint64_t *limit)
     }
     if (fork->flags & ~flags) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "flags", fork->flags, 0, flags);
+    }
+    if (fork->reserve % PAGE_SIZE != 0) {
+        return mm_fail(call->ctx, CLEAVE_ALIGN, "reserve", fork->reserve, PAGE_SIZE, PAGE_SIZE);
+    }
+    if (fork->reserve != 0 &&
+        (!(fork->flags & CLEAVE_FORK_RESERVE) || fork->reserve >> PAGE_SHIFT > UINT32_MAX)) {
+        return mm_fail(call->ctx, CLEAVE_COUNT, "reserve", fork->reserve, 0,
+                       fork->flags & CLEAVE_FORK_RESERVE ? (uint64_t)UINT32_MAX << PAGE_SHIFT : 0);
     }
     fork->of = fork->of != 0 ? fork->of : fork->count;
     fork->first = fork->first != 0 ? fork->first : 1;

@@ -300,11 +300,14 @@ static enum cleave_status reserve_all(struct mm_ctx *ctx, struct space *parent, 
 {
     const struct gfn_range all = {gfn(0), gfn(GUEST_PAGES)};
     enum cleave_status status = CLEAVE_OK;
-    if (options->reserve &&
-        region_count_words(parent->regions, all, RESERVE_MAX_WORDS) > RESERVE_MAX_WORDS) {
-        return mm_fail(ctx, CLEAVE_COUNT, "parent", RESERVE_MAX_WORDS + 1, 0, RESERVE_MAX_WORDS);
+    uint64_t frames = options->reserve ? options->reserve_frames : 0;
+    if (options->reserve && frames == 0) {
+        if (region_count_words(parent->regions, all, RESERVE_MAX_WORDS) > RESERVE_MAX_WORDS) {
+            return mm_fail(ctx, CLEAVE_COUNT, "parent", RESERVE_MAX_WORDS + 1, 0,
+                           RESERVE_MAX_WORDS);
+        }
+        frames = space_reserve_frames(ctx, parent, options->vcpus);
     }
-    uint64_t frames = options->reserve ? space_reserve_frames(ctx, parent, options->vcpus) : 0;
 
     for (unsigned i = 0; i < count && frames != 0 && status == CLEAVE_OK; i++) {
         children[i]->vcpus = options->vcpus;

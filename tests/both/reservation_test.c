@@ -43,6 +43,32 @@ TEST(a_snapshot_renews_it)
     scene_end();
 }
 
+/* So much and no more: copies and tables as long as it lasts, then what is free, then none. */
+TEST(covers_what_it_says)
+{
+    const struct fork_options options = {
+        .limit = UINT64_MAX, .reserve = true, .vcpus = 1, .reserve_frames = ROOT_LEVEL + 3};
+    struct space *child = NULL;
+    scene_start(0);
+    struct space *space = scene_space();
+    scene_memory(space, 0, 8, 0);
+    REQUIRE_OK(space_fork(scene.ctx, space, 1, &options, &child));
+    CHECK_EQ(child->payer.reserved, ROOT_LEVEL + 3);
+    scene_drain(0);
+    uint64_t written = 0;
+    while (written < 8 &&
+           space_fault(scene.ctx, child, PAGE(written), ACCESS_WRITE, NULL) == CLEAVE_OK) {
+        written++;
+    }
+    CHECK(written >= 3 && written < 8); /* tables for all of them on the way to the first */
+    CHECK_EQ(child->payer.reserved, 0);
+    CHECK_STATUS(space_fault(scene.ctx, child, PAGE(written), ACCESS_WRITE, NULL),
+                 CLEAVE_NO_MEMORY);
+    scene_give_back(UINT64_MAX);
+    CHECK_OK(scene_access(child, written, ACCESS_WRITE));
+    scene_end();
+}
+
 /* Tells of every event at once. */
 static void allow_all(struct channel *channel)
 {

@@ -97,8 +97,8 @@ TEST(a_pagers_space_is_not_reset)
 
 /* --- Memory granted by another tenant's pool -------------------------------------------------- */
 
-/* A writer through a foreign map waited for the owner's pool. What it is granted is not for its own
- * memory. */
+/* A writer through a foreign map does not wait for the owner's pool. Who waited there, and was
+ * granted memory, does not take it for its own. */
 TEST(a_grant_is_spent_in_its_own_pool)
 {
     struct vcpu_wait wait = {.vcpu = 0};
@@ -114,7 +114,9 @@ TEST(a_grant_is_spent_in_its_own_pool)
     scene_region(mapper, 0, 4, REGION_PRIVATE, RIGHT_ALL, 0);
     REQUIRE_OK(foreign_map(scene.ctx, owner, PAGE(0), mapper, PAGE(8)));
     scene_drain(0);
-    REQUIRE_EQ(space_fault(scene.ctx, mapper, PAGE(8), ACCESS_WRITE, &wait), CLEAVE_WAIT);
+    CHECK_STATUS(space_fault(scene.ctx, mapper, PAGE(8), ACCESS_WRITE, &wait), CLEAVE_NO_MEMORY);
+    CHECK(wait.kind == WAIT_NONE && !wait.memory_fails);
+    REQUIRE_EQ(space_fault(scene.ctx, owner, PAGE(0), ACCESS_WRITE, &wait), CLEAVE_WAIT);
     scene_give_back(16);
     REQUIRE(wait.grant.reserved != 0);
     CHECK_OK(space_fault(scene.ctx, mapper, PAGE(1), ACCESS_WRITE, &wait));

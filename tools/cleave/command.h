@@ -45,7 +45,7 @@ enum {
 struct options {
     bool json, any, children, dry_run, no_base, once;
     uint32_t count, flags; /* of a fork; count 0: not given */
-    uint64_t limit;
+    uint64_t limit, reserve;
     int64_t timeout; /* milliseconds; -1: none */
     const char *data, *data_dir;
     const char *kernel, *initrd, *cmdline, *name, *pool; /* of create; null: not given */

@@ -103,6 +103,7 @@ static void fork_parent(struct run *run, const struct cleave_list *parent)
     struct cleave_fork_options options = {.count = o->count != 0 ? o->count : 1,
                                           .flags = o->flags | (o->no_base ? 0 : CLEAVE_FORK_BASE),
                                           .limit = o->limit,
+                                          .reserve = o->reserve,
                                           .data = data};
     json_t *all = json_array();
     put(run->result, "from",

@@ -11,7 +11,9 @@
 
 #define FORK_HELP                                                                                  \
     "  -n, --count=N     so many children, 1 to 64 (1), all of one instant, or none\n"             \
-    "      --reserve     sets aside all the memory that they can need: their writes cannot fail\n" \
+    "      --reserve[=SIZE]  sets aside so much memory for each, or all that it can need: as "     \
+    "far\n"                                                                                        \
+    "                    as that goes, their writes cannot fail\n"                                 \
     "      --no-base     keeps nothing to go back to: saves memory, but \"cleave reset\" "         \
     "refuses\n"                                                                                    \
     "      --paused      they stand still, and so do their clocks, until \"cleave unpause\"\n"     \
@@ -165,7 +167,7 @@ enum {
 };
 
 static const struct option table[] = {{"count", required_argument, NULL, 'n'},
-                                      {"reserve", no_argument, NULL, RESERVE},
+                                      {"reserve", optional_argument, NULL, RESERVE},
                                       {"no-base", no_argument, NULL, NO_BASE},
                                       {"paused", no_argument, NULL, PAUSED},
                                       {"clock", no_argument, NULL, CLOCK},
@@ -318,6 +320,13 @@ static bool parse_limit(struct run *run, const char *text)
                   text);
 }
 
+static bool parse_reserve(struct run *run, const char *text)
+{
+    return parse_size(text, &run->options.reserve) ||
+           refuse(run, "--reserve is a number of bytes, or with K, M, G or T, as in 256M, not ",
+                  text);
+}
+
 /* Seconds as milliseconds; false: no such number. */
 static bool parse_seconds(const char *text, int64_t *out)
 {
@@ -398,7 +407,7 @@ static bool take(struct run *run, int option)
         return true;
     case RESERVE:
         o->flags |= CLEAVE_FORK_RESERVE;
-        return true;
+        return optarg == NULL || parse_reserve(run, optarg);
     case NO_BASE:
         o->no_base = true;
         return true;

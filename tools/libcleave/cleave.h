@@ -236,11 +236,12 @@ struct cleave_fork_options {
     /* Where children of one kind are made by several calls: the number that the first child of this
      * one is told (0: 1), and how many there are in all (0: `count`); first + count - 1 <= of. */
     uint32_t first, of;
+    uint64_t reserve; /* with CLEAVE_FORK_RESERVE: bytes for each; 0: all that it can need */
 };
 
 /* Forks a domain, or restores a snapshot: all children or none, of one instant, with their ids in
  * `children` (null: not wanted). They are named fork-<id>. CLEAVE_COUNT: `count`, `data_size`,
- * `first` or `of`. CLEAVE_RESERVE, CLEAVE_NO_MEMORY, CLEAVE_QUOTA: not so much memory.
+ * `first`, `of` or `reserve`. CLEAVE_RESERVE, CLEAVE_NO_MEMORY, CLEAVE_QUOTA: not so much memory.
  * CLEAVE_DYING: it has ended. -EINVAL: data of more than CLEAVE_DATA_MAX bytes. */
 int cleave_fork(struct cleave_handle *cleave, uint32_t domain,
                 const struct cleave_fork_options *options, uint32_t *children);

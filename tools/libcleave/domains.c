@@ -255,7 +255,8 @@ int cleave_fork(struct cleave_handle *cleave, uint32_t domain,
                                .data_size = (uint32_t)options->data_size,
                                .domains = (uintptr_t)ids,
                                .first = options->first,
-                               .of = options->of};
+                               .of = options->of,
+                               .reserve = (options->reserve + 4095) & ~UINT64_C(4095)};
     if (options->data_size > CLEAVE_DATA_MAX) {
         return fail_here(cleave, EINVAL, "fork: %zu bytes of data; a child takes at most %u",
                          options->data_size, CLEAVE_DATA_MAX);

@@ -165,9 +165,11 @@ struct cleave_fork {
         data; /* guest-linear: bytes that each child finds behind its identity page (identity.h) */
     uint32_t first; /* number of the first child, as children are told; 0: 1 */
     uint32_t of;    /* of how many, made by several calls; 0: `count`. At most CLEAVE_FORK_OF_MAX */
+    uint64_t
+        reserve; /* with CLEAVE_FORK_RESERVE: so many bytes for each child; 0: the worst case */
 };
 #define CLEAVE_FORK_OF_MAX 0x7fffffffu
-#define CLEAVE_FORK_RESERVE 1u /* reserve the worst case: the children's writes cannot fail */
+#define CLEAVE_FORK_RESERVE 1u /* reserve memory: as far as that goes, their writes cannot fail */
 #define CLEAVE_FORK_BASE 2u    /* keep a base, so that the children can be reset */
 #define CLEAVE_FORK_PAUSED 4u
 #define CLEAVE_FORK_CLOCK 8u /* clocks go on while a child is paused; else they stand still */
@@ -408,7 +410,7 @@ CLEAVE_ABI_AT(cleave_copy, at, 8);
 CLEAVE_ABI_AT(cleave_copy, size, 24);
 CLEAVE_ABI_SIZE(cleave_start, 16);
 CLEAVE_ABI_SIZE(cleave_domain, 8);
-CLEAVE_ABI_SIZE(cleave_fork, 48);
+CLEAVE_ABI_SIZE(cleave_fork, 56);
 CLEAVE_ABI_AT(cleave_fork, data, 32);
 CLEAVE_ABI_AT(cleave_fork, limit, 16);
 CLEAVE_ABI_AT(cleave_fork, domains, 24);

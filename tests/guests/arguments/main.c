@@ -131,6 +131,15 @@ static void forks(void)
     fork.flags = 64;
     named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_INVALID, "flags");
     fork.flags = 0;
+    fork.reserve = PAGE;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_COUNT, "reserve");
+    fork.flags = CLEAVE_FORK_RESERVE;
+    fork.reserve = UINT64_MAX - PAGE + 1;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_COUNT, "reserve");
+    fork.reserve = PAGE - 1;
+    named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_ALIGN, "reserve");
+    fork.flags = 0;
+    fork.reserve = 0;
     fork.first = 2;
     named(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_COUNT, "first");
     fork.of = CLEAVE_FORK_OF_MAX;

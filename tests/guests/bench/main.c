@@ -203,7 +203,7 @@ __asm__(".text\n"
         "    mov %eax, %esi\n"
         "    mov $55, %eax\n" /* CLEAVE_HYPERCALL */
         "    mov $12, %ebx\n" /* CLEAVE_OP_FORK */
-        "    mov $48, %edx\n" /* sizeof(struct cleave_fork) */
+        "    mov $56, %edx\n" /* sizeof(struct cleave_fork) */
         "    vmmcall\n"
         "    mov %edx, %edi\n"
         "    rdtsc\n"
@@ -237,7 +237,7 @@ __asm__(".text\n"
         "flat_stack: .quad 0\n"
         "    .text\n");
 _Static_assert(CLEAVE_HYPERCALL == 55 && CLEAVE_OP_FORK == 12 && CLEAVE_OP_STAT == 17 &&
-                   sizeof(struct cleave_fork) == 48 && sizeof(struct cleave_stat) == 1032,
+                   sizeof(struct cleave_fork) == 56 && sizeof(struct cleave_stat) == 1032,
                "the numbers in flat_fork()");
 
 static struct cost fork_flat(void)
