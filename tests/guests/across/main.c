@@ -149,23 +149,6 @@ static void verdicts(uint32_t armed)
 
 /* --- Memory ----------------------------------------------------------------------------------- */
 
-static void map_page(uint32_t domain, uint64_t page)
-{
-    uint64_t from = page, to = WINDOW / PAGE;
-    int error = 1;
-    struct xen_remove_from_physmap remove = {.domid = DOMID_SELF, .gpfn = to};
-    (void)xen_call(__HYPERVISOR_memory_op, XENMEM_remove_from_physmap, (uint64_t)&remove, 0);
-    struct xen_add_to_physmap_batch batch = {.domid = DOMID_SELF,
-                                             .space = XENMAPSPACE_gmfn_foreign,
-                                             .size = 1,
-                                             .u.foreign_domid = (domid_t)domain};
-    set_xen_guest_handle(batch.idxs, &from);
-    set_xen_guest_handle(batch.gpfns, &to);
-    set_xen_guest_handle(batch.errs, &error);
-    CHECK_EQ(xen_call(__HYPERVISOR_memory_op, XENMEM_add_to_physmap_batch, (uint64_t)&batch, 0), 0);
-    CHECK_EQ(error, 0);
-}
-
 /* A store through the map is refused, and nothing is changed by it. */
 static void refused(uint32_t child)
 {
@@ -182,7 +165,7 @@ static void memory(uint32_t domain, uint32_t pool)
 {
     uint32_t child, filler;
     CHECK_EQ(fork_of(domain, UINT64_MAX, &child), CLEAVE_OK);
-    map_page(child, COMMON / PAGE);
+    map_foreign(child, COMMON / PAGE, WINDOW);
     CHECK_EQ(fill(pool, 16384, &filler), CLEAVE_NO_MEMORY);
     refused(child);
     CHECK_EQ(write_word(child, COMMON, 5), CLEAVE_NO_MEMORY);
@@ -193,7 +176,7 @@ static void memory(uint32_t domain, uint32_t pool)
     destroy(child);
 
     CHECK_EQ(fork_of(domain, 2 * MIB, &child), CLEAVE_OK);
-    map_page(child, COMMON / PAGE);
+    map_foreign(child, COMMON / PAGE, WINDOW);
     uint64_t status = CLEAVE_OK;
     for (uint64_t at = 0; at < COMMON && status == CLEAVE_OK; at += PAGE) {
         status = write_word(child, at, at);

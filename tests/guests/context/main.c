@@ -93,20 +93,8 @@ static uint32_t flags_of(uint32_t domain)
 
 static volatile uint64_t *map_page(uint32_t domain, uint64_t page)
 {
-    uint64_t from = page, to = WINDOW / PAGE + page;
-    int error = 1;
-    struct xen_remove_from_physmap remove = {.domid = DOMID_SELF, .gpfn = to};
-    (void)xen_call(__HYPERVISOR_memory_op, XENMEM_remove_from_physmap, (uint64_t)&remove, 0);
-    struct xen_add_to_physmap_batch batch = {.domid = DOMID_SELF,
-                                             .space = XENMAPSPACE_gmfn_foreign,
-                                             .size = 1,
-                                             .u.foreign_domid = (domid_t)domain};
-    set_xen_guest_handle(batch.idxs, &from);
-    set_xen_guest_handle(batch.gpfns, &to);
-    set_xen_guest_handle(batch.errs, &error);
-    CHECK_EQ(xen_call(__HYPERVISOR_memory_op, XENMEM_add_to_physmap_batch, (uint64_t)&batch, 0), 0);
-    CHECK_EQ(error, 0);
-    return word(to * PAGE);
+    map_foreign(domain, page, WINDOW + page * PAGE);
+    return word(WINDOW + page * PAGE);
 }
 
 static uint32_t make(void)

@@ -107,4 +107,22 @@ static inline uint64_t ns_at(const volatile struct vcpu_info *info, uint64_t tsc
     return time->system_time + (uint64_t)((unsigned __int128)delta * time->tsc_to_system_mul >> 32);
 }
 
+/* Shows page `page` of another domain at `at`, in the place of what was shown there. */
+static inline void map_foreign(uint32_t domain, uint64_t page, uint64_t at)
+{
+    uint64_t from = page, to = at / PAGE;
+    int error = 1;
+    struct xen_remove_from_physmap remove = {.domid = DOMID_SELF, .gpfn = to};
+    (void)xen_call(__HYPERVISOR_memory_op, XENMEM_remove_from_physmap, (uint64_t)&remove, 0);
+    struct xen_add_to_physmap_batch batch = {.domid = DOMID_SELF,
+                                             .space = XENMAPSPACE_gmfn_foreign,
+                                             .size = 1,
+                                             .u.foreign_domid = (domid_t)domain};
+    set_xen_guest_handle(batch.idxs, &from);
+    set_xen_guest_handle(batch.gpfns, &to);
+    set_xen_guest_handle(batch.errs, &error);
+    CHECK_EQ(xen_call(__HYPERVISOR_memory_op, XENMEM_add_to_physmap_batch, (uint64_t)&batch, 0), 0);
+    CHECK_EQ(error, 0);
+}
+
 #endif
