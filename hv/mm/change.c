@@ -131,7 +131,7 @@ static enum cleave_status change_at_once(struct mm_ctx *ctx, struct region_chang
 
 /* The tree that was built takes the old one's place; or it is given up with `status`. */
 static enum cleave_status change_end(struct mm_ctx *ctx, struct region_change *change,
-                                     enum cleave_status status)
+                                     struct flush_batch *batch, enum cleave_status status)
 {
     struct space *space = change->space;
     region_word_t gone = space->op_regions;
@@ -145,6 +145,7 @@ static enum cleave_status change_end(struct mm_ctx *ctx, struct region_change *c
     region_defer(ctx, gone);
     channel_resume(ctx, space);
     if (status == CLEAVE_OK) {
+        flush_finish(ctx, batch); /* dead tables may hold what the cuts have put aside */
         (void)table_reap(ctx, space->payer.pool); /* the rest whoever reaps next */
         space->op = OP_NONE;
         return CLEAVE_OK;
@@ -180,7 +181,7 @@ static enum cleave_status change_in_steps(struct mm_ctx *ctx, struct region_chan
         status = change->carry(ctx, change);
     }
     space->op_argument[1] = change->state;
-    return status == CLEAVE_AGAIN ? status : change_end(ctx, change, status);
+    return status == CLEAVE_AGAIN ? status : change_end(ctx, change, batch, status);
 }
 
 enum cleave_status change_apply(struct mm_ctx *ctx, struct region_change *change,
