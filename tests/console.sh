@@ -1,26 +1,36 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# console.sh: boots a guest on QEMU and types each command of the debug console on the serial port; the
+# console.sh: boots guests on QEMU and types each command of the debug console on the serial port; the
 # answers must be there, and `stop` must end the machine with code 0.
 set -eu
 cd "$(dirname "$0")/.."
 
 conf=$(mktemp -d)
 trap 'rm -rf "$conf"' EXIT
-grep -v '^option stop' tests/guests/hello/boot.conf >"$conf/boot.conf"
+sed -e '/^option stop/d' -e 's/size=128M/size=256M/' tests/guests/hello/boot.conf >"$conf/boot.conf"
+echo 'domain looker pool=main kernel=hello.elf memory=64M command=look' >>"$conf/boot.conf"
 type_all() {
     sleep 4
-    for line in help list "stat 1" "stat 77" "stat x" "fork 1" "fork 77" "wait 1" "ended 1" "ended 1 to 9" "ended children 1" nothing audit stop; do
+    for line in help list "stat 1" "stat 77" "stat x" "fork 1" "fork 77" "wait 1" "ended 1" "ended 1 to 9" "ended children 1" nothing audit \
+        "stat 2" "stat 2" "stat 2" "stat 2" "stat 2" "stat 2" "stat 2" "stat 2" "stat 2" list stop; do
         echo "$line"
-        sleep 1
+        sleep 0.5
     done
     sleep 5
 }
 status=0
-type_all | configs/qemu.sh -i -t 60 build/gcc-debug/cleave.elf "$conf/boot.conf" \
+type_all | configs/qemu.sh -i -s 2 -t 60 build/gcc-debug/cleave.elf "$conf/boot.conf" \
     build/guests/hello.elf >"$conf/output" 2>&1 || status=$?
 cat "$conf/output"
 failed=0
+# A name that is not one to choose is refused before anything runs.
+sed 's/domain hello/domain domain-1/' tests/guests/hello/boot.conf >"$conf/wrong.conf"
+mv "$conf/wrong.conf" "$conf/boot.conf"
+if configs/qemu.sh -t 60 build/gcc-debug/cleave.elf "$conf/boot.conf" build/guests/hello.elf >"$conf/wrong" 2>&1; then
+    echo "FAIL  a domain named domain-1 is booted"
+    failed=1
+fi
+grep -q "^boot: domain domain-1: not letters, .* \"domain-\" in front" "$conf/wrong" || { cat "$conf/wrong"; failed=1; }
 wants() {
     if ! grep -qE -- "$1" "$conf/output"; then
         echo "FAIL  no line like: $1"
@@ -37,6 +47,9 @@ wants '^no domain is a fork of 1'
 wants '^no such command: nothing; help lists them'
 wants '^ +1 +0 hello +ended '
 wants '^domain 1 hello, parent 0, 1 vcpus: [1-9][0-9]* exits, [1-9][0-9]* hypercalls'
+# A call of the looker's on another CPU mostly has it; the console waits, and leaves no line out.
+[ "$(grep -cE '^domain 2 looker, parent 0, 1 vcpus: ' "$conf/output")" = 9 ] || { echo "FAIL  not 9 times stat 2"; failed=1; }
+[ "$(grep -cE '^ +2 +0 looker ' "$conf/output")" = 2 ] || { echo "FAIL  not 2 times the looker in the list"; failed=1; }
 wants '^  memory: [1-9][0-9]* KiB charged'
 wants '^no domain 77'
 wants '^audit: pool main: clean'

@@ -96,6 +96,9 @@ static bool complain(struct mm_ctx *ctx, const char *name, const char *what)
 static const char *plan(const struct config_domain *d, struct image *image)
 {
     *image = (struct image){.config = d, .kernel_file = module_named(d->kernel)};
+    if (!domain_name_legal(d->name)) {
+        return "not letters, digits, '-', '_' and '.' alone, or \"fork-\" or \"domain-\" in front";
+    }
     if (image->kernel_file == NULL) {
         return "no module has the name of its kernel";
     }

@@ -7,23 +7,43 @@
 #include "tenant.h"
 #include "terminal.h"
 
+#define HOLD_NS UINT64_C(200000000)
+
+/* Waits while a call on another CPU holds the domain. False: there are no statistics, which was
+ * said. */
+static bool hold_and_stat(struct command *command, struct domain *domain, struct cleave_stat *s)
+{
+    struct stat_walk walk = {.domain = 0};
+    uint64_t start = read_tsc();
+    while (!klock_try(&domain->busy)) {
+        if (read_tsc() - start > ns_to_tsc(HOLD_NS)) {
+            print("domain %u %s: a call holds it: ask again\n", domain->id, domain->name);
+            return false;
+        }
+        world_rest(command->ctx);
+        port_relax(command->ctx);
+    }
+    enum cleave_status status = stat_domain(command->ctx, domain, &walk, s);
+    klock_release(&domain->busy);
+    if (status != CLEAVE_OK) {
+        command_refused(command, "stat", domain->id, status);
+    }
+    return status == CLEAVE_OK;
+}
+
 enum command_result command_list(struct command *command)
 {
     struct mm_ctx *ctx = command->ctx;
     static const char *const states[] = {"?", "running", "paused", "starved", "frozen", "ended"};
     struct cleave_stat s;
-    struct stat_walk walk = {.domain = 0};
     struct domain *domain = domain_next(0);
 
     print("   id parent name             state    vcpus  charged KiB   faults  copied KiB\n");
     while (domain != NULL) {
         uint32_t id = domain->id;
-        if (klock_try(&domain->busy)) {
-            if (stat_domain(ctx, domain, &walk, &s) == CLEAVE_OK) {
-                print("%5u %6u %-16s %-8s %5u %12lu %8lu %11lu\n", s.domain, s.parent, s.name,
-                      states[s.state], s.vcpus, s.charged >> 10, s.faults, s.copied >> 10);
-            }
-            klock_release(&domain->busy);
+        if (hold_and_stat(command, domain, &s)) {
+            print("%5u %6u %-16s %-8s %5u %12lu %8lu %11lu\n", s.domain, s.parent, s.name,
+                  states[s.state], s.vcpus, s.charged >> 10, s.faults, s.copied >> 10);
         }
         domain_put(ctx, domain);
         domain = domain_next(id);
@@ -55,12 +75,8 @@ static void print_stat(const struct cleave_stat *s)
 static bool stat_turn(struct command *command, struct domain *domain)
 {
     struct cleave_stat s;
-    struct stat_walk walk = {.domain = 0};
-    if (klock_try(&domain->busy)) {
-        if (stat_domain(command->ctx, domain, &walk, &s) == CLEAVE_OK) {
-            print_stat(&s);
-        }
-        klock_release(&domain->busy);
+    if (hold_and_stat(command, domain, &s)) {
+        print_stat(&s);
     }
     return true;
 }

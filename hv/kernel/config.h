@@ -8,12 +8,13 @@
  *          [limit=SIZE] [command="..."] [paused] [control]   on one line
  *          order: the largest leaf, 4 KiB, 2 MiB (without: this) or 1 GiB; those of 1 GiB, wherever
  *          the pool has a block for one, are made and zeroed before the domain starts
+ *          NAME: letters, digits and - _ ., neither "fork-" nor "domain-" in front
  *          control: the one that may act on all others
  *   option stop                                 ends the machine when all domains have ended
  *   option console=NAME|all                     whose terminal is shown from the start
  *   option input=NAME                           who gets what is typed, at first
- *   option top=SECONDS                          a table of all domains each so many seconds, 1 to
- * 3600 option terminal                             what reads the console is a terminal (ECMA-48)
+ *   option top=SECONDS                          a table of all domains so often (1 to 3600)
+ *   option terminal                             what reads the console is a terminal (ECMA-48)
  *   option script=MODULE                        lines for the debug console
  */
 #ifndef KERNEL_CONFIG_H

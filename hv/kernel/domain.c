@@ -151,7 +151,16 @@ static bool name_character(char c)
            c == '_' || c == '.';
 }
 
-bool domain_name_legal(const char name[CLEAVE_NAME_SIZE])
+static bool begins(const char *name, const char *with)
+{
+    while (*with != '\0' && *name == *with) {
+        name++;
+        with++;
+    }
+    return *with == '\0';
+}
+
+bool domain_name_legal(const char *name)
 {
     unsigned length = 0;
     while (length < CLEAVE_NAME_SIZE && name[length] != '\0') {
@@ -160,12 +169,8 @@ bool domain_name_legal(const char name[CLEAVE_NAME_SIZE])
         }
         length++;
     }
-    static const char forks[] = "fork-"; /* and their ids, which are nobody else's */
-    unsigned same = 0;
-    while (forks[same] != '\0' && name[same] == forks[same]) {
-        same++;
-    }
-    return length > 0 && length < CLEAVE_NAME_SIZE && forks[same] != '\0';
+    return length > 0 && length < CLEAVE_NAME_SIZE && !begins(name, "fork-") &&
+           !begins(name, "domain-");
 }
 
 static bool same_name(const char *a, const char *b)
@@ -245,10 +250,10 @@ static bool name_free(const struct domain *domain, const char *name, bool everyw
 /* Who sees the domains of all pools learns nothing by a name that is refused. */
 static bool sees_all(const struct domain *namer) { return namer == NULL || namer->control; }
 
-bool domain_enter(struct domain *domain, bool named)
+bool domain_enter(struct domain *domain, bool chosen)
 {
     klock_take(&table.lock);
-    bool free = !named || name_free(domain, domain->name, sees_all(domain->parent));
+    bool free = !chosen || name_free(domain, domain->name, sees_all(domain->parent));
     if (free) {
         MM_CHECK(table.domain[domain->id] == HELD);
         put_in_table(domain);

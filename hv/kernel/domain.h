@@ -192,8 +192,10 @@ void domain_unuse(struct domain *domain);
 struct domain *domain_next(uint32_t id);
 /* Is `domain` the caller or descended from it, or the caller the control domain? */
 bool domain_commands(const struct domain *caller, const struct domain *domain);
-/* Is the name legal (1 to 63 of letters, digits and - _ .) and not one that forks are given? */
-bool domain_name_legal(const char name[CLEAVE_NAME_SIZE]);
+/* May it be chosen: it has its zero byte within CLEAVE_NAME_SIZE, 1 to 63 of letters, digits and -
+ * _ ., not "fork-" or "domain-" in front, which the names that nobody chose have, before the id:
+ * those are free wherever the id is. */
+bool domain_name_legal(const char *name);
 /* Holds `count` ids in a row for domains about to be made; 0 when there are none. */
 uint32_t domain_ids_take(uint32_t count);
 /* Holds that id; false when it is taken, or none. */
@@ -210,9 +212,9 @@ enum cleave_status domain_make(struct mm_ctx *ctx, uint32_t id, const char *name
                                struct domain *parent, struct space *space, uint32_t vcpus,
                                bool records, struct domain **out) MUST_CHECK;
 /* Puts it under its id: from now on others act on it, unless the caller holds its `busy`. False
- * when it is `named` and another domain of its pool has the name, or any domain does and its maker
- * is the control domain, the boot configuration or the debug console. */
-bool domain_enter(struct domain *domain, bool named) MUST_CHECK;
+ * when its name was `chosen` and another domain of its pool has the name, or any domain does and
+ * its maker is the control domain, the boot configuration or the debug console. */
+bool domain_enter(struct domain *domain, bool chosen) MUST_CHECK;
 /* Gives it another name, a legal one; false when another domain of its pool has that, or any does
  * and `namer`, who asks for it, is the control domain. The caller holds its `busy`. */
 bool domain_rename(struct domain *domain, const char *name, const struct domain *namer) MUST_CHECK;

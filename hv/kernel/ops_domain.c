@@ -25,16 +25,21 @@ enum cleave_status call_limit(struct call *call, uint64_t limit, uint64_t *frame
     return CLEAVE_OK;
 }
 
-/* What CREATE and CREATE_IN have in common. `pool` 0: the caller's. */
-static enum cleave_status create_domain(struct call *call, const char name[CLEAVE_NAME_SIZE],
+/* What CREATE and CREATE_IN have in common. `pool` 0: the caller's. An empty name is made one of
+ * the id. */
+static enum cleave_status create_domain(struct call *call, char name[CLEAVE_NAME_SIZE],
                                         uint32_t vcpus, uint64_t limit, uint32_t pool,
                                         uint32_t *made)
 {
+    bool chosen = name[0] != '\0';
     struct space *space;
     struct domain *domain;
     uint32_t id = domain_ids_take(1);
     if (id == 0) {
         return mm_fail(call->ctx, CLEAVE_COUNT, "domain", DOMAIN_IDS, 1, DOMAIN_IDS - 1);
+    }
+    if (!chosen) {
+        (void)format_text(name, CLEAVE_NAME_SIZE, "domain-%u", id);
     }
     enum cleave_status status = pool == 0
                                     ? space_create(call->ctx, call->caller->pool, limit, &space)
@@ -42,7 +47,7 @@ static enum cleave_status create_domain(struct call *call, const char name[CLEAV
     if (status == CLEAVE_OK) {
         status = domain_make(call->ctx, id, name, call->caller, space, vcpus, false, &domain);
     }
-    if (status == CLEAVE_OK && !domain_enter(domain, true)) {
+    if (status == CLEAVE_OK && !domain_enter(domain, chosen)) {
         domain_discard(call->ctx, domain);
         status = mm_fail(call->ctx, CLEAVE_EXISTS, "name", id, 1, 0);
     }
@@ -57,7 +62,7 @@ static enum cleave_status create_domain(struct call *call, const char name[CLEAV
 static enum cleave_status check_create(struct call *call, const char name[CLEAVE_NAME_SIZE],
                                        uint32_t vcpus)
 {
-    if (!domain_name_legal(name)) {
+    if (name[0] != '\0' && !domain_name_legal(name)) {
         return mm_fail(call->ctx, CLEAVE_INVALID, "name", 0, 1, 0);
     }
     if (vcpus == 0 || vcpus > CLEAVE_VCPUS_MAX) {

@@ -189,11 +189,8 @@ static int64_t create(struct xen_call *call, struct xen_domctl *op)
     domain->asked_pauses = 1;
     clock_stop(domain);
     sched_pause(domain);
-    if (!domain_enter(domain, true)) {
-        domain_discard(call->ctx, domain);
-        domain_ids_drop(id, 1);
-        return -XEN_EEXIST;
-    }
+    bool entered = domain_enter(domain, false);
+    MM_CHECK(entered);
     op->domain = (domid_t)id;
     return 0;
 }

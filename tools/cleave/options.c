@@ -81,8 +81,9 @@ const struct command commands[] = {
     {"unpause", run_unpause, OPT_CHILDREN, 1, -1, "TARGET...", "lets paused domains go on",
      CHILDREN_HELP},
     {"rename", run_rename, 0, 2, 2, "TARGET NAME", "gives a domain another name",
-     "A name has 1 to 63 letters, digits, '-', '_' and '.', does not begin with \"fork-\", and is "
-     "unique.\nA domain whose name is digits alone is \"name=17\" as a target: 17 is a number.\n"},
+     "A name has 1 to 63 letters, digits, '-', '_' and '.', does not begin with \"fork-\" or "
+     "\"domain-\", and is unique.\nA domain whose name is digits alone is \"name=17\" as a target: "
+     "17 is a number.\n"},
     {"grant", run_grant, 0, 3, 5, "TARGET OVER RIGHT...",
      "gives a domain rights over another, and no more",
      "RIGHT is fork, look (stat) or hold (pause, unpause). These take the place of what it was "

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,18 +112,14 @@ static int load_all(struct build *build)
 
 static int make_domain(struct build *build)
 {
-    static atomic_uint made;
     const struct cleave_create_options *o = build->options;
     struct cleave_create create = {.limit = UINT64_MAX, .vcpus = o->vcpus};
 
     if (o->name != NULL) {
         memcpy(create.name, o->name, strlen(o->name) + 1);
-    } else { /* of its own, until it has a number */
-        snprintf(create.name, sizeof(create.name), "new-%ld-%u", (long)getpid(),
-                 atomic_fetch_add(&made, 1));
     }
     if (build->pool != 0) {
-        return cleave_create_in(build->cleave, build->pool, create.name, o->vcpus, UINT64_MAX,
+        return cleave_create_in(build->cleave, build->pool, o->name, o->vcpus, UINT64_MAX,
                                 &build->domain);
     }
     int status = cleave_call(build->cleave, CLEAVE_OP_CREATE, &create, sizeof(create));
@@ -143,15 +138,7 @@ static int fill_domain(struct build *build)
     struct cleave_start start = {.domain = build->domain,
                                  .entry = build->guest.kernel.entry,
                                  .argument = (uint32_t)PVH_START_INFO};
-    int status = 0;
-    if (o->name == NULL) {
-        char name[CLEAVE_NAME_SIZE];
-        snprintf(name, sizeof(name), "domain-%u", build->domain);
-        status = cleave_rename(cleave, build->domain, name);
-    }
-    if (status == 0) {
-        status = cleave_pause(cleave, build->domain);
-    }
+    int status = cleave_pause(cleave, build->domain);
     if (status == 0) {
         status = add_memory(build, 0, build->guest.low);
     }
@@ -212,7 +199,7 @@ static int check(struct build *build)
     if (o->flags & ~CLEAVE_CREATE_PAUSED) {
         return fail_here(cleave, EINVAL, "flags: %#x are not known", o->flags);
     }
-    if (o->name != NULL && strlen(o->name) >= CLEAVE_NAME_SIZE) {
+    if (o->name != NULL && (o->name[0] == '\0' || strlen(o->name) >= CLEAVE_NAME_SIZE)) {
         return fail_here(cleave, EINVAL, "name: it has 1 to %u characters, this one has %zu",
                          CLEAVE_NAME_SIZE - 1, strlen(o->name));
     }

@@ -125,8 +125,9 @@ int cleave_pool_resize(struct cleave_handle *cleave, const char *name, uint64_t 
  * domains, snapshots or bases are in it. -EINVAL as above. */
 int cleave_pool_delete(struct cleave_handle *cleave, const char *name);
 
-/* An empty domain in the pool of this number: no memory, vcpus off; its id in `*domain`. `limit` in
- * bytes, UINT64_MAX: all of the pool. CLEAVE_NOT_MAPPED, CLEAVE_EXISTS, CLEAVE_NO_MEMORY. */
+/* An empty domain in the pool of this number: no memory, vcpus off; its id in `*domain`. `name`
+ * NULL: "domain-" and its id. `limit` in bytes, UINT64_MAX: all of the pool. CLEAVE_NOT_MAPPED,
+ * CLEAVE_EXISTS, CLEAVE_NO_MEMORY. */
 int cleave_create_in(struct cleave_handle *cleave, uint32_t pool, const char *name, uint32_t vcpus,
                      uint64_t limit, uint32_t *domain);
 
@@ -197,8 +198,9 @@ int cleave_unpause(struct cleave_handle *cleave, uint32_t domain);
  * caller itself. CLEAVE_BUSY: one of its pages is in use by a device; call again. */
 int cleave_destroy(struct cleave_handle *cleave, uint32_t domain);
 
-/* Another name: 1 to 63 letters, digits, '-', '_' and '.', not beginning with "fork-", unique in
- * the pool. CLEAVE_INVALID, CLEAVE_EXISTS. -EINVAL: too long. */
+/* Another name: 1 to 63 letters, digits, '-', '_' and '.', not beginning with "fork-" or
+ * "domain-", in use nowhere (from the control domain; else not in the pool). CLEAVE_INVALID,
+ * CLEAVE_EXISTS. -EINVAL: too long. */
 int cleave_rename(struct cleave_handle *cleave, uint32_t domain, const char *name);
 
 /* Gives `domain` exactly these rights (CLEAVE_RIGHT_*) over `over`, in place of those that it was

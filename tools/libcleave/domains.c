@@ -186,7 +186,7 @@ int explain_name(struct cleave_handle *cleave, int status, const char *name)
     if (status == CLEAVE_INVALID) {
         fail_here(cleave, 0,
                   "\"%s\" is no name (INVALID): 1 to %u of letters, digits, '-', '_' and '.', not "
-                  "beginning with \"fork-\"",
+                  "beginning with \"fork-\" or \"domain-\"",
                   name, CLEAVE_NAME_SIZE - 1);
     } else if (status == CLEAVE_EXISTS) {
         fail_here(cleave, 0, "a domain \"%s\" is there already (EXISTS): choose another name",
@@ -200,7 +200,7 @@ int cleave_create_in(struct cleave_handle *cleave, uint32_t pool, const char *na
                      uint64_t limit, uint32_t *domain)
 {
     struct cleave_create_in arguments = {.limit = limit, .vcpus = vcpus, .pool = pool};
-    int status = put_name(cleave, arguments.name, name);
+    int status = name != NULL ? put_name(cleave, arguments.name, name) : 0;
     if (status == 0) {
         status = cleave_call(cleave, CLEAVE_OP_CREATE_IN, &arguments, sizeof(arguments));
     }

@@ -53,7 +53,7 @@ static int explain(struct cleave_handle *cleave, int status, const char *name)
     } else if (status == CLEAVE_INVALID && named) {
         fail_here(cleave, 0,
                   "\"%s\" is no name (INVALID): 1 to %u of letters, digits, '-', '_' and '.', not "
-                  "beginning with \"fork-\"",
+                  "beginning with \"fork-\" or \"domain-\"",
                   name, CLEAVE_POOL_NAME_SIZE - 1);
     } else if (status == CLEAVE_DYING && named) {
         fail_here(cleave, 0, "the pool \"%s\" is being deleted (DYING)", name);

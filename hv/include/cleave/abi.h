@@ -111,7 +111,7 @@ struct cleave_error {
 
 /* CREATE: an empty domain in the caller's pool, made by the caller. */
 struct cleave_create {
-    char name[CLEAVE_NAME_SIZE]; /* unique, 1 to 63 characters */
+    char name[CLEAVE_NAME_SIZE]; /* unique, 1 to 63 characters; empty: "domain-<id>" */
     uint64_t limit;              /* bytes it may be charged for; UINT64_MAX: no limit */
     uint32_t vcpus;              /* 1..CLEAVE_VCPUS_MAX */
     uint32_t domain;             /* out */

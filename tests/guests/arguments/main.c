@@ -47,6 +47,15 @@ static void addresses(void)
     }
 }
 
+static void put_name(char name[CLEAVE_NAME_SIZE], const char *text)
+{
+    unsigned i = 0;
+    for (; text[i] != '\0'; i++) {
+        name[i] = text[i];
+    }
+    name[i] = '\0';
+}
+
 static void domains(void)
 {
     struct cleave_create create = {.name = "x", .limit = UINT64_MAX, .vcpus = 1};
@@ -61,7 +70,7 @@ static void domains(void)
     create.vcpus = 1;
     create.name[0] = '\n';
     named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_INVALID, "name");
-    create.name[0] = '\0';
+    put_name(create.name, "domain-77");
     named(CLEAVE(CLEAVE_OP_CREATE, &create), CLEAVE_INVALID, "name");
     for (unsigned i = 0; i < CLEAVE_NAME_SIZE; i++) {
         create.name[i] = 'a';
@@ -159,6 +168,10 @@ static void forks(void)
     fork.limit = 0;
     CHECK_EQ(CLEAVE(CLEAVE_OP_FORK, &fork), CLEAVE_QUOTA);
     named(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_INVALID, "name");
+    put_name(snapshot.name, "domain-1");
+    named(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_INVALID, "name");
+    put_name(snapshot.name, "");
+    named(CLEAVE(CLEAVE_OP_SNAPSHOT, &snapshot), CLEAVE_INVALID, "name");
     named(CLEAVE(CLEAVE_OP_RESET, &self), CLEAVE_INVALID, "domain");
     named(CLEAVE(CLEAVE_OP_DESTROY, &self), CLEAVE_INVALID, "domain");
     named(CLEAVE(CLEAVE_OP_UNPAUSE, &self), CLEAVE_INVALID, "domain");
@@ -200,15 +213,6 @@ static void reserved(void)
             bytes[ends[e]] = 0;
         }
     }
-}
-
-static void put_name(char name[CLEAVE_NAME_SIZE], const char *text)
-{
-    unsigned i = 0;
-    for (; text[i] != '\0'; i++) {
-        name[i] = text[i];
-    }
-    name[i] = '\0';
 }
 
 /* The domain of this name among those that may be commanded; 0: none has it. */
@@ -286,6 +290,27 @@ static void windows(void)
     destroy(create.domain);
 }
 
+/* Without a name they get one of their number, which nobody can have taken. */
+static void unnamed(void)
+{
+    struct cleave_create create[2];
+    struct cleave_list list;
+    for (unsigned i = 0; i < 2; i++) {
+        create[i] = (struct cleave_create){.limit = UINT64_MAX, .vcpus = 1};
+        CHECK_EQ(CLEAVE(CLEAVE_OP_CREATE, &create[i]), CLEAVE_OK);
+        char name[CLEAVE_NAME_SIZE] = "domain-0";
+        CHECK(create[i].domain > 0 && create[i].domain < 10);
+        name[7] = (char)('0' + create[i].domain);
+        CHECK_EQ(find(name, &list), create[i].domain);
+    }
+    struct cleave_rename rename = {.domain = create[0].domain};
+    put_name(rename.name, "chosen");
+    CHECK_EQ(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_OK);
+    CHECK_EQ(find("chosen", &list), create[0].domain);
+    destroy(create[0].domain);
+    destroy(create[1].domain);
+}
+
 static void lists(void)
 {
     struct cleave_create create = {.name = "listed", .limit = UINT64_MAX, .vcpus = 2};
@@ -313,6 +338,10 @@ static void lists(void)
     named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_INVALID, "name");
     put_name(rename.name, "fork-1");
     named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_INVALID, "name");
+    put_name(rename.name, "domain-");
+    named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_INVALID, "name");
+    put_name(rename.name, "domain"); /* is none of those */
+    CHECK_EQ(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_OK);
     put_name(rename.name, "arguments");
     named(CLEAVE(CLEAVE_OP_RENAME, &rename), CLEAVE_EXISTS, "name");
     rename.domain = 4711;
@@ -401,6 +430,7 @@ void guest_story(void)
     CHECK_EQ(before.mapped[0] + before.mapped[1], after.mapped[0] + after.mapped[1]);
     domains();
     snapshots();
+    unnamed();
     lists();
     terminals();
     windows();

@@ -132,6 +132,7 @@ forks() {
     expect 1 'is there already (EXISTS)' rename first template
     expect 1 'is no name (INVALID)' rename first 'two words'
     expect 1 'is no name (INVALID)' rename first fork-7
+    expect 1 'is no name (INVALID)' rename first domain-7
     expect 1 'is no name (INVALID)' rename first ''
     expect 0 'renamed 123' rename first 123
     expect 3 'of number 123; one has that name' stat 123

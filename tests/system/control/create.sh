@@ -68,7 +68,8 @@ refusals() {
     refused 1 'template.*is there already (EXISTS)' --name=template
     refused 1 'is no name (INVALID)' '--name=two words'
     refused 1 'is no name (INVALID)' --name=fork-7
-    refused 1 'is no name (INVALID)' --name=
+    refused 1 'is no name (INVALID)' --name=domain-7
+    refused 2 'name: .*1 to 63' --name=
     refused 2 'memory: .*at least 2 MiB' --memory=1M
     refused 2 'memory: .*multiple of 4 KiB' --memory=100000001
     expect 2 "kernel: a segment lies outside of the guest's memory" create --kernel=$kernel --memory=16M
