@@ -253,7 +253,7 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
         return false;
     }
     if (got == CLEAVE_NO_MEMORY || got == CLEAVE_RESERVE) {
-        bool promised = false;
+        bool promised = payer && payer->payer.reserved >= need; /* nothing was taken of it */
         for (unsigned s = 0; s < REF_SPACES; s++) {
             promised |= payer && w->space[s] == payer && w->promised[s];
         }

@@ -194,7 +194,8 @@ static bool may_wait(struct world *w, struct spec_vcpu *vcpu, enum cleave_status
         if (spec_chance(w, 2)) {
             ops_cancel_wait(w, vcpu);
         }
-        return spec_injected(w) || (w->free_before < need && !w->promised[vcpu->space]);
+        return spec_injected(w) || (w->free_before < need && !w->promised[vcpu->space] &&
+                                    w->space[vcpu->space]->payer.reserved < need);
     case WAIT_VERDICT:
     case WAIT_RING:
         return expected == CLEAVE_WAIT;

@@ -30,10 +30,14 @@ static void op_fork(struct world *w)
                                    .reserve = spec_chance(w, 12),
                                    .base = spec_chance(w, 3),
                                    .vcpus = 1};
+    if (options.reserve && spec_chance(w, 2)) {
+        options.reserve_frames = 1 + spec_below(w, spec_chance(w, 4) ? 2000 : 100);
+    }
     unsigned asked =
         spec_chance(w, 40) ? (unsigned[]){0, FORK_MAX + 1, UINT32_MAX}[spec_below(w, 3)] : count;
-    spec_say(w, "fork %u -> %u..%u (%u) limit %" PRId64 " reserve %d base %d", s, child[0],
-             child[count - 1], asked, (int64_t)options.limit, options.reserve, options.base);
+    spec_say(w, "fork %u -> %u..%u (%u) limit %" PRId64 " reserve %d (%" PRIu64 ") base %d", s,
+             child[0], child[count - 1], asked, (int64_t)options.limit, options.reserve,
+             options.reserve_frames, options.base);
     w->ref->commit = false;
     enum cleave_status expected = ref_fork(w->ref, s, child, asked, FORK_MAX, options.base);
     ops_before(w);
@@ -51,7 +55,11 @@ static void op_fork(struct world *w)
         (void)ref_fork(w->ref, s, child, count, FORK_MAX, options.base);
         for (unsigned i = 0; i < count; i++) {
             w->space[child[i]] = made[i];
-            w->promised[child[i]] = options.reserve;
+            w->promised[child[i]] = options.reserve && options.reserve_frames == 0;
+            if (options.reserve_frames != 0 && made[i]->payer.reserved != options.reserve_frames) {
+                spec_fail(w, "child %u has %" PRIu64 " frames reserved, not %" PRIu64, child[i],
+                          made[i]->payer.reserved, options.reserve_frames);
+            }
         }
     }
 }
