@@ -121,7 +121,7 @@ NEEDS_linux-hv := $(NEEDS_linux) build/gcc-debug/cleave.elf build/$(SHIPPED)/cle
 NEEDS_run = build/$(SHIPPED)/cleave.elf build/linux/vmlinux build/linux/initrd-redis.cpio \
             $(if $(filter bochs,$(MACHINE)),,build/linux/vmlinux-control build/linux/initrd-control.cpio)
 NEEDS_control := $(NEEDS_linux-hv) build/linux/vmlinux-control \
-                 build/linux/initrd-control.cpio
+                 $(addprefix build/linux/,initrd-control.cpio initrd-short.cpio)
 # What crash(8) needs to open a core, only where it does: it is large.
 ifneq ($(filter control control.crash,$(T))$(if $(T),,$(CLEAVE_LONG)),)
 NEEDS_control += build/linux/carry build/linux/vmlinux-symbols
@@ -524,6 +524,15 @@ build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/contr
 		$(foreach x,cleave create short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
 		guest/hello=build/guests/hello.elf guest/vmlinuz=$$(echo build/debian/linux-image-cloud-amd64/boot/vmlinuz-*) \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
+
+# With the short form of the command's test alone, for a machine where everything takes long.
+build/linux/initrd-short.cpio: configs/initrd.sh $(addprefix tests/system/control/,init.sh short.sh) build/linux/cleave \
+		$(WORKLOAD:%=build/debian/%.version) $(addprefix build/debian/,linux-image-amd64.version \
+		busybox-static.version) | linux-tools
+	echo "  INITRD $@"
+	configs/initrd.sh -k build/debian/linux-image-amd64 -l build/debian $(addprefix -m ,xen-privcmd xenfs) $@ \
+		init=tests/system/control/init.sh bin/busybox=build/debian/busybox-static/bin/busybox \
+		bin/cleave=build/linux/cleave tests/short=tests/system/control/short.sh
 
 # The same programs for Xen's own domain 0: those whose answers are recorded.
 REFERENCE := context events info life log logdirty long maps memory params rebuild

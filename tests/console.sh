@@ -8,7 +8,13 @@ cd "$(dirname "$0")/.."
 conf=$(mktemp -d)
 trap 'rm -rf "$conf"' EXIT
 sed -e '/^option stop/d' -e 's/size=128M/size=256M/' tests/guests/hello/boot.conf >"$conf/boot.conf"
-echo 'domain looker pool=main kernel=hello.elf memory=64M command=look' >>"$conf/boot.conf"
+{
+    echo 'domain looker pool=main kernel=hello.elf memory=64M command=look'
+    for i in 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do
+        echo "domain idle-$i pool=main kernel=hello.elf memory=8M paused"
+    done
+    echo 'option top=3'
+} >>"$conf/boot.conf"
 type_all() {
     sleep 4
     for line in help list "stat 1" "stat 77" "stat x" "fork 1" "fork 77" "wait 1" "ended 1" "ended 1 to 9" "ended children 1" nothing audit \
@@ -49,7 +55,8 @@ wants '^ +1 +0 hello +ended '
 wants '^domain 1 hello, parent 0, 1 vcpus: [1-9][0-9]* exits, [1-9][0-9]* hypercalls'
 # A call of the looker's on another CPU mostly has it; the console waits, and leaves no line out.
 [ "$(grep -cE '^domain 2 looker, parent 0, 1 vcpus: ' "$conf/output")" = 9 ] || { echo "FAIL  not 9 times stat 2"; failed=1; }
-[ "$(grep -cE '^ +2 +0 looker ' "$conf/output")" = 2 ] || { echo "FAIL  not 2 times the looker in the list"; failed=1; }
+[ "$(grep -cE '^ +2 +0 looker +running ' "$conf/output")" = 2 ] || { echo "FAIL  not 2 times the looker in the list"; failed=1; }
+wants '^--- [0-9]+ s: 17 domains, 1 not shown'
 wants '^  memory: [1-9][0-9]* KiB charged'
 wants '^no domain 77'
 wants '^audit: pool main: clean'

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # control.sh CASE: boots a stock Debian as control domain beside Linux guests, and runs programs of tests/system/ in it,
-# one after the other. control.sh --list: the cases; the last two in a long check.
+# one after the other. control.sh --list: the cases; restart in a long check.
 #   qemu     those of tests/system/xc/, and the command cleave; their answers are compared with Xen's
 #            (answers.sh)
 #   bochs    the command in its short form, on the other machine
@@ -12,8 +12,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 
 if [ "${1:-}" = --list ]; then
-    echo qemu
-    [ -z "${CLEAVE_LONG:-}" ] || printf 'bochs\nrestart\n'
+    printf 'qemu\nbochs\n'
+    [ -z "${CLEAVE_LONG:-}" ] || echo restart
     exit 0
 fi
 folder=$(mktemp -d)
@@ -22,8 +22,12 @@ machine=qemu
 limits="-m 3G -t 900"
 image=build/gcc-debug/cleave.elf
 only=${CLEAVE_ONLY:+only=$CLEAVE_ONLY}
+initrd='initrd-control.cpio'
+memory=704M
 pool=2688M # what is left is for pools that the tests make
 cpus=1
+template='domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"'
+short='domain short pool=main kernel=hello.elf memory=64M'
 case $1 in
 qemu) ;;
 restart)
@@ -33,18 +37,21 @@ restart)
 bochs)
     machine=bochs
     pool=all
-    limits="-m 1536 -t 1500"
+    initrd='initrd-short.cpio'
+    memory=256M
+    template= # it does without these
+    short=
+    limits="-m 768 -t 1500"
     image=build/gcc-release/cleave.elf
-    only=only=short
     ;;
 *) exit 2 ;;
 esac
 cat >"$folder/boot.conf" <<EOF
 pool main size=$pool
-domain control pool=main kernel=vmlinux-control initrd=initrd-control.cpio memory=704M order=2 vcpus=$cpus control command="console=hvc0 nopvspin loglevel=4 tests $only"
-domain template pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=rest xen_privcmd.unrestricted=1"
+domain control pool=main kernel=vmlinux-control initrd=$initrd memory=$memory order=2 vcpus=$cpus control command="console=hvc0 nopvspin loglevel=4 tests $only"
+$template
 domain worker pool=main kernel=vmlinux initrd=initrd.cpio memory=128M order=2 vcpus=1 command="loglevel=5 console=hvc0 nopvspin workload=idle forks=outside xen_privcmd.unrestricted=1"
-domain short pool=main kernel=hello.elf memory=64M
+$short
 option console=control script=script
 EOF
 {
@@ -57,7 +64,7 @@ EOF
 status=0
 # shellcheck disable=SC2086  # words are meant
 configs/$machine.sh $limits -s $cpus "${CLEAVE_IMAGE:-$image}" "$folder/boot.conf" \
-    build/linux/vmlinux-control build/linux/initrd-control.cpio build/linux/vmlinux build/linux/initrd.cpio \
+    build/linux/vmlinux-control "build/linux/$initrd" build/linux/vmlinux build/linux/initrd.cpio \
     build/guests/hello.elf "$folder/script" >"$folder/console" 2>&1 || status=$?
 tr -d '\r' <"$folder/console" >"$folder/lines"
 failed=0

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # linux-boot.sh CASE: Debian's kernel boots on the hypervisor, says nothing that its user would worry about, and
 # forks itself; its memory stays in large leaves.
-# linux-boot.sh --list: the cases, giant in a long check.
+# linux-boot.sh --list: the cases, bochs and giant in a long check.
 #
 # CLEAVE_IMAGE names another image than build/gcc-release/cleave.elf. The console is printed when a case fails, or
 # with V=1.
@@ -91,8 +91,8 @@ case_bochs() {
 }
 
 if [ "${1:-}" = --list ]; then
-    printf 'qemu\nbochs\n'
-    [ -z "${CLEAVE_LONG:-}" ] || echo giant
+    echo qemu
+    [ -z "${CLEAVE_LONG:-}" ] || printf 'bochs\ngiant\n'
     exit 0
 fi
 declare -F "case_${1:-}" >/dev/null || exit 2

@@ -75,6 +75,7 @@ static void step(struct mm_ctx *ctx, struct domain *domain)
     }
     if (!klock_try(&domain->busy)) {
         if (read_tsc() - top.due > top.period) {
+            top.others++;
             top.done = domain->id;
         }
         return;
@@ -164,6 +165,9 @@ static void put_lines(void)
     begin_line();
     put("--- %lu s: %u domains", tsc_to_ns(read_tsc() - top.start) / UINT64_C(1000000000),
         top.rows + top.others);
+    if (top.others != 0) {
+        put(", %u not shown", top.others);
+    }
     end_line();
     begin_line();
     put("   id parent name           state   vcpus   faults   copied    alone   shared   2 MiB  1 "
