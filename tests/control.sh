@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # control.sh CASE: boots a stock Debian as control domain beside Linux guests, and runs programs of tests/system/ in it,
-# one after the other. control.sh --list: the cases; restart in a long check.
+# one after the other. control.sh --list: the cases; the last two in a long check.
 #   qemu     those of tests/system/xc/, and the command cleave; their answers are compared with Xen's
 #            (answers.sh)
 #   bochs    the command in its short form, on the other machine
+#   intel    programs of tests/system/xc/ on the other machine, those that do not take too long there
 #   restart  some of them, on two vcpus; the control domain ends, with maps that it holds, and is started again while the
 #            guests go on, and runs them once more
 # CLEAVE_IMAGE names another image, CLEAVE_ONLY=NAME,... what alone runs of "qemu" (create, maps); the console is printed when one failed, or with V=1.
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 if [ "${1:-}" = --list ]; then
     printf 'qemu\nbochs\n'
-    [ -z "${CLEAVE_LONG:-}" ] || echo restart
+    [ -z "${CLEAVE_LONG:-}" ] || printf 'intel\nrestart\n'
     exit 0
 fi
 folder=$(mktemp -d)
@@ -43,6 +44,16 @@ bochs)
     short=
     limits="-m 768 -t 1500"
     image=build/gcc-release/cleave.elf
+    ;;
+intel)
+    machine=bochs
+    pool=1600M
+    limits="-m 2048 -t 3000"
+    image=build/gcc-release/cleave.elf
+    short=
+    only=${CLEAVE_ONLY:-context,created,events,forks,info,life,log,maps,memory,params,rebuild}
+    CLEAVE_ONLY=$only # these, and no answers
+    only=only=$only
     ;;
 *) exit 2 ;;
 esac
