@@ -9,6 +9,10 @@ _cleave() {
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
+    --reserve)
+        mapfile -t COMPREPLY < <(compgen -W all -- "$word")
+        return
+        ;;
     -n | --count | --limit | --timeout | --cmdline | --memory | --vcpus | --pool | --name | -d | --delay | --times) return ;;
     esac
     if [ "$COMP_CWORD" = 1 ] || { [ "$COMP_CWORD" = 2 ] && [ "$command" = help ]; }; then

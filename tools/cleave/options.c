@@ -11,9 +11,8 @@
 
 #define FORK_HELP                                                                                  \
     "  -n, --count=N     so many children, 1 to 64 (1), all of one instant, or none\n"             \
-    "      --reserve[=SIZE]  sets aside so much memory for each, or all that it can need: as "     \
-    "far\n"                                                                                        \
-    "                    as that goes, their writes cannot fail\n"                                 \
+    "      --reserve=SIZE  sets aside so much memory for each, or \"all\" that it can need: as\n"  \
+    "                    far as that goes, their writes cannot fail\n"                             \
     "      --no-base     keeps nothing to go back to: saves memory, but \"cleave reset\" "         \
     "refuses\n"                                                                                    \
     "      --paused      they stand still, and so do their clocks, until \"cleave unpause\"\n"     \
@@ -168,7 +167,7 @@ enum {
 };
 
 static const struct option table[] = {{"count", required_argument, NULL, 'n'},
-                                      {"reserve", optional_argument, NULL, RESERVE},
+                                      {"reserve", required_argument, NULL, RESERVE},
                                       {"no-base", no_argument, NULL, NO_BASE},
                                       {"paused", no_argument, NULL, PAUSED},
                                       {"clock", no_argument, NULL, CLOCK},
@@ -323,8 +322,10 @@ static bool parse_limit(struct run *run, const char *text)
 
 static bool parse_reserve(struct run *run, const char *text)
 {
-    return parse_size(text, &run->options.reserve) ||
-           refuse(run, "--reserve is a number of bytes, or with K, M, G or T, as in 256M, not ",
+    run->options.flags |= CLEAVE_FORK_RESERVE;
+    return strcmp(text, "all") == 0 || parse_size(text, &run->options.reserve) ||
+           refuse(run,
+                  "--reserve is a number of bytes, or with K, M, G or T, as in 256M, or all, not ",
                   text);
 }
 
@@ -407,8 +408,7 @@ static bool take(struct run *run, int option)
         o->follow = true;
         return true;
     case RESERVE:
-        o->flags |= CLEAVE_FORK_RESERVE;
-        return optarg == NULL || parse_reserve(run, optarg);
+        return parse_reserve(run, optarg);
     case NO_BASE:
         o->no_base = true;
         return true;

@@ -139,16 +139,16 @@ forks() {
     json 0 domains.0.id "$first" stat name=123
     expect 0 ': destroyed' destroy --all-children template
     json 0 domains 3 info
-    first=$(value domains.0.id fork --no-base --reserve --limit=256M template)
+    first=$(value domains.0.id fork --no-base --reserve=all --limit=256M template)
     expect 1 NO_BASE reset "$first"
     expect 0 ': destroyed' destroy "$first" "$first"
-    expect 1 'RESERVE\|NO_MEMORY\|QUOTA' fork -n 64 --reserve template
+    expect 1 'RESERVE\|NO_MEMORY\|QUOTA' fork -n 64 --reserve all template
     expect 1 'RESERVE\|NO_MEMORY\|QUOTA' fork --reserve=100G template
-    for size in 0 x 1x '' 1MiB; do
+    for size in 0 x 1x '' 1MiB All; do
         expect 2 'reserve is a number of bytes' fork "--reserve=$size" template
     done
     reserved=$(value reserved_bytes info)
-    child=$(value domains.0.id fork --paused --reserve=5M template)
+    child=$(value domains.0.id fork --paused --reserve 5M template)
     more=$(($(value reserved_bytes info) - reserved)) # less what the child's own records took of it
     if [ $more -gt 5242880 ] || [ $more -lt 5000000 ]; then
         fail "$more bytes are reserved, not 5 MiB"
