@@ -53,9 +53,10 @@ wants '^no domain is a fork of 1'
 wants '^no such command: nothing; help lists them'
 wants '^ +1 +0 hello +ended '
 wants '^domain 1 hello, parent 0, 1 vcpus: [1-9][0-9]* exits, [1-9][0-9]* hypercalls'
-# A call of the looker's on another CPU mostly has it; the console waits, and leaves no line out.
-[ "$(grep -cE '^domain 2 looker, parent 0, 1 vcpus: ' "$conf/output")" = 9 ] || { echo "FAIL  not 9 times stat 2"; failed=1; }
-[ "$(grep -cE '^ +2 +0 looker +running ' "$conf/output")" = 2 ] || { echo "FAIL  not 2 times the looker in the list"; failed=1; }
+# A call of the looker's on another CPU mostly has it; the console waits, for a second at most, and leaves nothing unsaid.
+answers=$(grep -cE '^domain 2 looker(, parent 0, 1 vcpus: |: a call holds it)|^ +2 +0 looker +running ' "$conf/output")
+[ "$answers" = 11 ] || { echo "FAIL  $answers answers of 9 to stat 2 and 2 to list"; failed=1; }
+[ "$(grep -c '^domain 2 looker, parent 0, 1 vcpus: ' "$conf/output")" -ge 5 ] || { echo "FAIL  few times stat 2"; failed=1; }
 wants '^--- [0-9]+ s: 17 domains, 1 not shown'
 wants '^  memory: [1-9][0-9]* KiB charged'
 wants '^no domain 77'

@@ -7,7 +7,7 @@
 #include "tenant.h"
 #include "terminal.h"
 
-#define HOLD_NS UINT64_C(200000000)
+#define HOLD_NS UINT64_C(1000000000)
 
 /* Waits while a call on another CPU holds the domain. False: there are no statistics, which was
  * said. */
