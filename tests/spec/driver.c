@@ -224,7 +224,8 @@ bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_
     return out;
 }
 
-/* A write through a foreign map breaks the copy in the mapped space, whose account pays. */
+/* A write through a foreign map breaks the copy in the mapped space, whose account pays; the mapper
+ * is told that there is no memory. */
 static bool owner_out_of_quota(const struct world *w, const struct space *mapper, uint64_t need)
 {
     for (unsigned i = 0; i < REF_MAPS; i++) {
@@ -235,6 +236,12 @@ static bool owner_out_of_quota(const struct world *w, const struct space *mapper
         }
     }
     return false;
+}
+
+bool spec_is_promised(const struct world *w, unsigned s, uint64_t need)
+{
+    return w->promised[s] == UINT64_MAX ||
+           (w->promised[s] != 0 && w->space[s]->payer.reserved >= need);
 }
 
 bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expected,
@@ -253,11 +260,12 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
         return false;
     }
     if (got == CLEAVE_NO_MEMORY || got == CLEAVE_RESERVE) {
-        bool promised = payer && payer->payer.reserved >= need; /* nothing was taken of it */
+        bool promised = false;
         for (unsigned s = 0; s < REF_SPACES; s++) {
-            promised |= payer && w->space[s] == payer && w->promised[s];
+            promised |= payer && w->space[s] == payer && spec_is_promised(w, s, need);
         }
-        dry = spec_injected(w) || (!promised && (w->free_before < need || spec_free(w) < need));
+        dry = spec_injected(w) || (!promised && (w->free_before < need || spec_free(w) < need)) ||
+              owner_out_of_quota(w, payer, need);
     } else if (got == CLEAVE_QUOTA) {
         dry = spec_out_of_quota(w, payer, need) || owner_out_of_quota(w, payer, need);
     }
@@ -392,6 +400,7 @@ static void run_op(struct world *w)
     const struct spec_op *op = deck[spec_below(w, cards)];
     w->lines++;
     spec_say(w, "%s", op->name);
+    ops_look_at_kept(w);
     op->run(w);
 }
 

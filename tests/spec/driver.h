@@ -72,7 +72,9 @@ struct world {
     struct ref *ref;
     struct space *space[REF_SPACES];
     bool changing[REF_SPACES]; /* a preempted call has to be finished: the content is between two */
-    bool promised[REF_SPACES]; /* forked with a reservation, and not given more memory since */
+    /* Forked with a reservation, and not given more memory since: UINT64_MAX, for the worst case;
+     * else of so many frames; 0: not. */
+    uint64_t promised[REF_SPACES];
     uint32_t pin[REF_PINS];
     struct spec_channel channel[SPEC_CHANNELS];
     unsigned channels;     /* made so far */
@@ -160,6 +162,8 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
 bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_t need);
 /* An allocation of this call was made to fail. */
 bool spec_injected(const struct world *w);
+/* Does the reservation of space `s` cover `need` frames? */
+bool spec_is_promised(const struct world *w, unsigned s, uint64_t need);
 /* Frames that are free and not reserved. */
 uint64_t spec_free(const struct world *w);
 /* Between two parts of a preempted call: now and then does something else elsewhere. */

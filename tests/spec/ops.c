@@ -148,7 +148,7 @@ static void op_create(struct world *w)
         w->ref->commit = true;
         (void)ref_create(w->ref, s);
         w->space[s]->grain = (uint8_t)spec_below(w, 3);
-        w->promised[s] = false;
+        w->promised[s] = 0;
         if (w->shard->memory > 0) {
             give_memory(w, s);
         }
@@ -268,7 +268,7 @@ static void op_set_region(struct world *w)
         got = space_set_region(w->ctx, w->space[s], gpa(range.at), range.size, &core);
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (got != expected && expected == CLEAVE_BUSY) {
         w->ref->commit = false; /* a pin or a map may have ended between two parts */
         expected = ref_set_region(w->ref, s, range.at, range.size, &region);
@@ -302,7 +302,7 @@ static void op_ragged(struct world *w)
         w->applied++;
     }
     spec_touch(w, 0, 4 * level_pages(2));
-    w->promised[s] = false;
+    w->promised[s] = 0;
 }
 
 static void op_protect(struct world *w)
@@ -327,7 +327,7 @@ static void op_protect(struct world *w)
         got = space_protect(w->ctx, w->space[s], gpa(range.at), range.size, rights);
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_protect(w->ref, s, range.at, range.size, rights);
@@ -352,7 +352,7 @@ static void op_populate(struct world *w)
         got = space_populate(w->ctx, w->space[s], gpa(range.at), range.size);
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
-    w->promised[s] = false;
+    w->promised[s] = 0;
     (void)spec_agree(w, got, expected, w->space[s], 40 + 3 * ops_pages(&range));
 }
 
@@ -388,7 +388,7 @@ static void op_map(struct world *w)
     ops_touch(w, &range);
     /* A block needs neighbouring frames: there may be none long before the pool is empty. */
     uint64_t need = order == 0 ? 40 : 40 + 8 * level_pages(order) + w->pool->frames / 2;
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (spec_agree(w, got, expected, w->space[s], need)) {
         w->ref->commit = true;
         (void)ref_map(w->ref, s, range.at, order, &region);
@@ -424,7 +424,7 @@ static void op_map_device(struct world *w)
                                refuse);
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (spec_agree(w, got, expected, w->space[s], 40 + 2 * ops_pages(&range))) {
         w->ref->commit = true;
         (void)ref_map_device(w->ref, s, range.at, range.size, w->device.v, rights, refuse);
@@ -460,7 +460,7 @@ static void op_unmap(struct world *w)
         }
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (spec_agree(w, got, expected, w->space[s], 40)) {
         w->ref->commit = true;
         (void)ref_unmap(w->ref, s, range.at, range.size);

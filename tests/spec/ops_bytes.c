@@ -194,8 +194,8 @@ static bool may_wait(struct world *w, struct spec_vcpu *vcpu, enum cleave_status
         if (spec_chance(w, 2)) {
             ops_cancel_wait(w, vcpu);
         }
-        return spec_injected(w) || (w->free_before < need && !w->promised[vcpu->space] &&
-                                    w->space[vcpu->space]->payer.reserved < need);
+        return spec_injected(w) ||
+               (w->free_before < need && !spec_is_promised(w, vcpu->space, need));
     case WAIT_VERDICT:
     case WAIT_RING:
         return expected == CLEAVE_WAIT;
@@ -216,6 +216,7 @@ static bool access_page(struct world *w, unsigned cpu, struct spec_range range, 
     uint64_t page = range.at >> PAGE_SHIFT;
     uint64_t need = 60 + level_pages(1);
     enum wait_outcome outcome = vcpu->wait.outcome;
+    ops_look_at_kept(w); /* the page before may have changed it */
     enum cleave_status expected = ref_access(w->ref, s, page, (enum ref_access)access);
     uint64_t written;
 

@@ -55,7 +55,9 @@ static void op_fork(struct world *w)
         (void)ref_fork(w->ref, s, child, count, FORK_MAX, options.base);
         for (unsigned i = 0; i < count; i++) {
             w->space[child[i]] = made[i];
-            w->promised[child[i]] = options.reserve && options.reserve_frames == 0;
+            w->promised[child[i]] = !options.reserve              ? 0
+                                    : options.reserve_frames != 0 ? options.reserve_frames
+                                                                  : UINT64_MAX;
             if (options.reserve_frames != 0 && made[i]->payer.reserved != options.reserve_frames) {
                 spec_fail(w, "child %u has %" PRIu64 " frames reserved, not %" PRIu64, child[i],
                           made[i]->payer.reserved, options.reserve_frames);
@@ -86,7 +88,7 @@ static void op_snapshot(struct world *w)
     if (spec_agree(w, got, expected, payer, 60 + 8 * ops_pinned_pages(w, s))) {
         w->ref->commit = true;
         (void)ref_snapshot(w->ref, s, child);
-        w->promised[child] = false;
+        w->promised[child] = 0;
     }
 }
 
@@ -115,7 +117,7 @@ static void op_reset(struct world *w)
         got = space_reset(w->ctx, w->space[s], kept ? keep : NULL, kept);
     } while (ops_again(w, got, s, &calls));
     spec_touch(w, 0, w->ref->pages < 2048 ? w->ref->pages : 2048);
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (spec_agree(w, got, expected, w->space[s], 60)) {
         w->ref->commit = true;
         (void)ref_reset(w->ref, s);
@@ -222,7 +224,7 @@ static void op_move(struct world *w)
     } while (ops_again(w, got, s, &calls));
     ops_touch(w, &range);
     ops_touch(w, &(struct spec_range){to, range.size});
-    w->promised[s] = false;
+    w->promised[s] = 0;
     if (got == CLEAVE_COUNT && ops_pages(&range) > MOVE_MAX_LEAVES) {
         w->refused++; /* words, leaves and holes, of which the reference counts none */
         return;

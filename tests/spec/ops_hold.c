@@ -85,7 +85,7 @@ static void op_pin(struct world *w)
                 ATTACHMENTS;
     enum cleave_status got;
     unsigned calls = 0;
-    w->promised[s] = false;
+    w->promised[s] = 0;
     ops_before(w);
     do {
         ops_budget(w);
@@ -179,8 +179,8 @@ static void op_foreign_map(struct world *w)
     enum cleave_status expected = ref_foreign_map(w->ref, owner, at, mapper, to);
     bool paged =
         expected == CLEAVE_OK && ops_any_paged(w, owner, (struct spec_range){at, PAGE_SIZE});
-    w->promised[mapper] = false;
-    w->promised[owner] = false;
+    w->promised[mapper] = 0;
+    w->promised[owner] = 0;
     ops_before(w);
     enum cleave_status got =
         foreign_map(w->ctx, w->space[owner], gpa(at), w->space[mapper], gpa(to));
@@ -249,7 +249,18 @@ void ops_take_back(struct world *w, unsigned owner, bool all)
         if (!present) {
             ref_map_taken(w->ref, map, region.policy == REGION_FOREIGN);
         } else {
-            map->written = pte_writable(found.entry); /* and stays so until it is taken */
+            map->written = found.rights & RIGHT_WRITE; /* and stays so until it is taken */
+        }
+    }
+}
+
+void ops_look_at_kept(struct world *w)
+{
+    for (unsigned i = 0; i < REF_MAPS; i++) {
+        struct ref_map *map = &w->ref->map[i];
+        if (map->live && (map->detached || w->ref->space[map->owner].life == REF_DYING)) {
+            struct abs_page found = abs_walk(w->space[map->mapper], map->to);
+            map->written = found.present && (found.rights & RIGHT_WRITE);
         }
     }
 }

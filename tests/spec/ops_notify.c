@@ -199,7 +199,7 @@ static void op_arm(struct world *w)
     enum cleave_status expected = change_reference(w, what, s, &range, c, false);
     enum cleave_status got;
     unsigned calls = 0;
-    w->promised[s] = false;
+    w->promised[s] = 0;
     ops_before(w);
     do {
         ops_budget(w);
@@ -387,7 +387,7 @@ static void op_map_paged(struct world *w)
         ref_map_paged(w->ref, s, range.at, range.size, &region, stored_content, &stored);
     enum cleave_status got;
     unsigned calls = 0;
-    w->promised[s] = false;
+    w->promised[s] = 0;
     ops_before(w);
     do {
         ops_budget(w);

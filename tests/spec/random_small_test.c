@@ -36,6 +36,8 @@ static const struct {
      "create,fork,write,access,destroy,ragged,channel,arm,verdict,dirty,foreign_map,set_region,"
      "unmap,reset,move"},
     {"a reset of an owner inside a reset of its mapper", 2, UINT64_C(0xf13722db7ee4a620), NULL},
+    {"a kept page that a fork of its mapper protects", 1, UINT64_C(0x6a90b17856300985), NULL},
+    {"a write through a map beyond the owner's quota", 6, UINT64_C(0xda73dbe403446f87), NULL},
 };
 
 TEST_TABLE(episode, episodes) { spec_run_episode(&shards[row->shard], row->seed, row->only); }
