@@ -423,16 +423,22 @@ void foreign_unwrite(struct mm_ctx *ctx, struct space *owner)
 /* --- Writes through a map --------------------------------------------------------------------- */
 
 /* May the mapper write to the record's page: nobody else sees it but the owner, or it is shared
- * memory, and no subscriber has to be asked first? Both locks are held. */
+ * memory, and no subscriber has to be asked first? What the owner has given up, or is dying with,
+ * is the mapper's as it was written through. Both locks are held. */
 static enum cleave_status check_write(struct mm_ctx *ctx, struct space *owner,
                                       const struct attachment *a, bool *ready)
 {
     struct region region = region_get(owner->regions, a->at);
     struct walk walk;
 
-    *ready = false;
-    if (a->detached || !(region.rights & RIGHT_WRITE) || region.policy == REGION_READ_ONLY) {
+    bool kept = a->detached || owner->state != SPACE_ALIVE;
+    bool may = (region.rights & RIGHT_WRITE) && region.policy != REGION_READ_ONLY;
+    *ready = kept && a->written;
+    if (kept ? !a->written : !may) {
         return mm_fail(ctx, CLEAVE_FAULT, "at", a->mapper_at.v << PAGE_SHIFT, 1, 0);
+    }
+    if (kept) {
+        return CLEAVE_OK;
     }
     walk_find(ctx, owner, a->at, 0, &walk);
     if (pte_is_leaf(walk.entry, walk.level) && !(walk.entry & PTE_PENDING) && !region.armed) {
@@ -517,7 +523,7 @@ static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper,
     struct foreign_record *record = find_record(*owner, mapper, at);
     settle_map(ctx, *owner, record);
     *page = record->a.at;
-    if (mapper->state != SPACE_ALIVE || (*owner)->state != SPACE_ALIVE) {
+    if (mapper->state != SPACE_ALIVE) {
         status = mm_fail(ctx, CLEAVE_FAULT, "at", at.v << PAGE_SHIFT, 1, 0);
     }
     if (status == CLEAVE_OK) {

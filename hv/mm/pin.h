@@ -111,8 +111,8 @@ void foreign_follow(struct mm_ctx *ctx, struct space *owner, gfn_t at);
  * A write in `mapper` met the PTE_FOREIGN leaf of page `at`. Breaks the copy in the owner as a
  * write of the owner's would (and tells its subscriber), after which both show the same frame and
  * the leaf may write. CLEAVE_OK: execute the access again; CLEAVE_WAIT as for a fault; CLEAVE_FAULT
- * where the owner's region does not allow it or the page is no longer the owner's; CLEAVE_DENIED,
- * CLEAVE_NO_MEMORY, CLEAVE_QUOTA. No lock is held.
+ * where the owner's region does not allow it, or where the owner has given up the page, which was
+ * not written through before; CLEAVE_DENIED, CLEAVE_NO_MEMORY, CLEAVE_QUOTA. No lock is held.
  */
 enum cleave_status foreign_write(struct mm_ctx *ctx, struct space *mapper, gfn_t at,
                                  struct vcpu_wait *wait) MUST_CHECK;

@@ -212,30 +212,7 @@ bool spec_injected(const struct world *w) { return w->injected || host_allocatio
 bool spec_out_of_quota(const struct world *w, const struct space *payer, uint64_t need)
 {
     const struct account *account = payer ? account_of(w->pool, payer->payer.account) : NULL;
-    bool out = account && account->charged + account->promised + need > account->limit;
-    for (unsigned i = 0; i < REF_MAPS && payer && !out; i++) {
-        const struct ref_map *map = &w->ref->map[i];
-        if (map->live && w->space[map->mapper] == payer) {
-            /* What a write through a map takes, the owner of the page pays. */
-            account = account_of(w->pool, w->space[map->owner]->payer.account);
-            out = account->charged + account->promised + need > account->limit;
-        }
-    }
-    return out;
-}
-
-/* A write through a foreign map breaks the copy in the mapped space, whose account pays; the mapper
- * is told that there is no memory. */
-static bool owner_out_of_quota(const struct world *w, const struct space *mapper, uint64_t need)
-{
-    for (unsigned i = 0; i < REF_MAPS; i++) {
-        const struct ref_map *map = &w->ref->map[i];
-        if (map->live && !map->detached && w->space[map->mapper] == mapper &&
-            spec_out_of_quota(w, w->space[map->owner], need)) {
-            return true;
-        }
-    }
-    return false;
+    return account && account->charged + account->promised + need > account->limit;
 }
 
 bool spec_is_promised(const struct world *w, unsigned s, uint64_t need)
@@ -265,9 +242,9 @@ bool spec_agree(struct world *w, enum cleave_status got, enum cleave_status expe
             promised |= payer && w->space[s] == payer && spec_is_promised(w, s, need);
         }
         dry = spec_injected(w) || (!promised && (w->free_before < need || spec_free(w) < need)) ||
-              owner_out_of_quota(w, payer, need);
+              spec_out_of_quota(w, w->owner, need);
     } else if (got == CLEAVE_QUOTA) {
-        dry = spec_out_of_quota(w, payer, need) || owner_out_of_quota(w, payer, need);
+        dry = spec_out_of_quota(w, payer, need);
     }
     if (expected != CLEAVE_OK || !dry) {
         spec_fail(w,
@@ -400,7 +377,7 @@ static void run_op(struct world *w)
     const struct spec_op *op = deck[spec_below(w, cards)];
     w->lines++;
     spec_say(w, "%s", op->name);
-    ops_look_at_kept(w);
+    w->owner = NULL;
     op->run(w);
 }
 

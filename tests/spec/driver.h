@@ -90,7 +90,10 @@ struct world {
     void *scratch;
     uint64_t scratch_bytes;
     uint64_t free_before; /* unreserved frames before the call */
-    bool injected;        /* an allocation of an earlier part of the call was made to fail */
+    /* What is written is a page of this space's, whose account pays for its copy; the mapper is
+     * told that there is no memory. Null: a page of its own, or nothing is written. */
+    const struct space *owner;
+    bool injected; /* an allocation of an earlier part of the call was made to fail */
     char log[SPEC_LOG][SPEC_LINE];
     /* Pages that the step may have changed: what a quick comparison looks at. */
     uint64_t touched_start, touched_end;

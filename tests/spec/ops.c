@@ -76,6 +76,7 @@ void ops_before(struct world *w)
 {
     w->free_before = spec_free(w);
     w->injected = false;
+    w->owner = NULL;
     host_fail_allocation(spec_chance(w, 24) ? 1 + spec_below(w, 12) : 0);
 }
 

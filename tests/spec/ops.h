@@ -46,10 +46,6 @@ bool ops_any_paged(struct world *w, unsigned s, struct spec_range range);
 /* A dying owner takes its pages back from their mappers: the reference follows what has happened so
  * far; with `all`, it must have happened. */
 void ops_take_back(struct world *w, unsigned owner, bool all);
-/* A map that keeps a page which its owner has no more can be written to while it was already: until
- * a fork of the mapper protects it, and again when that is over. The reference takes it from the
- * tables. */
-void ops_look_at_kept(struct world *w);
 /* Ends all pins. */
 void ops_end_hold(struct world *w);
 /* Events of a dying space are gone. */

@@ -98,6 +98,13 @@ static bool any_device(struct world *w, unsigned s, struct spec_range range)
     return false;
 }
 
+/* A call that began (ops_before()) writes to this page. */
+static void writes(struct world *w, unsigned s, uint64_t page)
+{
+    const struct ref_map *map = ref_map_at(w->ref, s, page);
+    w->owner = map && !map->detached ? w->space[map->owner] : NULL;
+}
+
 static void op_read(struct world *w)
 {
     unsigned char bytes[BYTES_MOST];
@@ -140,6 +147,7 @@ static void op_write(struct world *w)
     }
     bool paged = ops_any_paged(w, s, range);
     ops_before(w);
+    writes(w, s, page);
     enum cleave_status got =
         space_write(w->ctx, w->space[s], gpa(range.at), bytes, range.size, NULL, &done);
     ops_notice(w, s, page, got);
@@ -216,7 +224,6 @@ static bool access_page(struct world *w, unsigned cpu, struct spec_range range, 
     uint64_t page = range.at >> PAGE_SHIFT;
     uint64_t need = 60 + level_pages(1);
     enum wait_outcome outcome = vcpu->wait.outcome;
-    ops_look_at_kept(w); /* the page before may have changed it */
     enum cleave_status expected = ref_access(w->ref, s, page, (enum ref_access)access);
     uint64_t written;
 
@@ -231,6 +238,9 @@ static bool access_page(struct world *w, unsigned cpu, struct spec_range range, 
     vcpu->at = range.at;
     vcpu->access = access;
     ops_before(w);
+    if (access == ACCESS_WRITE) {
+        writes(w, s, page);
+    }
     enum cleave_status got = host_cpu_access(cpu, gpa(range.at), access, bytes, range.size);
     spec_touch(w, page & ~UINT64_C(15), (page | 15) + 1);
     if (access == ACCESS_WRITE) {
@@ -308,10 +318,12 @@ static void op_make_exclusive(struct world *w)
     uint64_t page = range.at >> PAGE_SHIFT;
     uint64_t end = (range.at + range.size) >> PAGE_SHIFT;
     spec_say(w, "make_exclusive %u [0x%" PRIx64 ", 0x%" PRIx64 ")", s, page, end);
+    w->ref->commit = false;
     enum cleave_status expected = ref_make_exclusive(w->ref, s, page, end);
     expected = expected == CLEAVE_WAIT ? ops_foresee_notice(w, s, page) : expected;
     bool paged = ops_any_paged(w, s, range);
     ops_before(w);
+    writes(w, s, page);
     enum cleave_status got =
         space_make_exclusive(w->ctx, w->space[s], (struct gfn_range){gfn(page), gfn(end)}, NULL);
     ops_notice(w, s, page, got);
@@ -320,8 +332,10 @@ static void op_make_exclusive(struct world *w)
         (got == CLEAVE_NO_MEMORY || got == CLEAVE_QUOTA)) {
         expected = CLEAVE_OK; /* it would have got further */
     }
-    if (!(got == CLEAVE_WAIT && paged)) {
-        (void)spec_agree(w, got, expected, w->space[s], 60 + 5 * level_pages(1));
+    if (!(got == CLEAVE_WAIT && paged) &&
+        spec_agree(w, got, expected, w->space[s], 60 + 5 * level_pages(1))) {
+        w->ref->commit = true;
+        (void)ref_make_exclusive(w->ref, s, page, end);
     }
 }
 

@@ -248,19 +248,6 @@ void ops_take_back(struct world *w, unsigned owner, bool all)
         }
         if (!present) {
             ref_map_taken(w->ref, map, region.policy == REGION_FOREIGN);
-        } else {
-            map->written = found.rights & RIGHT_WRITE; /* and stays so until it is taken */
-        }
-    }
-}
-
-void ops_look_at_kept(struct world *w)
-{
-    for (unsigned i = 0; i < REF_MAPS; i++) {
-        struct ref_map *map = &w->ref->map[i];
-        if (map->live && (map->detached || w->ref->space[map->owner].life == REF_DYING)) {
-            struct abs_page found = abs_walk(w->space[map->mapper], map->to);
-            map->written = found.present && (found.rights & RIGHT_WRITE);
         }
     }
 }

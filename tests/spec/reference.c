@@ -447,6 +447,15 @@ static enum cleave_status write_access(const struct ref *ref, unsigned space, ui
     return device ? CLEAVE_FAULT : status;
 }
 
+/* What was written through may be written to when its owner has given it up. */
+static void write_through(struct ref *ref, unsigned space, uint64_t page)
+{
+    struct ref_map *map = ref_map_at(ref, space, page);
+    if (ref->commit && map) {
+        map->written = true;
+    }
+}
+
 enum cleave_status ref_write(struct ref *ref, unsigned space, uint64_t at, const void *from,
                              uint64_t size, uint64_t *done)
 {
@@ -460,13 +469,10 @@ enum cleave_status ref_write(struct ref *ref, unsigned space, uint64_t at, const
             return status;
         }
         step = step < size - *done ? step : size - *done;
+        write_through(ref, space, page);
         if (ref->commit && offset < ref->page_bytes) {
             uint64_t kept = ref->page_bytes - offset;
             struct ref_page *to = ref_backing(ref, space, page);
-            struct ref_map *map = ref_map_at(ref, space, page);
-            if (map) {
-                map->written = true;
-            }
             memcpy(ref_bytes_for_change(ref, to) + offset, (const char *)from + *done,
                    step < kept ? step : kept);
         }
@@ -475,14 +481,14 @@ enum cleave_status ref_write(struct ref *ref, unsigned space, uint64_t at, const
     return CLEAVE_OK;
 }
 
-enum cleave_status ref_make_exclusive(const struct ref *ref, unsigned space, uint64_t start,
-                                      uint64_t end)
+enum cleave_status ref_make_exclusive(struct ref *ref, unsigned space, uint64_t start, uint64_t end)
 {
     for (uint64_t page = start; page < end; page++) {
         enum cleave_status status = write_access(ref, space, page);
         if (status) {
             return status;
         }
+        write_through(ref, space, page);
     }
     return CLEAVE_OK;
 }

@@ -160,7 +160,7 @@ enum cleave_status ref_read(const struct ref *ref, unsigned space, uint64_t at, 
 /* Writes up to `size` bytes: `*done` says how many before the status stopped it. */
 enum cleave_status ref_write(struct ref *ref, unsigned space, uint64_t at, const void *from,
                              uint64_t size, uint64_t *done);
-enum cleave_status ref_make_exclusive(const struct ref *ref, unsigned space, uint64_t start,
+enum cleave_status ref_make_exclusive(struct ref *ref, unsigned space, uint64_t start,
                                       uint64_t end);
 
 enum cleave_status ref_fork(struct ref *ref, unsigned parent, const unsigned *child, uint64_t count,
