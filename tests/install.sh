@@ -199,13 +199,27 @@ int main(void)
     struct cleave_handle *cleave = cleave_open(0, 0);
     uint32_t id = 0;
     const char *longest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"; /* 64 */
+    static const struct { uint64_t asked, told; int status; } forks[] = {
+        {0, UINT64_MAX, CLEAVE_RESERVE}, {1, 4096, 0}, {4096, 4096, 0}, {4097, 8192, 0},
+        {(1ull << 44) - 4096, (1ull << 44) - 4096, 0}, {(1ull << 44) - 4095, 1, CLEAVE_COUNT},
+        {UINT64_MAX - 4095, 1, CLEAVE_COUNT}, {UINT64_MAX - 4094, 1, CLEAVE_COUNT}, {UINT64_MAX, 1, CLEAVE_COUNT},
+    };
+    for (unsigned i = 0; i < sizeof(forks) / sizeof(forks[0]); i++) {
+        struct cleave_fork_options options = {.count = 1, .flags = CLEAVE_FORK_RESERVE,
+                                              .reserve = forks[i].asked, .limit = forks[i].told};
+        if (cleave_fork(cleave, 9, &options, 0) != forks[i].status) {
+            return 2 + i;
+        }
+    }
     return cleave_create_in(cleave, 3, "new", 2, 4 << 20, &id) != 0 || id != 324 ||
            cleave_create_in(cleave, 3, longest, 2, 4 << 20, &id) != -EINVAL;
 }
 END
 gcc -I "$folder/usr/include" -I hv/include -Wall -Wextra -Werror -o "$folder/create" "$folder/create.c" \
     build/tools/libcleave.a tests/tools/fake_xencall.c || fail "create"
-FAKE=mapped "$folder/create" || fail "a domain in a pool"
+status=0
+FAKE=mapped "$folder/create" || status=$?
+[ $status = 0 ] || fail "a domain in a pool (1), or a reservation (2 and more): $status"
 
 # Cores of domains that were never there.
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -I hv/include -I tools/libcleave -I tools/cleave -o "$folder/core_check" \
@@ -281,6 +295,11 @@ complete_words() {
     fail "completion of what pool does: $(complete_words cleave pool '')"
 [ "$(complete_words cleave fork --c | tr ' ' '\n' | sort | paste -sd ' ')" = "--clock --count" ] ||
     fail "completion of an option: $(complete_words cleave fork --c)"
+[ "$(complete_words cleave fork --reserve a)" = all ] || fail "completion of what is reserved"
+[ "$(complete_words cleave fork --reserve = a)" = all ] || fail "completion behind ="
+[ "$(complete_words cleave fork --reserve =)" = all ] || fail "completion at ="
+[ "$(complete_words cleave create --kernel = tests/install)" = "tests/install.sh" ] || fail "completion of a file behind ="
+[ -z "$(complete_words cleave fork --count =)" ] || fail "completion of a number"
 
 # The packages: the same bytes each time, what they hold is all that is installed, and they come off again.
 for i in 1 2; do

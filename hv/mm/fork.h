@@ -7,7 +7,8 @@
 
 struct fork_options {
     uint64_t limit;          /* quota of each child's account, frames */
-    bool reserve;            /* reserve the worst case for each child: its writes cannot fail */
+    bool reserve;            /* reserve the worst case for each child, so that its writes cannot
+                                fail, or `reserve_frames` */
     bool base;               /* keep an immutable base, so that the children can be reset */
     uint8_t vcpus;           /* of each child, for the reservation; at least 1 when `reserve` */
     uint64_t reserve_frames; /* when `reserve`: so many instead of the worst case; 0: that */

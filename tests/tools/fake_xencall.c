@@ -139,6 +139,12 @@ static int answer(uint64_t op, void *arguments)
         create->domain = 100 * create->pool + 10 * create->vcpus + (uint32_t)(create->limit / MIB);
         return strcmp(create->name, "new") == 0 && create->reserved == 0 ? CLEAVE_OK
                                                                          : CLEAVE_INVALID;
+    } else if (op == CLEAVE_OP_FORK) {
+        const struct cleave_fork *fork = arguments;
+        return fork->reserve % 4096 != 0           ? CLEAVE_ALIGN
+               : fork->reserve / 4096 > UINT32_MAX ? CLEAVE_COUNT
+               : fork->reserve != fork->limit      ? CLEAVE_RESERVE
+                                                   : CLEAVE_OK;
     } else if (op == CLEAVE_OP_STAT) {
         struct cleave_stat *stat = arguments;
         *stat = (struct cleave_stat){.domain = 9,
@@ -188,7 +194,7 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
         return console(op, arguments);
     }
     if (is("mapped") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_LOOKUP || op == CLEAVE_OP_STAT ||
-                         op == CLEAVE_OP_CREATE_IN)) {
+                         op == CLEAVE_OP_CREATE_IN || op == CLEAVE_OP_FORK)) {
         return answer(op, arguments);
     }
     return is("old") ? refuse(op, CLEAVE_INVALID, "operation", op)

@@ -4,6 +4,11 @@
 # does, and the names of pools.
 _cleave() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words
+    if [ "$word" = = ]; then # --option=, of which bash makes three words
+        word=
+    elif [ "$before" = = ]; then
+        before=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
     case $before in
     --data | --data-dir | --kernel | --initrd | -o | --output | --svg)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")

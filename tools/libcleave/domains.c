@@ -243,6 +243,12 @@ int cleave_snapshot(struct cleave_handle *cleave, uint32_t domain, const char *n
     return 0;
 }
 
+/* What is too much stays too much. */
+static uint64_t whole_pages(uint64_t bytes)
+{
+    return (bytes > UINT64_MAX - 4095 ? bytes : bytes + 4095) & ~UINT64_C(4095);
+}
+
 int cleave_fork(struct cleave_handle *cleave, uint32_t domain,
                 const struct cleave_fork_options *options, uint32_t *children)
 {
@@ -256,7 +262,7 @@ int cleave_fork(struct cleave_handle *cleave, uint32_t domain,
                                .domains = (uintptr_t)ids,
                                .first = options->first,
                                .of = options->of,
-                               .reserve = (options->reserve + 4095) & ~UINT64_C(4095)};
+                               .reserve = whole_pages(options->reserve)};
     if (options->data_size > CLEAVE_DATA_MAX) {
         return fail_here(cleave, EINVAL, "fork: %zu bytes of data; a child takes at most %u",
                          options->data_size, CLEAVE_DATA_MAX);

@@ -147,6 +147,9 @@ forks() {
     for size in 0 x 1x '' 1MiB All; do
         expect 2 'reserve is a number of bytes' fork "--reserve=$size" template
     done
+    for size in 16T 18446744073709547520 18446744073709551615; do
+        expect 1 'COUNT: reserve is' fork "--reserve=$size" template
+    done
     reserved=$(value reserved_bytes info)
     child=$(value domains.0.id fork --paused --reserve 5M template)
     more=$(($(value reserved_bytes info) - reserved)) # less what the child's own records took of it
