@@ -20,8 +20,8 @@ static enum cleave_status perform(struct call *call, op_t *op, bool ended)
         status = mm_fail(ctx, CLEAVE_DYING, "domain", call->domain->id, 1, 0);
     } else {
         while ((status = op(call)) == CLEAVE_AGAIN) {
-            world_rest(ctx);
-            port_relax(ctx);
+            domain_hold(ctx, call->domain); /* the call that had it has stopped or ended */
+            klock_release(&call->domain->busy);
         }
     }
     if (call->space != NULL) {

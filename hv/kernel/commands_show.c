@@ -7,22 +7,11 @@
 #include "tenant.h"
 #include "terminal.h"
 
-#define HOLD_NS UINT64_C(1000000000)
-
-/* Waits while a call on another CPU holds the domain. False: there are no statistics, which was
- * said. */
+/* False: there are no statistics, which was said. */
 static bool hold_and_stat(struct command *command, struct domain *domain, struct cleave_stat *s)
 {
     struct stat_walk walk = {.domain = 0};
-    uint64_t start = read_tsc();
-    while (!klock_try(&domain->busy)) {
-        if (read_tsc() - start > ns_to_tsc(HOLD_NS)) {
-            print("domain %u %s: a call holds it: ask again\n", domain->id, domain->name);
-            return false;
-        }
-        world_rest(command->ctx);
-        port_relax(command->ctx);
-    }
+    domain_hold(command->ctx, domain);
     enum cleave_status status = stat_domain(command->ctx, domain, &walk, s);
     klock_release(&domain->busy);
     if (status != CLEAVE_OK) {

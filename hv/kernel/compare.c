@@ -21,10 +21,7 @@ static struct space *hold(struct command *command, struct domain *domain)
         print("domain %u is going\n", domain->id);
         return NULL;
     }
-    while (!klock_try(&domain->busy)) {
-        world_rest(command->ctx);
-        port_relax(command->ctx);
-    }
+    domain_hold(command->ctx, domain);
     domain_stop(command->ctx, domain, NULL);
     return space;
 }

@@ -531,6 +531,14 @@ void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, ui
     stat_ended(domain);
 }
 
+void domain_hold(struct mm_ctx *ctx, struct domain *domain)
+{
+    while (!klock_claim(&domain->busy)) {
+        world_rest(ctx);
+        port_relax(ctx);
+    }
+}
+
 enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self)
 {
     if (!klock_try(&domain->busy)) {

@@ -237,6 +237,10 @@ void vcpu_abandon(struct mm_ctx *ctx, struct vcpu *vcpu);
 /* Takes a vcpu that does not run out of every queue of the core. */
 void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu);
 
+/* Takes `busy` as soon as the call that has it stops or ends, before all that try it. For the debug
+ * console: on CPU 0 between two vcpus, with no lock held. */
+void domain_hold(struct mm_ctx *ctx, struct domain *domain);
+
 /* Ends the domain: its vcpus are stopped and taken out of queues, its parent's waiters woken. The
  * caller holds `busy`. `self` is the vcpu on whose behalf, or null. */
 void domain_end(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self, uint32_t reason,

@@ -59,8 +59,7 @@ static void add_row(const struct cleave_stat *stat)
     __builtin_memcpy(row->mapped, stat->mapped, sizeof(row->mapped));
 }
 
-/* A part of the next domain's walk. A domain that a call holds waits for the next step, for a
- * period at most; then it has no line this time. */
+/* A part of the next domain's walk. */
 static void step(struct mm_ctx *ctx, struct domain *domain)
 {
     struct cleave_stat stat;
@@ -73,13 +72,7 @@ static void step(struct mm_ctx *ctx, struct domain *domain)
         top.done = domain->id;
         return;
     }
-    if (!klock_try(&domain->busy)) {
-        if (read_tsc() - top.due > top.period) {
-            top.others++;
-            top.done = domain->id;
-        }
-        return;
-    }
+    domain_hold(ctx, domain);
     ctx->budget = STEP_BUDGET;
     enum cleave_status status = stat_domain(ctx, domain, &top.walk, &stat);
     ctx->budget = UINT64_MAX;
