@@ -230,6 +230,7 @@ struct host_walk host_walk(pfn_t root, gpa_t at);
  *                            only when one operation is under way
  *     POINT_FREE             a: frame, b: order | parts << 8
  *     POINT_OWNER            a: its first frame, b: 1 by the run's mark, 0 by those of its blocks
+ *     POINT_RELOCK           a: id of the space, b: its page
  */
 #define HOST_TABLE 255u
 #define HOST_POISON 0xdb

@@ -42,6 +42,7 @@ static const char *const event_names[HOST_EVENTS] = {
     [POINT_DROP] = "drop",
     [POINT_FREE] = "free",
     [POINT_OWNER] = "owner",
+    [POINT_RELOCK] = "relock",
     [POINT_PREEMPT] = "preempt",
     [HOST_FLUSH] = "local-flush",
     [HOST_KICK] = "kick",
@@ -223,6 +224,7 @@ static void check_point(const struct mm_ctx *ctx, enum port_point point, uint64_
     case POINT_SPREAD:
     case POINT_TABLE_COPIED:
     case POINT_OWNER:
+    case POINT_RELOCK:
     case POINT_PREEMPT:
     case POINT_END:
         break;

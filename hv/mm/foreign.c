@@ -352,6 +352,7 @@ void foreign_follow_range(struct mm_ctx *ctx, struct space *owner, struct gfn_ra
     foreign_begin(ctx);
     while ((r = next_unsettled(ctx, owner, r, range)) != NULL) {
         struct space *mapper = r->a.mapper;
+        port_point(ctx, POINT_RELOCK, owner->id, r->a.at.v);
         foreign_lock_two(ctx, owner, mapper);
         settle_map(ctx, owner, r);
         foreign_unlock_two(ctx, owner, mapper);
@@ -378,11 +379,14 @@ static struct foreign_record *protect_maps(struct mm_ctx *ctx, struct space *own
     flush_begin(&batch, mapper);
     for (unsigned i = 0; r != NULL && r->a.mapper == mapper && i < FOREIGN_CHUNK; i++) {
         struct walk walk;
-        walk_find(ctx, mapper, r->a.mapper_at, 0, &walk);
-        (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
-        walk_end(ctx, &walk);
         last = r;
         r = foreign_record_next(owner, r, range, true);
+        if (last->a.detached) { /* by an unmap, since it was found */
+            continue;
+        }
+        walk_find(ctx, mapper, last->a.mapper_at, 0, &walk);
+        (void)pte_clear_bits(ctx, walk.slot, pt_format.write);
+        walk_end(ctx, &walk);
         if (forget) {
             foreign_record_set(last, false, false);
         }
@@ -405,6 +409,7 @@ static void protect_range(struct mm_ctx *ctx, struct space *owner, struct gfn_ra
         if (r == NULL) {
             break;
         }
+        port_point(ctx, POINT_RELOCK, owner->id, r->a.at.v);
         r = protect_maps(ctx, owner, r, range, forget);
     }
     foreign_end(ctx);
@@ -486,7 +491,7 @@ static enum cleave_status write_window(struct mm_ctx *ctx, struct space *mapper,
     write_lock(ctx, &mapper->lock, RANK_SPACE);
     struct region region = region_get(mapper->regions, at);
     enum cleave_status status = may_change(ctx, mapper);
-    if (status == CLEAVE_OK && foreign_is_window(&region)) {
+    if (status == CLEAVE_OK && foreign_is_window(&region) && (region.rights & RIGHT_WRITE)) {
         status = walk_exclusive(ctx, mapper, &mapper->payer, at, 0, WALK_WRITE, &batch, &walk);
         if (status == CLEAVE_OK) {
             pte_t e = walk.entry;
@@ -523,7 +528,8 @@ static enum cleave_status write_locked(struct mm_ctx *ctx, struct space *mapper,
     struct foreign_record *record = find_record(*owner, mapper, at);
     settle_map(ctx, *owner, record);
     *page = record->a.at;
-    if (mapper->state != SPACE_ALIVE) {
+    region = region_get(mapper->regions, at); /* which may have lost a right since */
+    if (mapper->state != SPACE_ALIVE || !(region.rights & RIGHT_WRITE)) {
         status = mm_fail(ctx, CLEAVE_FAULT, "at", at.v << PAGE_SHIFT, 1, 0);
     }
     if (status == CLEAVE_OK) {

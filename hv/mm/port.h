@@ -64,6 +64,7 @@ enum port_point {
     POINT_DROP,         /* one reference is about to be dropped */
     POINT_FREE,         /* a frame is about to go back to its pool */
     POINT_OWNER,        /* whose the frames of a 1 GiB run are is said elsewhere from now on */
+    POINT_RELOCK,       /* between two holds of a lock: what was found may be another */
     POINT_PREEMPT,      /* a preemptible operation is about to stop */
     POINT_END
 };

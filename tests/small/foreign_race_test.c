@@ -257,6 +257,87 @@ TEST_TIMED(the_owner_goes, 120)
         .cpus = 2, .body = {owner_is_destroyed, mapper_goes_on}, .check = check_destroyed});
 }
 
+/* --- What a map may write, while that changes --------------------------------------------------
+ */
+
+/* The mapper has written through the map. */
+static void setup_written(void *arg)
+{
+    uint64_t value = 3;
+    setup(arg);
+    must(host_cpu_write(1, WINDOW, &value, sizeof(value)));
+}
+
+static void maps_are_unwritten(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    foreign_unwrite(ctx, world.owner);
+}
+
+static void owner_unmaps(struct mm_ctx *ctx, void *arg)
+{
+    enum cleave_status status;
+    (void)arg;
+    do {
+        status = space_unmap(ctx, world.owner, AT, PAGE_SIZE);
+    } while (status == CLEAVE_AGAIN);
+    must(status);
+}
+
+/* The map keeps its page, whatever the owner has there later. */
+static bool check_kept(void *arg)
+{
+    uint64_t value = 5, done;
+    (void)arg;
+    audit();
+    must(space_set_region(host_ctx(0), world.owner, AT, PAGE_SIZE, &private_memory));
+    must(space_write(host_ctx(0), world.owner, AT, &value, sizeof(value), NULL, &done));
+    value = 6;
+    enum cleave_status status = host_cpu_write(1, WINDOW, &value, sizeof(value));
+    expect(status == CLEAVE_OK || status == CLEAVE_FAULT, "the mapper fails in another way");
+    expect(look(world.owner, AT) == 5, "the map shows another page than it kept");
+    audit();
+    return look(world.mapper, WINDOW) == (status == CLEAVE_OK ? 6 : 3);
+}
+
+TEST_TIMED(an_unmap_while_maps_are_unwritten, 120)
+{
+    TEST_NEEDS_HOOKS();
+    explore(&(struct host_sched){.cpus = 2,
+                                 .setup = setup_written,
+                                 .body = {maps_are_unwritten, owner_unmaps},
+                                 .check = check_kept});
+}
+
+static void mapper_loses_its_right(struct mm_ctx *ctx, void *arg)
+{
+    (void)arg;
+    must(space_protect(ctx, world.mapper, WINDOW, PAGE_SIZE, RIGHT_READ));
+}
+
+static void mapper_tries(struct mm_ctx *ctx, void *arg)
+{
+    uint64_t value = 3;
+    (void)ctx, (void)arg;
+    enum cleave_status status = host_cpu_write(1, WINDOW, &value, sizeof(value));
+    expect(status == CLEAVE_OK || status == CLEAVE_FAULT, "the mapper fails in another way");
+}
+
+static bool check_lost(void *arg)
+{
+    uint64_t value = 7;
+    (void)arg;
+    audit();
+    return host_cpu_write(1, WINDOW, &value, sizeof(value)) == CLEAVE_FAULT;
+}
+
+TEST_TIMED(a_mapper_that_loses_its_right, 120)
+{
+    TEST_NEEDS_HOOKS();
+    explore(&(struct host_sched){
+        .cpus = 2, .body = {mapper_loses_its_right, mapper_tries}, .check = check_lost});
+}
+
 /* --- Pins ------------------------------------------------------------------------------------- */
 
 static void child_is_pinned(struct mm_ctx *ctx, void *arg)
