@@ -389,6 +389,7 @@ void spec_preempted(struct world *w, unsigned space)
     if (spec_chance(w, w->shard->ragged ? 2 : 4) && !w->nested && !parts && ops_dirty_agrees(w)) {
         bool injected = spec_injected(w);
         uint64_t free_before = w->free_before;
+        const struct space *owner = w->owner;
         /* Where nothing is to be seen of it, others go on in that space as if it had not begun, but
          * for what is refused. */
         bool hidden = w->space[space]->op >= OP_REGION;
@@ -402,6 +403,7 @@ void spec_preempted(struct world *w, unsigned space)
         w->stopped = NULL;
         w->changing[space] = false;
         w->injected = injected;
+        w->owner = owner;
         w->free_before = free_before < spec_free(w) ? free_before : spec_free(w);
     }
 }

@@ -102,7 +102,8 @@ static bool any_device(struct world *w, unsigned s, struct spec_range range)
 static void writes(struct world *w, unsigned s, uint64_t page)
 {
     const struct ref_map *map = ref_map_at(w->ref, s, page);
-    w->owner = map && !map->detached ? w->space[map->owner] : NULL;
+    bool copies = map && !map->detached && w->ref->space[map->owner].life == REF_ALIVE;
+    w->owner = copies ? w->space[map->owner] : NULL;
 }
 
 static void op_read(struct world *w)
