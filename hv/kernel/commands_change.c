@@ -20,8 +20,7 @@ static enum cleave_status perform(struct call *call, op_t *op, bool ended)
         status = mm_fail(ctx, CLEAVE_DYING, "domain", call->domain->id, 1, 0);
     } else {
         while ((status = op(call)) == CLEAVE_AGAIN) {
-            domain_hold(ctx, call->domain); /* the call that had it has stopped or ended */
-            klock_release(&call->domain->busy);
+            domain_rest(ctx, call->domain);
         }
     }
     if (call->space != NULL) {
@@ -216,8 +215,7 @@ enum command_result command_restart(struct command *command)
         return COMMAND_DONE;
     }
     while (old != NULL && domain_destroy(ctx, old, NULL) == CLEAVE_AGAIN) {
-        world_rest(ctx);
-        port_relax(ctx);
+        domain_rest(ctx, old);
     }
     domain_put(ctx, old);
     (void)build_control(ctx);

@@ -539,6 +539,14 @@ void domain_hold(struct mm_ctx *ctx, struct domain *domain)
     }
 }
 
+void domain_rest(struct mm_ctx *ctx, struct domain *domain)
+{
+    world_rest(ctx);
+    port_relax(ctx);
+    domain_hold(ctx, domain);
+    klock_release(&domain->busy);
+}
+
 enum cleave_status domain_destroy(struct mm_ctx *ctx, struct domain *domain, struct vcpu *self)
 {
     if (!klock_try(&domain->busy)) {

@@ -240,6 +240,9 @@ void vcpu_cancel_waits(struct mm_ctx *ctx, struct vcpu *vcpu);
 /* Takes `busy` as soon as the call that has it stops or ends, before all that try it. For the debug
  * console: on CPU 0 between two vcpus, with no lock held. */
 void domain_hold(struct mm_ctx *ctx, struct domain *domain);
+/* Between two tries of what answers CLEAVE_AGAIN, there as well: lets others run, and the call that
+ * has the domain stop or end. */
+void domain_rest(struct mm_ctx *ctx, struct domain *domain);
 
 /* Ends the domain: its vcpus are stopped and taken out of queues, its parent's waiters woken. The
  * caller holds `busy`. `self` is the vcpu on whose behalf, or null. */

@@ -23,11 +23,9 @@ static bool destroy_all(struct mm_ctx *ctx)
     while (domain != NULL) {
         uint32_t id = domain->id;
         enum cleave_status status;
-        do {
-            status = domain_destroy(ctx, domain, NULL);
-            world_rest(ctx); /* guests still run, and audit */
-            port_relax(ctx);
-        } while (status == CLEAVE_AGAIN);
+        while ((status = domain_destroy(ctx, domain, NULL)) == CLEAVE_AGAIN) {
+            domain_rest(ctx, domain); /* guests still run, and audit */
+        }
         if (status != CLEAVE_OK) {
             print("domain %u: not destroyed: %s %lu\n", id, ctx->error.argument, ctx->error.value);
             all = false;

@@ -68,19 +68,16 @@ static void step(struct mm_ctx *ctx, struct domain *domain)
         top.done = domain->id;
         return;
     }
-    if (domain->space == NULL) { /* destroyed, while a child names it */
-        top.done = domain->id;
-        return;
-    }
     domain_hold(ctx, domain);
     ctx->budget = STEP_BUDGET;
-    enum cleave_status status = stat_domain(ctx, domain, &top.walk, &stat);
+    bool gone = domain->space == NULL; /* destroyed, while a child names it */
+    enum cleave_status status = gone ? CLEAVE_OK : stat_domain(ctx, domain, &top.walk, &stat);
     ctx->budget = UINT64_MAX;
     klock_release(&domain->busy);
     if (status == CLEAVE_AGAIN) {
         return;
     }
-    if (status == CLEAVE_OK) {
+    if (status == CLEAVE_OK && !gone) {
         add_row(&stat);
     }
     top.done = domain->id;
