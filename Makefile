@@ -92,9 +92,9 @@ flags = $(if $(filter hv/host/%,$1),$(HOSTED_FLAGS),$(if $(filter hv/mm/%,$1),$(
 # T=name chooses tests. A suite, or suite.name, names the file as well.
 T :=
 SUITE := $(firstword $(subst ., ,$(T)))
-# In a plain check, what runs in both geometries runs in the real one, which is slower, only with gcc.
+# In a plain check, what runs in both geometries runs in the real one, which is slower, in one build.
 program = $(patsubst %.c,build/$1/$2/%,$(wildcard $(call folders,$1,$2)))
-folders = $(patsubst %,tests/%/*_test.c,$(if $(CLEAVE_LONG)$(filter small,$2)$(filter gcc%,$1),\
+folders = $(patsubst %,tests/%/*_test.c,$(if $(CLEAVE_LONG)$(filter small,$2)$(filter gcc-debug,$1),\
           $(FOLDERS_$2),$(filter-out both,$(FOLDERS_$2))))
 programs = $(call program,$1,small) $(call program,$1,real)
 # A plain check leaves out the build that shows least beside the others.
