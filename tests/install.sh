@@ -42,12 +42,16 @@ int main(void)
 }
 END
 cp "$folder/program.c" "$folder/program.cc"
-flags="-Wall -Wextra -Werror -I $folder/usr/include"
-# shellcheck disable=SC2086  # words are meant
+package() { # package OPTION...: what pkg-config says of libcleave, as if the folder were the root
+    PKG_CONFIG_PATH="$folder/usr/lib/pkgconfig" pkg-config --define-variable=prefix="$folder/usr" \
+        --define-variable=libdir="$folder/usr/lib" "$@" libcleave
+}
+flags="-Wall -Wextra -Werror $(package --cflags)"
+case " $flags " in *" -I$folder/usr/include "*) ;; *) fail "pkg-config --cflags: $flags" ;; esac
+# shellcheck disable=SC2086,SC2046  # words are meant
 {
-    gcc $flags -o "$folder/shared" "$folder/program.c" -L "$folder/usr/lib" -lcleave || fail "link with libcleave.so"
-    gcc $flags -static -o "$folder/static" "$folder/program.c" "$folder/usr/lib/libcleave.a" -lxencall -lxentoollog \
-        -lxentoolcore || fail "link with libcleave.a"
+    gcc $flags -o "$folder/shared" "$folder/program.c" $(package --libs) || fail "link with libcleave.so"
+    gcc $flags -static -o "$folder/static" "$folder/program.c" $(package --static --libs) -lxentoollog || fail "link with libcleave.a"
     LD_LIBRARY_PATH="$folder/usr/lib" "$folder/shared" >"$folder/said" || fail "a program with libcleave.so"
     "$folder/static" >"$folder/said.static" || fail "a program with libcleave.a"
     clang -x c++ -fsyntax-only $flags "$folder/program.cc" || fail "cleave.h in C++"
@@ -254,6 +258,13 @@ FAKE=mapped script -q -e -c "'$folder/fake' map 9" "$folder/typed" >/dev/null &&
     fail "map: how far it is, at once"
 SLOW=1500 FAKE=mapped "$folder/fake" map 9 2>"$folder/said" >/dev/null
 [ ! -s "$folder/said" ] || fail "map: how far it is, to a file"
+# Others tell for how long they have been at it, and take the line away before they tell anything else.
+FAKE=slow script -q -e -c "'$folder/fake' audit" "$folder/typed" >/dev/null || fail "audit, slowly"
+grep -q "$(printf '\rcleave audit: 1 s\r\033\\[Kclean: ')" "$folder/typed" || fail "audit: for how long: $(cat "$folder/typed")"
+FAKE=slow script -q -e -c "'$folder/fake' unpause 3 4" "$folder/typed" >/dev/null && fail "unpause, slowly"
+grep -q "$(printf '\rcleave unpause: 1 s\r\033\\[Kcleave unpause: 3: ')" "$folder/typed" || fail "unpause: for how long"
+FAKE=slow "$folder/fake" audit 2>"$folder/said" >/dev/null
+[ ! -s "$folder/said" ] || fail "audit: for how long, to a file"
 
 # The table of domains, where libxenctrl tells no times; on a terminal it is drawn in place, until q.
 fake mapped 0 '^1 domains; 4096.0 MiB, 0.0 free' top

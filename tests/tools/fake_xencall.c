@@ -190,6 +190,10 @@ int xencall3(xencall_handle *handle, unsigned call, uint64_t op, uint64_t at, ui
         memcpy(arguments, &last, sizeof(last));
         return CLEAVE_OK;
     }
+    if (is("slow")) {
+        usleep(1300000);
+        return op == CLEAVE_OP_AUDIT ? CLEAVE_OK : refuse(op, CLEAVE_DENIED, "nothing", 5);
+    }
     if (is("console") && (op == CLEAVE_OP_LIST || op == CLEAVE_OP_TERMINAL)) {
         return console(op, arguments);
     }

@@ -35,11 +35,12 @@ enum {
     OPT_DRY_RUN = 16,
     OPT_CREATE =
         32, /* --kernel, --initrd, --cmdline, --memory, --vcpus, --pool, --name, --paused */
-    OPT_CONSOLE = 64, /* --once */
-    OPT_DUMP = 256,   /* --output, --limit, --live */
-    OPT_MAP = 512,    /* --svg, --table */
-    OPT_TOP = 1024,   /* --delay, --times */
-    OPT_LOG = 2048    /* --follow */
+    OPT_CONSOLE = 64,                           /* --once */
+    OPT_DUMP = 256,                             /* --output, --limit, --live */
+    OPT_MAP = 512,                              /* --svg, --table */
+    OPT_TOP = 1024,                             /* --delay, --times */
+    OPT_LOG = 2048,                             /* --follow */
+    OPT_SHOWS = OPT_CONSOLE | OPT_TOP | OPT_LOG /* goes on for as long as it is looked at */
 };
 
 struct options {
@@ -104,6 +105,13 @@ void append(json_t *to, json_t *value);
 bool targets_find(struct run *run, struct cleave_list **out, size_t *count);
 /* An object with what is known of a domain. */
 json_t *domain_json(const struct cleave_list *domain);
+
+/* On a terminal: for how many seconds the command has been at it, from the first on, until it ends
+ * or progress_begin() says more. What is told takes the line away. */
+void clock_begin(const struct run *run);
+void clock_end(void);
+/* Takes the line away, and begins a second anew. */
+void clock_clear(void);
 
 /* How far a command is, on a terminal, once it takes longer than a second. */
 struct progress {

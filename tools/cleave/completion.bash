@@ -26,7 +26,7 @@ _cleave() {
         words="$(cleave help "$command" 2>/dev/null |
             sed -n 's/^ *\(-[a-z], \)\{0,1\}\(--[a-z-]*\).*/\2/p') --json --help"
     elif [ "$command" = pool ] && [ "$COMP_CWORD" = 2 ]; then
-        words=$(cleave help pool 2>/dev/null | sed -n '1s/.*] \(.*\):.*/\1/p' | tr '|' '\n' | awk '{ print $1 }')
+        words=$(cleave help pool 2>/dev/null | sed -n '1s/.*]\(\.\.\.\)\{0,1\} \(.*\):.*/\2/p' | tr '|' '\n' | awk '{ print $1 }')
     elif [ "$command" = pool ]; then
         case $before in
         resize | delete) words=$(cleave pool list 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $2 }') ;;

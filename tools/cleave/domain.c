@@ -83,6 +83,31 @@ bool targets_find(struct run *run, struct cleave_list **out, size_t *count)
     return true;
 }
 
+/* Would it be done? What is wrong is said. */
+static bool could(struct run *run, const struct cleave_list *domain)
+{
+    bool resets = run->command->perform == run_reset;
+    struct cleave_version version;
+    int status = cleave_version(run->cleave, &version);
+    if (status != 0) {
+        failed(run, status, domain->name);
+        return false;
+    }
+    if (domain->domain == version.domain) {
+        failed_here(run, USAGE, domain->name, "this is the domain that asks");
+        return false;
+    }
+    if (resets && (domain->flags & CLEAVE_LIST_BASE) == 0) {
+        failed_here(run, REFUSED, domain->name, "it was not forked with a base");
+        return false;
+    }
+    if (resets && domain->state == CLEAVE_STATE_ENDED) {
+        failed_here(run, REFUSED, domain->name, "it has ended");
+        return false;
+    }
+    return true;
+}
+
 /* One operation on each target; what fails with one is said, and the others have their turn. */
 static void for_each(struct run *run, int (*perform)(struct cleave_handle *, uint32_t),
                      const char *done)
@@ -99,6 +124,9 @@ static void for_each(struct run *run, int (*perform)(struct cleave_handle *, uin
     }
     for (size_t i = 0; i < count; i++) {
         const struct cleave_list *d = &domains[i];
+        if (run->options.dry_run && !could(run, d)) {
+            continue;
+        }
         int status = run->options.dry_run ? 0 : perform(run->cleave, d->domain);
         if (status != 0) {
             failed(run, status, d->name);

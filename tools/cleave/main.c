@@ -12,6 +12,7 @@ void tell(const struct run *run, const char *format, ...)
 {
     va_list list;
     if (!run->options.json) {
+        clock_clear();
         va_start(list, format);
         vprintf(format, list);
         va_end(list);
@@ -71,6 +72,7 @@ static int exit_of(int status)
 
 static void note(struct run *run, int exit, const char *target, const char *message, json_t *error)
 {
+    clock_clear();
     if (target != NULL) {
         fprintf(stderr, "cleave %s: %s: %s\n", run->command->name, target, message);
         put(error, "target", json_string(target));
@@ -109,6 +111,7 @@ void failed_here(struct run *run, int exit, const char *target, const char *form
 
 static void finish(struct run *run)
 {
+    clock_end();
     put(run->result, "ok", json_boolean(run->exit == DONE));
     put(run->result, "errors", run->errors);
     if (run->options.json) {
@@ -180,6 +183,7 @@ int main(int argc, char **argv)
     if (run.cleave == NULL) {
         failed_here(&run, UNREACHABLE, NULL, "%s", why);
     } else {
+        clock_begin(&run);
         command->perform(&run);
     }
     finish(&run);

@@ -72,9 +72,12 @@ const struct command commands[] = {
                    "\nA child of \"cleave fork --no-base\" cannot be reset, nor one that has "
                    "ended.\n"},
     {"snapshot", run_snapshot, 0, 2, 2, "TARGET NAME", "keeps a frozen copy of a domain",
-     "\"cleave restore NAME\" makes domains of it, \"cleave destroy NAME\" gives it up.\n"},
+     "\"cleave restore NAME\" makes domains of it, \"cleave destroy NAME\" gives it up. It lives "
+     "in "
+     "memory,\nand is gone when the machine stops.\n"},
     {"restore", run_restore, OPT_COUNT | OPT_FORK, 1, 1, "SNAPSHOT",
-     "makes running domains of a snapshot", FORK_HELP},
+     "makes running domains of a snapshot",
+     FORK_HELP "\nSnapshots live in memory: they are gone when the machine stops.\n"},
     {"pause", run_pause, OPT_CHILDREN, 1, -1, "TARGET...", "stops domains until unpause",
      CHILDREN_HELP "\nPauses are counted: each takes an unpause.\n"},
     {"unpause", run_unpause, OPT_CHILDREN, 1, -1, "TARGET...", "lets paused domains go on",
@@ -123,8 +126,10 @@ const struct command commands[] = {
     {"log", run_log, OPT_LOG, 0, 0, "", "shows what the hypervisor printed",
      "  -f, --follow      goes on with what it prints, until it is stopped\n"
      "\nThe newest 16 KiB; without what domains print.\n"},
-    {"pool", run_pool, 0, 1, 3, "list | create NAME SIZE | resize NAME SIZE | delete NAME",
+    {"pool", run_pool, OPT_DRY_RUN, 1, 3,
+     "list | create NAME SIZE | resize NAME SIZE | delete NAME",
      "shows, makes, resizes and deletes pools: memory of tenants",
+     "      --dry-run     with delete: says whether it would be deleted, and does not\n\n"
      "A pool is made of memory that no pool has: SIZE in bytes, or with K, M, G or T, rounded down "
      "to\n"
      "2 MiB. It is deleted when no domain and no snapshot is in it, and its memory can be "
@@ -133,8 +138,9 @@ const struct command commands[] = {
      "that\n"
      "no pool has, and shrinks down to the last of it that is in use; refused, it says how far it "
      "can.\n"},
-    {"audit", run_audit, 0, 0, 0, "", "checks the hypervisor's memory with the machine stopped",
-     "Exit code 6 when an invariant is violated. The machine stands still for it.\n"},
+    {"audit", run_audit, 0, 0, 0, "", "checks this domain's pool with the machine stopped",
+     "Exit code 6 when an invariant is violated. The machine stands still for it. Other pools: "
+     "\"audit\"\non the hypervisor's debug console.\n"},
     {.name = NULL}};
 
 enum {

@@ -58,22 +58,49 @@ static void size_pool(struct run *run, change_t *change, const char *name, const
     tell(run, "%s: %.1f MiB\n", name, (double)size / MIB);
 }
 
+/* Would it be deleted? What is wrong is said. */
+static bool can_delete(struct run *run, const char *name)
+{
+    struct cleave_pool_list *all;
+    size_t count, i = 0;
+    int status = cleave_pool_list(run->cleave, &all, &count, NULL);
+    if (status != 0) {
+        failed(run, status, NULL);
+        return false;
+    }
+    while (i < count && strcmp(all[i].name, name) != 0) {
+        i++;
+    }
+    if (i == count) {
+        failed_here(run, REFUSED, name, "there is no such pool");
+    } else if (all[i].spaces != 0) {
+        failed_here(run, REFUSED, name, "%u domains, snapshots or what forks go back to are in it",
+                    all[i].spaces);
+    }
+    free(all);
+    return run->exit == DONE;
+}
+
 static void delete_pool(struct run *run, const char *name)
 {
-    int status = cleave_pool_delete(run->cleave, name);
+    bool dry = run->options.dry_run;
+    int status = dry ? 0 : cleave_pool_delete(run->cleave, name);
+    put(run->result, "dry_run", json_boolean(dry));
     if (status != 0) {
         failed(run, status, name);
-        return;
+    } else if (!dry || can_delete(run, name)) {
+        put(run->result, "name", json_string(name));
+        tell(run, "%s: %s\n", name, dry ? "would be deleted" : "deleted");
     }
-    put(run->result, "name", json_string(name));
-    tell(run, "%s: deleted\n", name);
 }
 
 void run_pool(struct run *run)
 {
     const char *what = run->targets[0];
     int arguments = run->target_count - 1;
-    if (strcmp(what, "list") == 0 && arguments == 0) {
+    if (run->options.dry_run && strcmp(what, "delete") != 0) {
+        failed_here(run, USAGE, what, "--dry-run goes with delete");
+    } else if (strcmp(what, "list") == 0 && arguments == 0) {
         list_pools(run);
     } else if (strcmp(what, "create") == 0 && arguments == 2) {
         size_pool(run, cleave_pool_create, run->targets[1], run->targets[2]);

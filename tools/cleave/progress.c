@@ -3,7 +3,10 @@
 #include "command.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,8 +20,79 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* --- A clock, for what cannot say how far it is ------------------------------------------------
+ */
+
+static struct {
+    char line[80]; /* "cleave COMMAND: " and the number, written from the handler */
+    size_t length; /* up to the number */
+    int64_t began;
+    volatile sig_atomic_t runs, shown;
+} clock_line;
+
+static void tick(int signal)
+{
+    char digits[24];
+    size_t length = clock_line.length, used = 0;
+    (void)signal;
+    for (int64_t left = (now_ms() - clock_line.began) / 1000; used == 0 || left != 0; left /= 10) {
+        digits[used++] = (char)('0' + left % 10);
+    }
+    while (used != 0) {
+        clock_line.line[length++] = digits[--used];
+    }
+    clock_line.line[length++] = ' ';
+    clock_line.line[length++] = 's';
+    clock_line.shown = 1;
+    (void)!write(STDERR_FILENO, clock_line.line, length);
+}
+
+static void set_timer(time_t seconds)
+{
+    struct itimerval every = {.it_interval.tv_sec = seconds, .it_value.tv_sec = seconds};
+    setitimer(ITIMER_REAL, &every, NULL);
+}
+
+void clock_begin(const struct run *run)
+{
+    if (!isatty(STDERR_FILENO) || (run->command->options & OPT_SHOWS) != 0) {
+        return;
+    }
+    int length = snprintf(clock_line.line, sizeof(clock_line.line) - 24,
+                          "\rcleave %s: ", run->command->name);
+    clock_line.length = (size_t)length;
+    clock_line.began = now_ms();
+    clock_line.runs = 1;
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = tick, .sa_flags = SA_RESTART}, NULL);
+    set_timer(1);
+}
+
+void clock_clear(void)
+{
+    if (clock_line.runs != 0) {
+        set_timer(1); /* so that it comes neither between this and what is told */
+        if (clock_line.shown != 0) {
+            clock_line.shown = 0;
+            fputs("\r\033[K", stderr);
+        }
+    }
+}
+
+void clock_end(void)
+{
+    clock_clear();
+    if (clock_line.runs != 0) {
+        clock_line.runs = 0;
+        set_timer(0);
+    }
+}
+
+/* --- How far it is -----------------------------------------------------------------------------
+ */
+
 struct progress progress_begin(const struct run *run)
 {
+    clock_end();
     return (struct progress){.command = run->command->name, .began = now_ms()};
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libcleave: what a program in the control domain can ask of Cleave. Every operation of the command
- * cleave(1) is a function here; domains that Xen's ABI makes are libxenctrl's.
+ * libcleave: what a program in the control domain can ask of Cleave. Every operation of Cleave's is
+ * a function here; what the command cleave(1) does beyond that (unpacking kernels, cores, the log,
+ * CPU times) it does by Xen's ABI, whose functions are libxenctrl's.
  *
  *     char why[CLEAVE_MESSAGE_SIZE];
  *     struct cleave_handle *cleave = cleave_open(0, why);

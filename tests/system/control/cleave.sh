@@ -6,7 +6,7 @@
 # shellcheck source=tests/system/control/expect.sh
 . /lib/expect.sh
 
-commands="list info version stat fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff dump top log pool audit"
+commands="list info version stat create console fork wait reset snapshot restore pause unpause rename grant revoke destroy map diff dump top log pool audit"
 
 usage() {
     expect 2 'cleave COMMAND'
@@ -27,6 +27,15 @@ usage() {
         [ "$command" = snapshot ] || [ "$command" = rename ] || expect 2 "no domain's number" "$command" 0
     done
     expect 2 'it takes' snapshot template
+    expect 2 'it takes TARGET OVER' revoke
+    expect 2 'it takes TARGET OVER' revoke template
+    expect 2 'too many: fork' revoke template worker fork
+    expect 2 'it takes --kernel=FILE' create
+    expect 2 'it takes TARGET' console
+    for command in snapshot restore; do
+        expect 0 'in memory' "$command" --help
+        expect 0 'gone when the machine stops' "$command" --help
+    done
     expect 2 'too many: template' list template
     expect 2 'too many: b' fork a b
     for count in 0 65 -1 1x x 99999999999999999999 ''; do
@@ -84,6 +93,9 @@ waits() {
     expect 5 'still running when the time was over' wait --timeout=0.2 short template
     expect 0 '^3 short: would be destroyed' destroy --dry-run short
     json 0 dry_run true destroy --dry-run short
+    expect 1 'template: it was not forked with a base' reset --dry-run template
+    expect 2 'control: this is the domain that asks' destroy --dry-run short control
+    expect 0 '^3 short: exited, code 0' wait --any --timeout=20 template short
     json 0 domains.2.state ended list
     json 0 domains.2.reason exited list
     expect 1 'FROZEN\|DYING' pause short
@@ -117,18 +129,22 @@ forks() {
     json 0 domains.2.name "fork-$((first + 2))" pause --all-children template
     json 0 domains.2.name "fork-$((first + 2))" unpause --all-children template
     json 0 domains.2.id $((first + 2)) unpause --all-children template
-    expect 0 ': reset' reset --all-children template
+    json 0 domains.2.forked_from 1 stat --all-children template
+    json 0 domains.2.id $((first + 2)) reset --all-children template
+    json 0 dry_run false reset "$first"
     expect 0 'would be reset' reset --dry-run "$first"
     json 0 domains.1.name "fork-$((first + 1))" destroy --dry-run --all-children template
-    expect 0 "renamed first" rename "$first" first
+    json 0 old_name "fork-$first" rename "$first" passing
+    expect 0 "renamed first" rename passing first
     expect 0 "first: has rights over 1 template" grant first template fork look
     expect 0 '"look"' grant --json first template look
     expect 0 "first: has no rights over 1 template" revoke first template
+    json 0 over 1 revoke first template
     expect 2 'no right' grant first template everything
     expect 3 'no domain' grant nobody template fork
     expect 3 'no domain' revoke first nobody
     expect 1 'INVALID' grant first first fork
-    expect 2 '' grant first template
+    expect 2 'it takes TARGET OVER RIGHT' grant first template
     expect 1 'is there already (EXISTS)' rename first template
     expect 1 'is no name (INVALID)' rename first 'two words'
     expect 1 'is no name (INVALID)' rename first fork-7
@@ -137,7 +153,11 @@ forks() {
     expect 0 'renamed 123' rename first 123
     expect 3 'of number 123; one has that name' stat 123
     json 0 domains.0.id "$first" stat name=123
-    expect 0 ': destroyed' destroy --all-children template
+    json 0 domains.2.id $((first + 2)) destroy --all-children template
+    expect 2 'goes with --paused' fork --clock template
+    first=$(value domains.0.id fork --paused --clock template)
+    json 0 domains.0.state paused stat "$first"
+    json 0 dry_run false destroy "$first"
     json 0 domains 3 info
     first=$(value domains.0.id fork --no-base --reserve=all --limit=256M template)
     expect 1 NO_BASE reset "$first"
@@ -184,7 +204,7 @@ data() {
         echo "code=$code" >/tmp/folder/$code
     done
     json 0 domains.1.file /tmp/folder/5 fork --data-dir=/tmp/folder worker
-    json 0 domains.1.reason exited wait --all-children worker --timeout=20
+    json 0 domains.1.reason exited wait --all --all-children worker --timeout=20
     cleave wait --all-children worker --json | grep code | sort | tr -d ' \n' >$out
     grep -q '"code":4,*"code":5' $out || fail "two children, two codes"
     expect 0 destroyed destroy --all-children worker
@@ -242,10 +262,18 @@ snapshots() {
     json 0 domains.0.snapshot true stat kept
     expect 1 FROZEN pause kept
     expect 1 NO_BASE reset kept
-    expect 3 'NO_CAP' wait kept
+    expect 2 'is a snapshot, which never ends' wait kept
+    expect 3 'is not there any more\|no domain' wait 99
     expect 1 'it is no snapshot' restore template
     child=$(value domains.1.id restore -n 2 --paused kept)
     json 0 from.name kept restore kept
+    echo x >/tmp/data
+    more=$(value domains.0.id restore --paused --data=/tmp/data --limit=256M --reserve=1M kept)
+    json 0 domains.0.forked_from "$(value domains.0.id stat kept)" stat "$more"
+    expect 0 destroyed destroy "$more"
+    expect 1 QUOTA restore --limit=4K kept
+    expect 1 'RESERVE\|NO_MEMORY\|QUOTA' restore --reserve=100G kept
+    json 0 domains.1.file /tmp/folder/5 restore --paused --data-dir=/tmp/folder kept
     json 0 domains.0.state paused stat "$child"
     expect 0 unpaused unpause "$child"
     expect 0 ': reset' reset "$child"
@@ -382,6 +410,12 @@ pools() {
     expect 1 'are in the pool "main" (BUSY)' pool delete main
     json 1 errors.0.status BUSY pool delete main
     json 0 domains.0.state running stat template
+    expect 2 'goes with delete' pool create --dry-run more 4M
+    expect 2 'goes with delete' pool list --dry-run
+    expect 1 'what forks go back to are in it' pool delete --dry-run main
+    expect 1 'there is no such pool' pool delete --dry-run nobody
+    expect 0 '^tenant: would be deleted' pool delete --dry-run tenant
+    json 0 dry_run true pool delete --dry-run tenant
     expect 0 '^tenant: deleted' pool delete tenant
     json 0 name other pool delete other
     [ "$(value left_bytes pool list)" = "$left" ] || fail "what was a pool is not left again"
