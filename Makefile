@@ -521,7 +521,7 @@ build/linux/initrd-control.cpio: configs/initrd.sh $(wildcard tests/system/contr
 		bin/demo=tests/system/control/demo.sh bin/carry=build/linux/carry \
 		bin/crash-core=tests/system/control/crash.sh lib/expect.sh=tests/system/control/expect.sh \
 		lib/libdebuginfod.so.1=build/linux/libdebuginfod.so.1 bin/gdb=build/debian/gdb-minimal/usr/bin/gdb \
-		$(foreach x,cleave create short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
+		$(foreach x,cleave create found rights short,tests/$x=tests/system/control/$x.sh) guest/initrd=build/linux/initrd.cpio \
 		guest/hello=build/guests/hello.elf guest/vmlinuz=$$(echo build/debian/linux-image-cloud-amd64/boot/vmlinuz-*) \
 		$(foreach x,$(XC),tests/$x=build/linux/xc/$x)
 

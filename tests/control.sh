@@ -7,7 +7,7 @@
 #   bochs    the command in its short form, on the other machine
 #   intel    programs of tests/system/xc/ on the other machine, those that do not take too long there
 #   restart  some of them, on two vcpus; the control domain ends, with maps that it holds, and is started again while the
-#            guests go on, and runs them once more
+#            guests go on, finds them by their names, and runs the programs once more
 # CLEAVE_IMAGE names another image, CLEAVE_ONLY=NAME,... what alone runs of "qemu" (create, maps); the console is printed when one failed, or with V=1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -32,7 +32,7 @@ short='domain short pool=main kernel=hello.elf memory=64M'
 case $1 in
 qemu) ;;
 restart)
-    only=only=life,maps,logdirty
+    only=only=found,life,maps,logdirty
     cpus=2
     ;;
 bochs)
@@ -88,13 +88,15 @@ lines() { # lines COUNT PATTERN: so many are like that
 if [ "$1" = bochs ]; then
     lines 1 '^--- short: status 0, '
 elif [ "$1" = restart ]; then
+    lines 2 '^--- found: status 0, '
+    lines 1 '^found: left$'
     lines 2 '^--- life: status 0, '
     lines 2 '^--- maps: status 0, '
     lines 2 '^--- logdirty: status 0, '
     lines 2 '^domain 32751 control: powered off'
 else
-    for source in tests/system/control/cleave.sh tests/system/control/create.sh tests/system/control/short.sh \
-        tests/system/xc/*.c; do
+    for source in tests/system/control/cleave.sh tests/system/control/create.sh tests/system/control/rights.sh \
+        tests/system/control/short.sh tests/system/xc/*.c; do
         name=$(basename "${source%.*}")
         case ,${CLEAVE_ONLY:-$name}, in
         *,xc,*) ;;

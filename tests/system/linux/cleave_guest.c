@@ -37,6 +37,7 @@ static const char usage[] =
     "cleave-guest console TEXT      a line on the hypervisor's console\n"
     "cleave-guest busy SECONDS CPU  computes there, and checks what came of it and the clock\n"
     "cleave-guest call NUMBER       makes that hypercall of Xen's, and prints what it returns\n"
+    "cleave-guest try WHAT DOMAIN   fork|pause|unpause|stat|reset|destroy; prints the status\n"
     "cleave-guest exit CODE [FILE]  ends this domain, with the first bytes of FILE as its result\n";
 
 static const volatile struct cleave_identity *must_have_identity(void)
@@ -254,6 +255,36 @@ static int make_call(unsigned long number)
     return 0;
 }
 
+/* Asks for an operation on another domain and prints the status, whatever it is. False: there is
+ * none of that name. */
+static bool try_on(const char *what, uint32_t domain)
+{
+    static const struct {
+        const char *name;
+        enum cleave_op op;
+        size_t size;
+    } tries[] = {{"fork", CLEAVE_OP_FORK, sizeof(struct cleave_fork)},
+                 {"stat", CLEAVE_OP_STAT, sizeof(struct cleave_stat)},
+                 {"pause", CLEAVE_OP_PAUSE, sizeof(struct cleave_domain)},
+                 {"unpause", CLEAVE_OP_UNPAUSE, sizeof(struct cleave_domain)},
+                 {"reset", CLEAVE_OP_RESET, sizeof(struct cleave_domain)},
+                 {"destroy", CLEAVE_OP_DESTROY, sizeof(struct cleave_domain)}};
+    for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
+        if (strcmp(what, tries[i].name) == 0) {
+            uint32_t *arguments = shared_memory();
+            memset(arguments, 0, tries[i].size);
+            if (tries[i].op == CLEAVE_OP_FORK) {
+                *(struct cleave_fork *)shared_memory() = (struct cleave_fork){
+                    .count = 1, .flags = CLEAVE_FORK_PAUSED, .limit = UINT64_MAX};
+            }
+            arguments[0] = domain; /* the first of each of these structures */
+            printf("%u\n", call(tries[i].op, arguments, tries[i].size));
+            return true;
+        }
+    }
+    return false;
+}
+
 /* x -> FACTOR x + STEP (mod 2^64), `count` times: by squaring. */
 #define FACTOR UINT64_C(6364136223846793005)
 #define STEP UINT64_C(1442695040888963407)
@@ -367,6 +398,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "call") == 0 && argc == 3) {
         return make_call(number(argv[2], 0));
+    }
+    if (strcmp(command, "try") == 0 && argc == 4) {
+        return try_on(argv[2], (uint32_t)number(argv[3], 1)) ? 0 : misused();
     }
     if (strcmp(command, "exit") == 0 && (argc == 3 || argc == 4)) {
         return end_domain(number(argv[2], 0), argc > 3 ? argv[3] : NULL);
