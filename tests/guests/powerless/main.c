@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Ten thousand calls that are for the control domain alone, by a domain that has no right over any
- * other, aimed at all there are: each is refused as docs/xen-compat.md says, and a domain that
- * stands still beside it, and its maker, have the same bytes as before.
+ * other, aimed at all there are: each is refused as docs/xen-compat.md says. Its maker and a domain
+ * beside it, which both stand still, have the same bytes as before, and so has the control domain
+ * past its image and its stacks: it looks at all of them.
  */
 #define __XEN_TOOLS__ 1
 #include "xen.h"
@@ -20,7 +21,13 @@ const char guest_name[] = "powerless";
 
 static uint64_t state = SEED;
 static uint64_t arguments[64];
-static volatile uint64_t *const made = (volatile uint64_t *)SHARED_AT;
+
+/* Shared by the maker and those that it made, past the memory that is looked at. */
+struct shared {
+    uint64_t made; /* calls */
+    uint64_t beside, caller, ready;
+};
+static volatile struct shared *const shared = (volatile struct shared *)SHARED_AT;
 
 static uint64_t next(void) { return random_next(&state); }
 
@@ -136,12 +143,22 @@ static _Noreturn void calls(void)
     for (unsigned i = 0; i < CALLS; i++) {
         fill();
         kinds[next() % 6]();
-        (*made)++;
+        shared->made++;
     }
     leave(7);
 }
 
-/* The memory of another domain, which stands still. */
+/* --- Those that are aimed at ------------------------------------------------------------------ */
+
+static uint64_t sum_more(uint64_t sum, uint64_t from, uint64_t end)
+{
+    for (; from < end; from += 8) {
+        sum = (sum << 7 | sum >> 57) + *word(from);
+    }
+    return sum;
+}
+
+/* The memory of another domain, which stands still and has as much as this one. */
 static uint64_t sum_of(uint32_t id)
 {
     uint64_t sum = 0;
@@ -149,32 +166,97 @@ static uint64_t sum_of(uint32_t id)
         struct cleave_copy copy = {
             .domain = id, .at = at, .buffer = COPIED_AT, .size = CLEAVE_COPY_MAX};
         CHECK_EQ(CLEAVE(CLEAVE_OP_COPY, &copy), CLEAVE_OK);
-        for (uint64_t i = 0; i < CLEAVE_COPY_MAX / 8; i++) {
-            sum = (sum << 7 | sum >> 57) + word(COPIED_AT)[i];
-        }
+        sum = sum_more(sum, COPIED_AT, COPIED_AT + CLEAVE_COPY_MAX);
     }
+    CHECK_EQ(stat_of(id)->state, CLEAVE_STATE_PAUSED);
     return sum;
+}
+
+/* All of this domain's that nothing here writes. */
+static uint64_t sum_of_own(void)
+{
+    uint64_t sum = sum_more(0, (uint64_t)guest_end, COPIED_AT);
+    return sum_more(sum, COPIED_AT + CLEAVE_COPY_MAX, guest_memory);
+}
+
+static void fill_own(void)
+{
+    for (uint64_t at = (uint64_t)guest_end; at < guest_memory; at += 8) {
+        *word(at) = next();
+    }
+}
+
+/* What the maker shares with those that it made; zeros until it does. */
+static struct shared shared_of(uint32_t maker)
+{
+    struct shared *found = (struct shared *)COPIED_AT;
+    struct cleave_copy copy = {
+        .domain = maker, .at = SHARED_AT, .buffer = COPIED_AT, .size = sizeof(*found)};
+    *found = (struct shared){0};
+    (void)CLEAVE(CLEAVE_OP_COPY, &copy);
+    return *found;
+}
+
+static void make(void)
+{
+    uint32_t beside, caller;
+    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
+    shared->ready = 0; /* the page is there */
+    if (fork_self(1, CLEAVE_FORK_PAUSED, &beside) == 1) {
+        leave(9);
+    }
+    if (fork_self(1, CLEAVE_FORK_PAUSED, &caller) == 1) {
+        calls();
+    }
+    shared->beside = beside;
+    shared->caller = caller;
+    shared->ready = 1;
+    while (shared->made != CALLS) {
+        yield();
+    }
+    wait_for(caller, 7);
+    on_domain(CLEAVE_OP_UNPAUSE, beside);
+    wait_for(beside, 9);
+    destroy(beside);
+    destroy(caller);
+    audit_clean();
+}
+
+static uint32_t find_maker(void)
+{
+    struct cleave_list list = {.domain = 0};
+    CHECK_EQ(CLEAVE(CLEAVE_OP_LIST, &list), CLEAVE_OK);
+    CHECK(list.domain != 0 && list.domain != CLEAVE_DOMAIN_CONTROL);
+    return list.domain;
+}
+
+static void judge(void)
+{
+    uint32_t maker = find_maker();
+    say("seed %u", SEED);
+    fill_own();
+    while (shared_of(maker).ready == 0) {
+        yield();
+    }
+    on_domain(CLEAVE_OP_PAUSE, maker);
+    uint32_t beside = (uint32_t)shared_of(maker).beside;
+    uint32_t caller = (uint32_t)shared_of(maker).caller;
+    uint64_t of_maker = sum_of(maker), of_beside = sum_of(beside), own = sum_of_own();
+    on_domain(CLEAVE_OP_UNPAUSE, caller);
+    wait_for(caller, 7);
+    CHECK_EQ(shared_of(maker).made, CALLS);
+    CHECK_EQ(sum_of_own(), own);
+    CHECK_EQ(sum_of(beside), of_beside);
+    CHECK_EQ(sum_of(maker), of_maker);
+    on_domain(CLEAVE_OP_UNPAUSE, maker);
+    wait_for(maker, 0);
 }
 
 void guest_story(void)
 {
-    uint32_t beside, id;
-    CHECK_EQ(map(CLEAVE_DOMAIN_SELF, SHARED_AT, 2 * MIB, SHARED, RW, 0), CLEAVE_OK);
-    if (fork_self(1, CLEAVE_FORK_PAUSED, &beside) == 1) {
-        leave(9);
+    if (guest_command[0] == 'm') {
+        make();
+    } else {
+        judge();
     }
-    uint64_t sum = sum_of(beside);
-    say("seed %u", SEED);
-    if (fork_self(1, 0, &id) == 1) {
-        calls();
-    }
-    wait_for(id, 7);
-    CHECK_EQ(*made, CALLS);
-    CHECK_EQ(sum_of(beside), sum);
-    CHECK_EQ(stat_of(beside)->state, CLEAVE_STATE_PAUSED);
-    on_domain(CLEAVE_OP_UNPAUSE, beside);
-    wait_for(beside, 9);
-    destroy(beside);
-    destroy(id);
-    audit_clean();
 }
