@@ -51,7 +51,7 @@ case " $flags " in *" -I$folder/usr/include "*) ;; *) fail "pkg-config --cflags:
 # shellcheck disable=SC2086,SC2046  # words are meant
 {
     gcc $flags -o "$folder/shared" "$folder/program.c" $(package --libs) || fail "link with libcleave.so"
-    gcc $flags -static -o "$folder/static" "$folder/program.c" $(package --static --libs) -lxentoollog || fail "link with libcleave.a"
+    gcc $flags -static -o "$folder/static" "$folder/program.c" $(package --static --libs) || fail "link with libcleave.a"
     LD_LIBRARY_PATH="$folder/usr/lib" "$folder/shared" >"$folder/said" || fail "a program with libcleave.so"
     "$folder/static" >"$folder/said.static" || fail "a program with libcleave.a"
     clang -x c++ -fsyntax-only $flags "$folder/program.cc" || fail "cleave.h in C++"
@@ -263,6 +263,11 @@ FAKE=slow script -q -e -c "'$folder/fake' audit" "$folder/typed" >/dev/null || f
 grep -q "$(printf '\rcleave audit: 1 s\r\033\\[Kclean: ')" "$folder/typed" || fail "audit: for how long: $(cat "$folder/typed")"
 FAKE=slow script -q -e -c "'$folder/fake' unpause 3 4" "$folder/typed" >/dev/null && fail "unpause, slowly"
 grep -q "$(printf '\rcleave unpause: 1 s\r\033\\[Kcleave unpause: 3: ')" "$folder/typed" || fail "unpause: for how long"
+for way in "bash -mc '$folder/fake audit & wait'" "setsid -w $folder/fake audit"; do # in the background; no terminal of its own
+    FAKE=slow script -q -e -c "$way" "$folder/typed" >/dev/null || fail "$way"
+    grep -q '^clean: ' "$folder/typed" || fail "$way: no audit"
+    grep -q 'audit: [0-9]* s' "$folder/typed" && fail "$way: for how long"
+done
 FAKE=slow "$folder/fake" audit 2>"$folder/said" >/dev/null
 [ ! -s "$folder/said" ] || fail "audit: for how long, to a file"
 

@@ -5,8 +5,9 @@
  * know LIST, "xen" does not know Cleave's call, "again" has to be called three times, "stranger"
  * tells of another call's error, "memory" and "open" refuse to begin; "console" has a domain 5 that
  * prints what is typed, 3 bytes at a time; "mapped" has one domain, with memory of every kind and a
- * name that no domain can have, and takes SLOW microseconds more for each page. Without, VERSION is
- * answered and every other operation refused.
+ * name that no domain can have, and takes SLOW microseconds more for each page; "slow" takes longer
+ * than a second for each call, and has an audit. Without, VERSION is answered and every other
+ * operation refused.
  */
 #include "cleave/abi.h"
 

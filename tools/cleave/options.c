@@ -72,9 +72,8 @@ const struct command commands[] = {
                    "\nA child of \"cleave fork --no-base\" cannot be reset, nor one that has "
                    "ended.\n"},
     {"snapshot", run_snapshot, 0, 2, 2, "TARGET NAME", "keeps a frozen copy of a domain",
-     "\"cleave restore NAME\" makes domains of it, \"cleave destroy NAME\" gives it up. It lives "
-     "in "
-     "memory,\nand is gone when the machine stops.\n"},
+     "\"cleave restore NAME\" makes domains of it, \"cleave destroy NAME\" gives it up.\n"
+     "It lives in memory, and is gone when the machine stops.\n"},
     {"restore", run_restore, OPT_COUNT | OPT_FORK, 1, 1, "SNAPSHOT",
      "makes running domains of a snapshot",
      FORK_HELP "\nSnapshots live in memory: they are gone when the machine stops.\n"},

@@ -2,6 +2,7 @@
 /* How far a command is: a line on the terminal that is written over, where it takes long. */
 #include "command.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +21,10 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Standard error is the terminal of the one who waits for the command: of a command in the
+ * background it is another's, and a console that nobody types at is a log. */
+static bool is_watched(void) { return tcgetpgrp(STDERR_FILENO) == getpgrp(); }
+
 /* --- A clock, for what cannot say how far it is ------------------------------------------------
  */
 
@@ -34,7 +39,12 @@ static void tick(int signal)
 {
     char digits[24];
     size_t length = clock_line.length, used = 0;
+    int before = errno;
     (void)signal;
+    if (!is_watched()) {
+        errno = before;
+        return;
+    }
     for (int64_t left = (now_ms() - clock_line.began) / 1000; used == 0 || left != 0; left /= 10) {
         digits[used++] = (char)('0' + left % 10);
     }
@@ -45,6 +55,7 @@ static void tick(int signal)
     clock_line.line[length++] = 's';
     clock_line.shown = 1;
     (void)!write(STDERR_FILENO, clock_line.line, length);
+    errno = before;
 }
 
 static void set_timer(time_t seconds)
@@ -55,7 +66,7 @@ static void set_timer(time_t seconds)
 
 void clock_begin(const struct run *run)
 {
-    if (!isatty(STDERR_FILENO) || (run->command->options & OPT_SHOWS) != 0) {
+    if (!is_watched() || (run->command->options & OPT_SHOWS) != 0) {
         return;
     }
     int length = snprintf(clock_line.line, sizeof(clock_line.line) - 24,
@@ -99,8 +110,7 @@ struct progress progress_begin(const struct run *run)
 void progress_tell(struct progress *progress, uint64_t done, uint64_t all)
 {
     int64_t now = now_ms();
-    if (now - progress->began < FROM_MS || now - progress->told < EVERY_MS ||
-        !isatty(STDERR_FILENO)) {
+    if (now - progress->began < FROM_MS || now - progress->told < EVERY_MS || !is_watched()) {
         return;
     }
     progress->told = now;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libcleave: what a program in the control domain can ask of Cleave. Every operation of Cleave's is
- * a function here; what the command cleave(1) does beyond that (unpacking kernels, cores, the log,
- * CPU times) it does by Xen's ABI, whose functions are libxenctrl's.
+ * libcleave: what a program in the control domain can ask of Cleave. What the command cleave(1)
+ * asks of it is a function here, and cleave_call() is for the rest; kernels, cores, the log and CPU
+ * times are the command's own work, by libxenctrl where a hypervisor is asked.
  *
  *     char why[CLEAVE_MESSAGE_SIZE];
  *     struct cleave_handle *cleave = cleave_open(0, why);
@@ -222,8 +222,8 @@ struct cleave_end {
 /* Waits until one of `count` domains has ended, and says which and how; the same end can be asked
  * for until that domain is destroyed. `timeout`: milliseconds, 0: only looks, negative: for ever.
  * It looks every few milliseconds, because the hypervisor's own wait would stop the whole vcpu.
- * -ETIMEDOUT: they all run still. CLEAVE_NO_CAP: one is not there (any more), or the caller has not
- * made it and is not the control domain. */
+ * -ETIMEDOUT: they all run still. -EINVAL: one is a snapshot. CLEAVE_NO_CAP: one is not there (any
+ * more), or the caller has not made it and is not the control domain. */
 int cleave_wait(struct cleave_handle *cleave, const uint32_t *domains, size_t count,
                 int64_t timeout, struct cleave_end *out);
 

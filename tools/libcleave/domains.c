@@ -299,7 +299,7 @@ static int look(struct cleave_handle *cleave, uint32_t domain, struct cleave_end
         if (domain == cleave->self) {
             fail_here(cleave, 0, "wait: this is the domain that asks (NO_CAP)");
         } else if (there && (list.flags & CLEAVE_LIST_SNAPSHOT) != 0) {
-            status = fail_here(cleave, EINVAL, "wait: %u is a snapshot, which never ends", domain);
+            return fail_here(cleave, EINVAL, "wait: %u is a snapshot, which never ends", domain);
         } else {
             fail_here(cleave, 0, "wait: domain %u is not there any more (NO_CAP): it was destroyed",
                       domain);

@@ -263,7 +263,7 @@ snapshots() {
     expect 1 FROZEN pause kept
     expect 1 NO_BASE reset kept
     expect 2 'is a snapshot, which never ends' wait kept
-    expect 3 'is not there any more\|no domain' wait 99
+    expect 3 'no domain 99' wait 99
     expect 1 'it is no snapshot' restore template
     child=$(value domains.1.id restore -n 2 --paused kept)
     json 0 from.name kept restore kept

@@ -15,8 +15,10 @@ heard() {
     done
 }
 
-until cleave console --once worker 2>/dev/null | grep -q 'forked from here on'; do
+tries=0
+until cleave console --once worker 2>/dev/null | grep -q 'forked from here on' || [ $tries = 60 ]; do
     sleep 1
+    tries=$((tries + 1))
 done
 domains=$(value domains info)
 template=$(value domains.0.id stat template)
