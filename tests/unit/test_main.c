@@ -305,7 +305,7 @@ static unsigned long milliseconds(void)
 #define ALLOC_MOST 32u     /* of these */
 #define ALLOC_LONG 64u     /* in a long check, on the small geometry */
 #define ALLOC_WIDE 16u     /* and on the real one, where a run can take seconds */
-#define ALLOC_SLOW 2000u   /* milliseconds: what takes longer there is left to the small one */
+#define ALLOC_SLOW 1500u   /* milliseconds: what takes longer there is left to the small one */
 #define ALLOC_ALL 4000u    /* where all are wanted: of a test that has no more */
 #define ALLOC_REAL 200u    /* there of one that has more, in the real geometry */
 
